@@ -1,0 +1,39 @@
+"""The blob store: immutable payloads by their SHA-256, in a folder."""
+
+import hashlib
+import mmap
+from pathlib import Path
+
+from fedward.chunks import ChunkFile
+from fedward.files import write_durably
+
+
+class BlobFolder:
+    """Every blob is one file named by its digest; a blob that is there is whole and never changes."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+
+    def path(self, digest: bytes) -> Path:
+        return self._folder / digest.hex()
+
+    def put(self, content: bytes | memoryview) -> bytes:
+        """Store durably and return the digest; storing the same content again changes nothing."""
+        digest = hashlib.sha256(content).digest()
+        if not self.path(digest).exists():
+            write_durably(self.path(digest), content)
+        return digest
+
+    def adopt(self, collected: ChunkFile) -> None:
+        """Take a complete upload as a blob. Raises PeerError (DIGEST_MISMATCH) when it is not what was promised."""
+        collected.finish(self.path(collected.manifest.digest))
+
+    def drop(self, digest: bytes) -> None:
+        """Delete a blob that nothing in the ledger names."""
+        self.path(digest).unlink(missing_ok=True)
+
+    def view(self, digest: bytes) -> memoryview:
+        """The blob's bytes, mapped from disk: pages come and go, memory does not grow with the blob."""
+        with self.path(digest).open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

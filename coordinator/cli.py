@@ -1,0 +1,172 @@
+"""`fedward coordinator`: run, status, export, and the operator's wishes."""
+
+import argparse
+import hashlib
+import logging
+import os
+import queue
+import random
+import sys
+from pathlib import Path
+
+from coordinator.api import pages
+from coordinator.blobs import BlobFolder
+from coordinator.card import model_card
+from coordinator.config import FederationConfig
+from coordinator.ledger import ALL, Ledger
+from coordinator.service import Service
+from coordinator.versions import Settings, Versions
+from fedward.errors import ConfigError
+from fedward.http import HttpServer
+from fedward.layout import Layout, Vector
+from fedward.messages import FederationState
+from fedward.modelfile import load_model, save_model
+from fedward.mqtt import MqttLink, MqttSettings
+from fedward.ports import LinkInbox
+from fedward.process import SystemClock, log_to_stderr, stop_on_signals
+from fedward.settings import describe, load_settings
+
+LOG = logging.getLogger(__name__)
+
+SESSION_EXPIRY_S = 30 * 86_400
+INBOX_EVENTS = 10_000
+"""More than the broker may have in flight to us, so that only QoS 0 messages can ever be dropped."""
+
+WISHES = {
+    "pause": FederationState.PAUSED,
+    "resume": FederationState.RUNNING,
+    "finish": FederationState.FINISHED,
+}
+
+
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `coordinator` to the command line."""
+    parser = commands.add_parser("coordinator", help="aggregate the updates of a federation")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    settings = "settings of the configuration file:\n" + "\n".join(describe(FederationConfig))
+    for verb, run, text in (
+        ("run", _run, "run the coordinator until SIGTERM"),
+        ("status", _status, "versions, sites and buffer, from the ledger"),
+        ("export", _export, "write a version as a safetensors file, with its model card"),
+        ("pause", _wish, "ask all sites, or one, to begin no new training"),
+        ("resume", _wish, "undo pause"),
+        ("finish", _wish, "end the federation: the current version is the last"),
+    ):
+        command = verbs.add_parser(
+            verb, help=text, description=text, epilog=settings, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.add_argument("--config", type=Path, required=True, help="federation.yaml")
+        command.set_defaults(run=run, verb=verb)
+        if verb == "export":
+            command.add_argument("--version", type=int, help="which version; default: the newest")
+            command.add_argument("--out", type=Path, required=True, help="the file to write; the card goes beside it")
+        if verb in ("pause", "resume"):
+            command.add_argument("--site", help="only this site; default: all")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    config = load_settings(FederationConfig, arguments.config, os.environ)
+    log_to_stderr()
+    clock, stop = SystemClock(), stop_on_signals()
+    layout, initial_P = load_model(config.model)
+    ledger = open_ledger(config, layout)
+    blobs = BlobFolder(config.state_folder / "blobs")
+    versions = Versions(ledger, blobs, layout, Settings(config.engine, config.model_codec))
+    versions.begin(initial_P, clock.now_s())
+    service = Service(config, ledger, blobs, versions, clock)
+    inbox: LinkInbox = queue.Queue(INBOX_EVENTS)
+    link = MqttLink(_mqtt_settings(config), inbox, random.Random())  # noqa: S311 - jitter, not a secret
+    service.attach(link)
+    with HttpServer(config.http, pages(service, clock)) as http:
+        LOG.info("started", extra={"federation": config.federation, "http_port": http.port})
+        service.run(inbox, stop)
+    ledger.close()
+    LOG.info("stopped")
+
+
+def open_ledger(config: FederationConfig, layout: Layout) -> Ledger:
+    """The ledger in the state folder. Raises ConfigError when it belongs to another federation, task or model."""
+    ledger = Ledger.in_folder(config.state_folder)
+    for name, value in (
+        ("federation", config.federation),
+        ("task", config.task),
+        ("layout", layout.digest.hex()),
+    ):
+        ledger.claim(name, value)
+    return ledger
+
+
+def _mqtt_settings(config: FederationConfig) -> MqttSettings:
+    return MqttSettings(
+        host=config.broker.host,
+        port=config.broker.port,
+        client_id=f"coordinator-{config.federation}",
+        username=config.broker.username,
+        password=config.broker.password(),
+        keepalive_s=config.broker.keepalive_s,
+        session_expiry_s=SESSION_EXPIRY_S,
+        reconnect_max_s=config.broker.reconnect_max_s,
+    )
+
+
+def _open(arguments: argparse.Namespace) -> tuple[FederationConfig, Ledger, Layout, Vector]:
+    config = load_settings(FederationConfig, arguments.config, os.environ)
+    layout, initial_P = load_model(config.model)
+    if not (config.state_folder / "ledger.sqlite").exists():
+        raise ConfigError(f"{config.state_folder}: no ledger there yet; start `fedward coordinator run` first")
+    return config, open_ledger(config, layout), layout, initial_P
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    config, ledger, layout, _ = _open(arguments)
+    versions, buffered = ledger.versions(), ledger.buffered()
+    wishes = ledger.wishes()
+    print(f"federation {config.federation}: {wishes.get(ALL, FederationState.RUNNING)}, task {config.task}")
+    print(
+        f"version    {versions[-1].version} ({layout.size} parameters, digest {versions[-1].model_digest.hex()[:16]})"
+    )
+    print(f"buffer     {len(buffered)} updates since then")
+    print(f"{'site':24} {'updates':>8} {'last base':>10} {'examples':>9} {'wish':>8}")
+    accepted = ledger.accepted()
+    for site in config.sites:
+        own = [update for update in accepted if update.site == site]
+        base, examples = (own[-1].base_version, own[-1].num_examples) if own else ("-", "-")
+        print(f"{site:24} {len(own):>8} {base:>10} {examples:>9} {wishes.get(site, '-'):>8}")
+    ledger.close()
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    config, ledger, layout, _ = _open(arguments)
+    newest = ledger.newest_version()
+    version = newest.version if arguments.version is None and newest else arguments.version
+    versions = Versions(
+        ledger,
+        BlobFolder(config.state_folder / "blobs"),
+        layout,
+        Settings(config.engine, config.model_codec),
+    )
+    try:
+        vector_P = versions.vector(version)
+    except KeyError:
+        raise ConfigError(f"version {version} was never made; the newest is {newest and newest.version}") from None
+    metadata = {
+        "fedward.federation": config.federation,
+        "fedward.task": config.task,
+        "fedward.version": str(version),
+        "fedward.model_digest": ledger.version(version).model_digest.hex(),
+    }
+    save_model(arguments.out, layout, vector_P, metadata)
+    card = arguments.out.with_suffix(".md")
+    card.write_text(model_card(ledger, version, hashlib.sha256(arguments.out.read_bytes()).digest()))
+    ledger.close()
+    print(f"version {version}: {arguments.out} and {card}")
+
+
+def _wish(arguments: argparse.Namespace) -> None:
+    config, ledger, _, _ = _open(arguments)
+    target = getattr(arguments, "site", None) or ALL
+    if target != ALL and target not in config.sites:
+        raise ConfigError(f"site {target} is not admitted; admitted: {', '.join(config.sites)}")
+    ledger.wish(target, WISHES[arguments.verb])
+    ledger.close()
+    print(f"{arguments.verb}: noted for {'all sites' if target == ALL else target}", file=sys.stderr)

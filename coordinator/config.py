@@ -1,0 +1,79 @@
+"""The coordinator's configuration: one federation. `fedward coordinator run --help` prints every setting."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from coordinator.engine.settings import EngineSettings
+from fedward.codec import CODECS
+from fedward.messages import Work
+from fedward.settings import BrokerSettings, HttpSettings, NameSetting, Settings
+
+
+def _known_codec(name: str) -> str:
+    if name not in CODECS:
+        raise ValueError(f"unknown codec; known: {', '.join(CODECS)}")
+    return name
+
+
+def _codec_for_models(name: str) -> str:
+    if not CODECS[_known_codec(name)].deterministic:
+        able = [known for known, codec in CODECS.items() if codec.deterministic]
+        raise ValueError(f"decoding differs between machines, so it can't carry a model; choose {' or '.join(able)}")
+    return name
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class WorkSettings(Work):
+    """The work order, with unknown keys refused."""
+
+
+class FinishSettings(Settings):
+    """When the federation is finished by itself; without a setting it runs until the operator ends it."""
+
+    version: int | None = Field(default=None, ge=1)
+    """Finish with this version."""
+    metric: NameSetting | None = None
+    """Finish when this metric, over all sites' held-out records, reaches `value`."""
+    value: float | None = None
+    """What `metric` has to reach: from below, or from above where the metric is `loss`."""
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.metric is None) != (self.value is None):
+            raise ValueError("metric and value go together")
+        return self
+
+
+class FederationConfig(Settings):
+    """One federation."""
+
+    federation: NameSetting
+    """Name of the federation: a topic level, so a-z, 0-9 and '-'."""
+    sites: list[NameSetting] = Field(min_length=1)
+    """The admitted sites."""
+    task: NameSetting
+    """Name of the task that the sites have installed and allow."""
+    model: Path
+    """The initial model, a safetensors file: `fedward agent init-model` writes it."""
+    work: WorkSettings
+    """What a site does with a version: local_epochs, batch_size, local_lr, optimizer (sgd, adam), momentum,
+    weight_decay, and the bounds max_steps and max_seconds."""
+    state_folder: Path
+    """Where ledger and blobs live."""
+    broker: BrokerSettings
+    """Where the MQTT broker is."""
+    http: HttpSettings = HttpSettings()
+    """The HTTP endpoint."""
+    engine: EngineSettings = EngineSettings()
+    """How updates are weighed, buffered and folded."""
+    codec: Annotated[str, AfterValidator(_known_codec)] = "eden4"
+    """Codec of the updates that sites send."""
+    model_codec: Annotated[str, AfterValidator(_codec_for_models)] = "q8"
+    """Codec of the model deltas that sites download."""
+    gather_s: float = Field(default=0.25, ge=0, le=60)
+    """Seconds in which requests for the same chunk are gathered, so that it is sent once to all who asked."""
+    finish: FinishSettings = FinishSettings()
+    """When the federation is finished."""

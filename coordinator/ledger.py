@@ -1,0 +1,368 @@
+"""The ledger: what was received, decided and made, in SQL. It is the truth; everything else can be lost.
+
+One transaction a change of state, committed and synced before anybody is told.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sql
+from sqlalchemy.engine import Connection
+
+from fedward.errors import ConfigError, RejectReason
+from fedward.messages import Evaluation, FederationState, Manifest, Offer, Outcome, Part, PartKind, Ratio
+
+METADATA = sql.MetaData()
+
+FACTS = sql.Table(
+    "facts",
+    METADATA,
+    sql.Column("name", sql.String(64), primary_key=True),
+    sql.Column("value", sql.String(256), nullable=False),
+)
+"""One line a fact: what this ledger is of, and counters that must never go back."""
+
+UPDATES = sql.Table(
+    "updates",
+    METADATA,
+    sql.Column("number", sql.Integer, primary_key=True, autoincrement=True),
+    sql.Column("update_id", sql.LargeBinary(32), nullable=False, unique=True),
+    sql.Column("site", sql.String(64), nullable=False),
+    sql.Column("sequence", sql.BigInteger, nullable=False),
+    sql.Column("base_version", sql.BigInteger, nullable=False),
+    sql.Column("codec", sql.String(64), nullable=False),
+    sql.Column("num_examples", sql.BigInteger, nullable=False),
+    sql.Column("num_steps", sql.BigInteger, nullable=False),
+    sql.Column("work_s", sql.Float, nullable=False),
+    sql.Column("size_bytes", sql.BigInteger, nullable=False),
+    sql.Column("digest", sql.LargeBinary(32), nullable=False),
+    sql.Column("received_at_s", sql.Float, nullable=False),
+    sql.Column("norm", sql.Float),
+    sql.Column("reason", sql.String(32)),  # why it was refused; null: accepted
+    sql.Column("version", sql.BigInteger, index=True),  # the version it went into; null: in the buffer
+    sql.Column("weight", sql.Float),
+    sqlite_autoincrement=True,
+)
+"""Every update that ended in a receipt, in the order of its acceptance."""
+
+VERSIONS = sql.Table(
+    "versions",
+    METADATA,
+    sql.Column("version", sql.BigInteger, primary_key=True, autoincrement=False),
+    sql.Column("created_at_s", sql.Float, nullable=False),
+    sql.Column("model_digest", sql.LargeBinary(32), nullable=False),
+    sql.Column("state_digest", sql.LargeBinary(32), nullable=False),
+    sql.Column("settings", sql.Text, nullable=False),
+)
+
+PARTS = sql.Table(
+    "parts",
+    METADATA,
+    sql.Column("version", sql.BigInteger, primary_key=True, autoincrement=False),
+    sql.Column("kind", sql.String(16), primary_key=True),
+    sql.Column("codec", sql.String(64), nullable=False),
+    sql.Column("size_bytes", sql.BigInteger, nullable=False),
+    sql.Column("digest", sql.LargeBinary(32), nullable=False),
+    sql.Column("chunk_digests", sql.LargeBinary, nullable=False),
+)
+
+EVALUATIONS = sql.Table(
+    "evaluations",
+    METADATA,
+    sql.Column("version", sql.BigInteger, primary_key=True, autoincrement=False),
+    sql.Column("site", sql.String(64), primary_key=True),
+    sql.Column("metric", sql.String(64), primary_key=True),
+    sql.Column("numerator", sql.Float, nullable=False),
+    sql.Column("denominator", sql.Float, nullable=False),
+    sql.Column("num_examples", sql.BigInteger, nullable=False),
+    sql.Column("received_at_s", sql.Float, nullable=False),
+)
+
+WISHES = sql.Table(
+    "wishes",
+    METADATA,
+    sql.Column("target", sql.String(64), primary_key=True),  # a site, or ALL
+    sql.Column("state", sql.String(16), nullable=False),
+)
+"""What the operator wants: the running coordinator makes it so."""
+
+ALL = "*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredUpdate:
+    """A row of `updates`."""
+
+    number: int
+    update_id: bytes
+    site: str
+    sequence: int
+    base_version: int
+    codec: str
+    num_examples: int
+    num_steps: int
+    work_s: float
+    size_bytes: int
+    digest: bytes
+    received_at_s: float
+    norm: float | None
+    reason: str | None
+    version: int | None
+    weight: float | None
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome.REFUSED if self.reason else Outcome.ACCEPTED
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredVersion:
+    """A row of `versions`."""
+
+    version: int
+    created_at_s: float
+    model_digest: bytes
+    state_digest: bytes
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredEvaluation:
+    """A row of `evaluations`: one metric of one site at one version."""
+
+    version: int
+    site: str
+    metric: str
+    numerator: float
+    denominator: float
+    num_examples: int
+    received_at_s: float
+
+    @property
+    def ratio(self) -> Ratio:
+        return Ratio(numerator=self.numerator, denominator=self.denominator)
+
+
+class Ledger:
+    """The ledger of one federation, in any database that SQLAlchemy reaches."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = sql.create_engine(url)
+        if self._engine.dialect.name == "sqlite":
+            sql.event.listen(self._engine, "connect", _make_sqlite_durable)
+        METADATA.create_all(self._engine)
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> "Ledger":
+        """The ledger as a SQLite file."""
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(f"sqlite:///{folder / 'ledger.sqlite'}")
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # What this ledger is of
+
+    def claim(self, name: str, value: str) -> None:
+        """Write a fact once; raise ConfigError when the ledger says otherwise already."""
+        with self._engine.begin() as connection:
+            known = _fact(connection, name)
+            if known is None:
+                connection.execute(sql.insert(FACTS).values(name=name, value=value))
+            elif known != value:
+                raise ConfigError(
+                    f"the state folder belongs to {name} {known}, the configuration says {value}; "
+                    "use another state_folder, or correct the configuration"
+                )
+
+    def fact(self, name: str) -> str | None:
+        with self._engine.connect() as connection:
+            return _fact(connection, name)
+
+    def next_sequence(self) -> int:
+        """A number that grows with every call, over restarts too."""
+        with self._engine.begin() as connection:
+            number = int(_fact(connection, "sequence") or 0) + 1
+            connection.execute(sql.delete(FACTS).where(FACTS.c.name == "sequence"))
+            connection.execute(sql.insert(FACTS).values(name="sequence", value=str(number)))
+            return number
+
+    # Updates
+
+    def update(self, update_id: bytes) -> StoredUpdate | None:
+        rows = self._updates(UPDATES.c.update_id == update_id)
+        return rows[0] if rows else None
+
+    def add_update(
+        self, offer: Offer, site: str, received_at_s: float, norm: float | None, reason: RejectReason | None
+    ) -> StoredUpdate:
+        """Record the end of an update, accepted or refused; the same id a second time returns the first row."""
+        known = self.update(offer.update_id)
+        if known:
+            return known
+        row = {name: getattr(offer, name) for name in _OF_THE_OFFER} | {
+            "site": site,
+            "size_bytes": offer.manifest.size_bytes,
+            "digest": offer.manifest.digest,
+            "received_at_s": received_at_s,
+            "norm": norm,
+            "reason": reason.value if reason else None,
+        }
+        with self._engine.begin() as connection:
+            connection.execute(sql.insert(UPDATES).values(row))
+        return self._updates(UPDATES.c.update_id == offer.update_id)[0]
+
+    def buffered(self) -> tuple[StoredUpdate, ...]:
+        """The accepted updates since the last version, in ledger order."""
+        return self._updates(UPDATES.c.version.is_(None), UPDATES.c.reason.is_(None))
+
+    def updates_of(self, version: int) -> tuple[StoredUpdate, ...]:
+        """The updates that went into a version, in ledger order."""
+        return self._updates(UPDATES.c.version == version)
+
+    def accepted(self) -> tuple[StoredUpdate, ...]:
+        """Every accepted update, in ledger order."""
+        return self._updates(UPDATES.c.reason.is_(None))
+
+    def latest_of_sites(self, before_number: int) -> dict[str, StoredUpdate]:
+        """Of each site, its last update that is in a version and older than row `before_number`."""
+        rows = self._updates(
+            UPDATES.c.version.is_not(None), UPDATES.c.reason.is_(None), UPDATES.c.number < before_number
+        )
+        return {row.site: row for row in rows}
+
+    def _updates(self, *conditions: sql.ColumnElement[bool]) -> tuple[StoredUpdate, ...]:
+        query = sql.select(UPDATES).where(*conditions).order_by(UPDATES.c.number)
+        with self._engine.connect() as connection:
+            return tuple(StoredUpdate(**row) for row in connection.execute(query).mappings())
+
+    # Versions
+
+    def add_version(self, version: StoredVersion, parts: Sequence[Part], weights: Mapping[int, float]) -> None:
+        """Record a version, its parts, and the updates it is made of (row number -> weight), all or nothing."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                sql.insert(VERSIONS).values(
+                    version=version.version,
+                    created_at_s=version.created_at_s,
+                    model_digest=version.model_digest,
+                    state_digest=version.state_digest,
+                    settings=json.dumps(version.settings),
+                )
+            )
+            for part in parts:
+                connection.execute(
+                    sql.insert(PARTS).values(
+                        version=part.version, kind=part.kind, codec=part.codec, **vars(part.manifest)
+                    )
+                )
+            for number, weight in weights.items():
+                connection.execute(
+                    sql.update(UPDATES).where(UPDATES.c.number == number).values(version=version.version, weight=weight)
+                )
+
+    def versions(self) -> tuple[StoredVersion, ...]:
+        return self._versions(sql.select(VERSIONS).order_by(VERSIONS.c.version))
+
+    def version(self, version: int) -> StoredVersion:
+        """Raises KeyError for a version that was never made."""
+        rows = self._versions(sql.select(VERSIONS).where(VERSIONS.c.version == version))
+        if not rows:
+            raise KeyError(version)
+        return rows[0]
+
+    def newest_version(self) -> StoredVersion | None:
+        rows = self._versions(sql.select(VERSIONS).order_by(VERSIONS.c.version.desc()).limit(1))
+        return rows[0] if rows else None
+
+    def _versions(self, query: sql.Select[Any]) -> tuple[StoredVersion, ...]:
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).mappings()
+            return tuple(StoredVersion(**{**row, "settings": json.loads(row["settings"])}) for row in rows)
+
+    def parts(self, first: int, last: int) -> tuple[Part, ...]:
+        """The parts of the versions `first` to `last`, both included, in order."""
+        query = sql.select(PARTS).where(PARTS.c.version.between(first, last)).order_by(PARTS.c.version, PARTS.c.kind)
+        with self._engine.connect() as connection:
+            return tuple(_part(row) for row in connection.execute(query).mappings())
+
+    def newest_snapshot(self, up_to: int) -> int:
+        """The newest version up to `up_to` that has a snapshot; version 0 always has one."""
+        query = sql.select(sql.func.max(PARTS.c.version)).where(
+            PARTS.c.kind == PartKind.SNAPSHOT, PARTS.c.version <= up_to
+        )
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def names_blob(self, digest: bytes) -> bool:
+        """Whether a part or the state of a current version is this blob."""
+        newest = sql.select(sql.func.max(VERSIONS.c.version)).scalar_subquery()
+        queries = (
+            sql.select(PARTS.c.version).where(PARTS.c.digest == digest),
+            sql.select(VERSIONS.c.version).where(VERSIONS.c.state_digest == digest, VERSIONS.c.version == newest),
+        )
+        with self._engine.connect() as connection:
+            return any(connection.execute(query.limit(1)).first() for query in queries)
+
+    # Evaluations
+
+    def add_evaluation(self, evaluation: Evaluation, site: str, received_at_s: float) -> None:
+        """Record a site's measurement of a version; a second one replaces the first."""
+        where = sql.and_(EVALUATIONS.c.version == evaluation.version, EVALUATIONS.c.site == site)
+        rows = [
+            {
+                "version": evaluation.version,
+                "site": site,
+                "metric": metric,
+                "numerator": ratio.numerator,
+                "denominator": ratio.denominator,
+                "num_examples": evaluation.num_examples,
+                "received_at_s": received_at_s,
+            }
+            for metric, ratio in evaluation.metrics.items()
+        ]
+        with self._engine.begin() as connection:
+            connection.execute(sql.delete(EVALUATIONS).where(where))
+            connection.execute(sql.insert(EVALUATIONS), rows)
+
+    def evaluations(self) -> tuple[StoredEvaluation, ...]:
+        query = sql.select(EVALUATIONS).order_by(EVALUATIONS.c.version, EVALUATIONS.c.site)
+        with self._engine.connect() as connection:
+            return tuple(StoredEvaluation(**row) for row in connection.execute(query).mappings())
+
+    # Wishes
+
+    def wish(self, target: str, state: FederationState) -> None:
+        """Record what the operator wants of a site, or of ALL."""
+        with self._engine.begin() as connection:
+            connection.execute(sql.delete(WISHES).where(WISHES.c.target == target))
+            connection.execute(sql.insert(WISHES).values(target=target, state=state))
+
+    def wishes(self) -> dict[str, FederationState]:
+        with self._engine.connect() as connection:
+            return {row.target: FederationState(row.state) for row in connection.execute(sql.select(WISHES))}
+
+
+_OF_THE_OFFER = ("update_id", "sequence", "base_version", "codec", "num_examples", "num_steps", "work_s")
+
+
+def _fact(connection: Connection, name: str) -> str | None:
+    return connection.execute(sql.select(FACTS.c.value).where(FACTS.c.name == name)).scalar_one_or_none()
+
+
+def _part(row: Any) -> Part:
+    manifest = Manifest(size_bytes=row["size_bytes"], digest=row["digest"], chunk_digests=row["chunk_digests"])
+    return Part(kind=PartKind(row["kind"]), version=row["version"], codec=row["codec"], manifest=manifest)
+
+
+def _part_row(part: Part) -> dict[str, Any]:
+    return {"version": part.version, "kind": part.kind, "codec": part.codec, **vars(part.manifest)}
+
+
+def _make_sqlite_durable(connection: Any, _record: object) -> None:
+    """WAL lets the status command read while the service writes; FULL survives power loss, not only a crash."""
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000"):
+        connection.execute(f"PRAGMA {pragma}")

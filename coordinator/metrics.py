@@ -1,0 +1,103 @@
+"""The coordinator's Prometheus metrics, computed from its state when asked. docs/metrics.md lists them.
+
+Agents can't be scraped through a hospital's firewall, so what their telemetry says is exported here, by site.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from fedward.messages import Phase
+
+SITE_PHASES = [phase.value for phase in Phase] + ["offline", "leaving"]
+
+SITE_GAUGES = {
+    "version": ("fed_site_model_version", "Version that the site holds; far below fed_model_version: check its link."),
+    "step": ("fed_site_train_step", "Step of the training in progress; not moving for long: look at the site's GPU."),
+    "step_s": ("fed_site_step_seconds", "Median time of a training step at the site."),
+    "train_loss": ("fed_site_train_loss", "Mean training loss of the site's last update; rising: compare its data."),
+    "staleness": ("fed_site_staleness_versions", "Staleness of the site's last folded update; high: a slow site."),
+    "weight": ("fed_site_weight", "Weight of the site's last folded update; near 0: it hardly counts."),
+    "heard_at_s": ("fed_site_heard_timestamp_seconds", "When the site was last heard; old: call the hospital."),
+}
+
+SITE_COUNTERS = {
+    "num_accepted": ("fed_site_updates_accepted", "Updates of the site that were accepted; flat: see its phase."),
+    "num_refused": ("fed_site_updates_refused", "Updates of the site that were refused; rising: see the reasons."),
+    "bytes_sent": ("fed_site_sent_bytes", "Payload bytes that the agent says it sent."),
+    "bytes_received": ("fed_site_received_bytes", "Payload bytes that the agent says it received."),
+}
+
+
+class StateCollector(Collector):
+    """Turns `Service.page()` into metric families."""
+
+    def __init__(self, page: Mapping[str, Any]) -> None:
+        self._page = page
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._federation()
+        yield from self._sites()
+
+    def _federation(self) -> Iterator[Metric]:
+        page = self._page
+        yield GaugeMetricFamily("fed_model_version", "Current version; not rising: see the buffer.", page["version"])
+        yield GaugeMetricFamily(
+            "fed_model_version_timestamp_seconds",
+            "When the current version was made; old: see which sites deliver.",
+            page["version_created_at_s"],
+        )
+        yield GaugeMetricFamily("fed_buffer_updates", "Accepted updates since the last version.", page["buffer"])
+        yield GaugeMetricFamily("fed_buffer_size", "Updates that make a version.", page["buffer_size"])
+        yield GaugeMetricFamily(
+            "fed_broker_connected", "1 while connected to the broker; 0: check the broker.", int(page["connected"])
+        )
+        yield CounterMetricFamily("fed_sent_bytes", "Payload bytes sent to the broker.", page["bytes_sent"])
+        yield CounterMetricFamily("fed_received_bytes", "Payload bytes from the broker.", page["bytes_received"])
+        refused = CounterMetricFamily(
+            "fed_messages_refused",
+            "Refused messages; docs/protocol.md has each reason.",
+            labels=["reason"],
+        )
+        for reason, count in page["refused"].items():
+            refused.add_metric([reason], count)
+        yield refused
+        metric = GaugeMetricFamily(
+            "fed_evaluation_ratio",
+            "Metric over all sites' held-out records, of each site's latest evaluation; falling: compare versions.",
+            labels=["metric"],
+        )
+        for name, value in page["metrics"].items():
+            metric.add_metric([name], value)
+        yield metric
+
+    def _sites(self) -> Iterator[Metric]:
+        sites: Mapping[str, Mapping[str, Any]] = self._page["sites"]
+        phases = GaugeMetricFamily(
+            "fed_site_phase", "1 for what the site is doing; offline: call the hospital.", labels=["site", "phase"]
+        )
+        for name, site in sites.items():
+            for phase in SITE_PHASES:
+                phases.add_metric([name, phase], int(site["phase"] == phase))
+        yield phases
+        for field, (metric, text) in SITE_GAUGES.items():
+            gauge = GaugeMetricFamily(metric, text, labels=["site"])
+            for name, site in sites.items():
+                if site[field] is not None:
+                    gauge.add_metric([name], site[field])
+            yield gauge
+        for field, (metric, text) in SITE_COUNTERS.items():
+            counter = CounterMetricFamily(metric, text, labels=["site"])
+            for name, site in sites.items():
+                counter.add_metric([name], site[field])
+            yield counter
+
+
+def exposition(page: Mapping[str, Any]) -> str:
+    """The state as Prometheus text."""
+    registry = CollectorRegistry()
+    registry.register(StateCollector(page))
+    return generate_latest(registry).decode()

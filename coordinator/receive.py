@@ -1,0 +1,46 @@
+"""What came in: a delivery -> who sent what, typed and bounded. Pure; nothing is believed beyond its form."""
+
+from dataclasses import dataclass
+
+from fedward import topics
+from fedward.errors import PeerError, RejectReason
+from fedward.limits import CHUNK_BYTES
+from fedward.messages import Chunk, Evaluation, Get, Offer, Status, Telemetry
+from fedward.pack import unpack
+from fedward.topics import Up
+
+KINDS: dict[Up, type[Offer | Get | Evaluation | Status | Telemetry]] = {
+    Up.OFFER: Offer,
+    Up.GET: Get,
+    Up.EVALUATION: Evaluation,
+    Up.STATUS: Status,
+    Up.TELEMETRY: Telemetry,
+}
+
+
+@dataclass(frozen=True)
+class Received:
+    """A message and the site whose topic it came on: the broker authenticated the topic, so the payload names none."""
+
+    site: str
+    message: Offer | Chunk | Get | Evaluation | Status | Telemetry
+
+
+def receive(topic: str, payload: bytes, federation: str, sites: frozenset[str]) -> Received:
+    """Raises PeerError: MALFORMED, TOO_LARGE, PROTOCOL_VERSION, UNKNOWN_SITE or WRONG_FEDERATION."""
+    address = topics.parse(topic)
+    if address.site is None or not isinstance(address.kind, Up):
+        raise PeerError(RejectReason.MALFORMED, "not a topic that sites send to")
+    if address.site not in sites:
+        raise PeerError(RejectReason.UNKNOWN_SITE, "the topic's site is not admitted")
+    if address.kind is Up.CHUNK and address.owner is not None and address.index is not None:
+        if len(payload) > CHUNK_BYTES:
+            raise PeerError(RejectReason.TOO_LARGE, f"a chunk of {len(payload)} bytes, the limit is {CHUNK_BYTES}")
+        return Received(address.site, Chunk(address.owner, address.index, payload))
+    message = unpack(payload, KINDS[address.kind])
+    named = message.federation if isinstance(message, Offer | Get | Evaluation) else address.federation
+    if {named, address.federation} != {federation}:
+        raise PeerError(RejectReason.WRONG_FEDERATION, "the message is for another federation")
+    if isinstance(message, Offer) and message.update_id != address.owner:
+        raise PeerError(RejectReason.MALFORMED, "the offer's update_id is not the topic's")
+    return Received(address.site, message)

@@ -1,0 +1,75 @@
+"""What the coordinator knows of its federation right now, as plain values for people: API, metrics, status."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fedward.messages import Phase, Ratio, Status, Telemetry
+
+
+@dataclass
+class SiteState:
+    """One admitted site, as seen from here."""
+
+    status: Status | None = None
+    telemetry: Telemetry | None = None
+    heard_at_s: float | None = None
+    num_accepted: int = 0
+    num_refused: int = 0
+    bytes_received: int = 0
+    base_version: int | None = None  # of its last accepted update
+    staleness: int | None = None  # of its last folded update, in versions
+    weight: float | None = None  # of its last folded update
+    evaluated_version: int | None = None
+    metrics: dict[str, Ratio] = field(default_factory=dict)  # its latest evaluation
+
+    @property
+    def online(self) -> bool:
+        return self.status is not None and self.status.online
+
+    @property
+    def phase(self) -> str:
+        """`offline`, `leaving`, or what the agent says it does."""
+        if not self.online:
+            return "leaving" if self.status and self.status.leaving else "offline"
+        return self.telemetry.phase if self.telemetry else Phase.IDLE
+
+    def page(self) -> dict[str, Any]:
+        telemetry = self.telemetry
+        return {
+            "phase": self.phase,
+            "online": self.online,
+            "heard_at_s": self.heard_at_s,
+            "version": telemetry.version if telemetry else None,
+            "step": telemetry.step if telemetry else None,
+            "num_steps": telemetry.num_steps if telemetry else None,
+            "step_s": telemetry.step_s if telemetry else None,
+            "train_loss": telemetry.train_loss if telemetry else None,
+            "bytes_sent": telemetry.bytes_sent if telemetry else 0,
+            "bytes_received": telemetry.bytes_received if telemetry else 0,
+            "num_accepted": self.num_accepted,
+            "num_refused": self.num_refused,
+            "base_version": self.base_version,
+            "staleness": self.staleness,
+            "weight": self.weight,
+            "evaluated_version": self.evaluated_version,
+            "metrics": {name: asdict(ratio) for name, ratio in self.metrics.items()},
+        }
+
+
+def active_sites(sites: Mapping[str, SiteState], heard: Collection[str], barrier: bool) -> set[str]:
+    """The sites that a version may wait for: online, or silent so far since our start but `heard` before it.
+
+    Behind a barrier also those that never came: a synchronous round begins with all of its members.
+    """
+    return {name for name, site in sites.items() if site.online or (site.status is None and (barrier or name in heard))}
+
+
+def federation_metrics(sites: Mapping[str, SiteState]) -> dict[str, float]:
+    """Each metric over all sites: sum of numerators over sum of denominators, of each site's latest evaluation."""
+    totals: dict[str, tuple[float, float]] = {}
+    for site in sites.values():
+        for name, ratio in site.metrics.items():
+            above, below = totals.get(name, (0.0, 0.0))
+            totals[name] = (above + ratio.numerator, below + ratio.denominator)
+    return {name: above / below for name, (above, below) in sorted(totals.items()) if below > 0}

@@ -1,0 +1,59 @@
+"""Whether an update may count: its offer before a byte of payload moves, its payload before it is stored. Pure."""
+
+from dataclasses import dataclass
+
+from fedward.chunks import check_manifest
+from fedward.codec import codec, norm
+from fedward.errors import PeerError, RejectReason
+from fedward.layout import Layout
+from fedward.limits import MAX_NORM
+from fedward.messages import FederationState, Offer
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the current announcement asks of updates."""
+
+    layout: Layout
+    version: int
+    max_staleness: int
+    codec: str
+    state: FederationState
+
+
+def check_offer(offer: Offer, terms: Terms) -> None:
+    """Raises PeerError: FINISHED, UNKNOWN_BASE, STALE, LAYOUT_MISMATCH, UNKNOWN_CODEC, MALFORMED, TOO_LARGE."""
+    if terms.state is FederationState.FINISHED:
+        raise PeerError(RejectReason.FINISHED, "the federation takes no more updates")
+    if offer.base_version > terms.version:
+        raise PeerError(RejectReason.UNKNOWN_BASE, f"base {offer.base_version}, newest is {terms.version}")
+    if terms.version - offer.base_version > terms.max_staleness:
+        staleness = terms.version - offer.base_version
+        raise PeerError(RejectReason.STALE, f"{staleness} versions old, the limit is {terms.max_staleness}")
+    if offer.layout_digest != terms.layout.digest:
+        raise PeerError(RejectReason.LAYOUT_MISMATCH, "the update is of another model")
+    if offer.codec != terms.codec:
+        raise PeerError(RejectReason.UNKNOWN_CODEC, f"got {offer.codec}, the announcement asks for {terms.codec}")
+    _check_sizes(offer, terms.layout)
+
+
+def _check_sizes(offer: Offer, layout: Layout) -> None:
+    check_manifest(offer.manifest)
+    expected = codec(offer.codec).size_bytes(layout)
+    if offer.manifest.size_bytes != expected:
+        raise PeerError(
+            RejectReason.LAYOUT_MISMATCH, f"{offer.manifest.size_bytes} bytes offered, {offer.codec} has {expected}"
+        )
+    if offer.payload is not None and len(offer.payload) != expected:
+        raise PeerError(RejectReason.MALFORMED, f"{len(offer.payload)} bytes inside the offer, expected {expected}")
+
+
+def check_update(payload: memoryview, offer: Offer, layout: Layout) -> float:
+    """The L2 norm of the delta, whose digest was checked while it was collected.
+
+    Raises PeerError: LAYOUT_MISMATCH, NOT_FINITE, NORM_TOO_LARGE.
+    """
+    length = norm(payload, codec(offer.codec), layout, offer.update_id)
+    if length > MAX_NORM:
+        raise PeerError(RejectReason.NORM_TOO_LARGE, f"norm above {MAX_NORM:g}")
+    return length

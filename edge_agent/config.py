@@ -1,0 +1,44 @@
+"""The agent's configuration: one hospital in one federation. `fedward agent run --help` prints every setting."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from fedward.settings import BrokerSettings, HttpSettings, NameSetting, Settings
+
+
+class PolicySettings(Settings):
+    """What the hospital allows; the coordinator cannot override it."""
+
+    compute_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the time that training may use the device: 0.25 trains a quarter of the time and pauses the rest."""
+    min_examples: int = Field(default=1, ge=1)
+    """Least number of training records; with fewer, this site does not train."""
+
+
+class SiteConfig(Settings):
+    """One hospital's agent."""
+
+    site: NameSetting
+    """Name of this hospital in the federation: a topic level, so a-z, 0-9 and '-'."""
+    federation: NameSetting
+    """The federation that this agent takes part in."""
+    tasks: dict[NameSetting, dict[str, Any]] = Field(min_length=1)
+    """The allowed tasks by name, each with its options, such as where its records are. No other task is run."""
+    state_folder: Path
+    """Where the agent keeps the model, the outbox and its counters; must survive restarts."""
+    broker: BrokerSettings
+    """Where the MQTT broker is."""
+    http: HttpSettings = HttpSettings()
+    """The HTTP endpoint, for the hospital's own monitoring."""
+    policy: PolicySettings = PolicySettings()
+    """What the hospital allows."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: str = "auto"
+    """auto, float32, bf16 or fp16."""
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    """CPU threads of training; unset: torch's own choice."""
+    telemetry_s: float = Field(default=15.0, ge=0.1, le=3600)
+    """Seconds between two reports to the coordinator."""

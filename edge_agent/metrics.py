@@ -1,0 +1,62 @@
+"""The agent's Prometheus metrics, for the hospital's own monitoring; computed from its state when asked."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from fedward.messages import Phase
+
+GAUGES = {
+    "announced": ("fed_agent_announced_version", "Newest version that the coordinator announced and policy allows."),
+    "held": ("fed_agent_model_version", "Version on this site's disk; below the announced one: check the link."),
+    "step": ("fed_agent_train_step", "Step of the training in progress; not moving: look at the GPU."),
+    "num_steps": ("fed_agent_train_steps", "Steps that the training in progress will take at most."),
+    "step_s": ("fed_agent_step_seconds", "Median time of a training step; rising: another job uses the device."),
+    "train_loss": ("fed_agent_train_loss", "Mean training loss of the last update."),
+    "outbox": ("fed_agent_outbox_updates", "Finished updates without a receipt; above 0 for long: check the link."),
+    "connected": ("fed_agent_broker_connected", "1 while connected to the broker; 0: check firewall and proxy."),
+}
+
+COUNTERS = {
+    "num_accepted": ("fed_agent_updates_accepted", "Updates that the coordinator accepted."),
+    "num_refused": ("fed_agent_updates_refused", "Updates that it refused; rising: see the log for the reason."),
+    "num_fetched": ("fed_agent_versions_fetched", "Versions downloaded since the start."),
+    "bytes_sent": ("fed_agent_sent_bytes", "Payload bytes that left this site since the start."),
+    "bytes_received": ("fed_agent_received_bytes", "Payload bytes that came in since the start."),
+}
+
+
+class StateCollector(Collector):
+    """Turns `Agent.page()` into metric families."""
+
+    def __init__(self, page: Mapping[str, Any]) -> None:
+        self._page = page
+
+    def collect(self) -> Iterator[Metric]:
+        for field, (name, text) in GAUGES.items():
+            if self._page[field] is not None:
+                yield GaugeMetricFamily(name, text, self._page[field])
+        for field, (name, text) in COUNTERS.items():
+            yield CounterMetricFamily(name, text, self._page[field])
+        phases = GaugeMetricFamily("fed_agent_phase", "1 for what the agent is doing.", labels=["phase"])
+        for phase in Phase:
+            phases.add_metric([phase.value], int(self._page["phase"] == phase))
+        yield phases
+        for name, field, text in (
+            ("fed_agent_messages_refused", "refused", "Messages of the other side that were refused, by reason."),
+            ("fed_agent_failures", "failures", "Training or evaluation that failed, by kind; see the log."),
+        ):
+            counter = CounterMetricFamily(name, text, labels=["reason"])
+            for reason, count in self._page[field].items():
+                counter.add_metric([reason], count)
+            yield counter
+
+
+def exposition(page: Mapping[str, Any]) -> str:
+    """The state as Prometheus text."""
+    registry = CollectorRegistry()
+    registry.register(StateCollector(page))
+    return generate_latest(registry).decode()

@@ -1,0 +1,78 @@
+"""Finished updates that have no receipt yet, on disk: what a hospital's GPU-hours became.
+
+An update is saved before the first byte of it is sent, and deleted after its receipt and not before.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedward.chunks import chunk_of
+from fedward.errors import PeerError
+from fedward.files import sync_folder, write_durably
+from fedward.limits import INLINE_BYTES
+from fedward.messages import Offer
+from fedward.pack import pack, unpack
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A saved update: its offer as it is sent, and where its payload is."""
+
+    offer: Offer
+    payload: Path
+
+    def packed_offer(self) -> bytes:
+        """The offer's bytes, with the payload inside when it is small."""
+        offer = self.offer
+        if offer.manifest.size_bytes <= INLINE_BYTES:
+            offer = Offer(**{**vars(offer), "payload": self.payload.read_bytes()})
+        return pack(offer)
+
+    def chunk(self, index: int) -> bytes:
+        return chunk_of(self.payload, index)
+
+
+class Outbox:
+    """A folder with two files an update: `<id>.payload` first, then `<id>.offer`, which makes it count."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._drop_orphans()
+
+    def save(self, offer: Offer, payload: bytes) -> None:
+        """Make the update durable; when this returns, it survives this process, and power loss."""
+        write_durably(self._path(offer.update_id, "payload"), payload)
+        write_durably(self._path(offer.update_id, "offer"), pack(offer))
+
+    def entries(self) -> tuple[Entry, ...]:
+        """The saved updates, oldest first."""
+        offers = (unpack(path.read_bytes(), Offer) for path in self._folder.glob("*.offer"))
+        ordered = sorted(offers, key=lambda offer: offer.sequence)
+        return tuple(Entry(offer, self._path(offer.update_id, "payload")) for offer in ordered)
+
+    def delete(self, update_id: bytes) -> bool:
+        """Forget an update that has its receipt; False when it is not here (any more)."""
+        path = self._path(update_id, "offer")
+        if not path.exists():
+            return False
+        path.unlink()
+        sync_folder(self._folder)
+        self._path(update_id, "payload").unlink(missing_ok=True)
+        return True
+
+    def _path(self, update_id: bytes, kind: str) -> Path:
+        return self._folder / f"{update_id.hex()}.{kind}"
+
+    def _drop_orphans(self) -> None:
+        """What a crash left between the two files, and offers of a format that this release can't read."""
+        for path in self._folder.glob("*.offer"):
+            try:
+                unpack(path.read_bytes(), Offer)
+            except PeerError:
+                path.rename(path.with_suffix(".unreadable"))
+        for path in self._folder.glob("*.payload"):
+            if not path.with_suffix(".offer").exists() and not path.with_suffix(".unreadable").exists():
+                path.unlink()
+        for path in self._folder.glob(".*.part"):
+            path.unlink()

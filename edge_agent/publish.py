@@ -1,0 +1,88 @@
+"""From the outbox to the coordinator: offer, then the chunks that are granted, until the receipt.
+
+Everything is repeated until the receipt comes, whoever dies meanwhile; what the coordinator holds is not sent again.
+"""
+
+import random
+from collections import deque
+
+from edge_agent.outbox import Entry, Outbox
+from fedward import topics
+from fedward.chunks import indices_of
+from fedward.messages import Grant, Outcome, Receipt
+from fedward.ports import Link
+
+OFFER_AGAIN_S = 3.0
+"""Seconds without an answer after which the offer is repeated; doubles up to LONGEST_OFFER_S, with jitter."""
+
+LONGEST_OFFER_S = 60.0
+
+
+class Publisher:
+    """Uploads the oldest update of the outbox."""
+
+    def __init__(self, link: Link, federation: str, site: str, outbox: Outbox, rng: random.Random) -> None:
+        self._link = link
+        self._federation = federation
+        self._site = site
+        self._outbox = outbox
+        self._rng = rng
+        self._entry: Entry | None = None
+        self._granted: deque[int] = deque()
+        self._patience_s = OFFER_AGAIN_S
+        self._offer_at_s = 0.0
+        self.take_next()
+
+    @property
+    def entry(self) -> Entry | None:
+        """The update on its way."""
+        return self._entry
+
+    def take_next(self) -> None:
+        """Look into the outbox: after an update was saved, or had its receipt."""
+        entries = self._outbox.entries()
+        self._entry = entries[0] if entries else None
+        self.offer_now()
+
+    def offer_now(self) -> None:
+        """Offer at the next step: the link or the coordinator is new."""
+        self._granted.clear()
+        self._patience_s = OFFER_AGAIN_S
+        self._offer_at_s = 0.0
+
+    def step(self, now_s: float) -> None:
+        """Send what may be sent now."""
+        if self._entry is None:
+            return
+        while self._granted and self._link.room() > 0:
+            index = self._granted.popleft()
+            update_id = self._entry.offer.update_id
+            topic = topics.update_chunk(self._federation, self._site, update_id, index)
+            self._link.publish(topic, self._entry.chunk(index), expiry_s=86_400)
+            self._wait_for_answer(now_s)
+        if not self._granted and now_s >= self._offer_at_s:
+            topic = topics.offer(self._federation, self._site, self._entry.offer.update_id)
+            if self._link.publish(topic, self._entry.packed_offer(), expiry_s=86_400):
+                self._wait_for_answer(now_s)
+                self._patience_s = min(2 * self._patience_s, LONGEST_OFFER_S)
+
+    def on_grant(self, grant: Grant) -> None:
+        """The coordinator lacks these chunks; a grant of another update is ignored."""
+        if self._entry and grant.update_id == self._entry.offer.update_id:
+            self._granted = deque(indices_of(grant.missing, self._entry.offer.manifest))
+            self._patience_s = OFFER_AGAIN_S
+
+    def on_receipt(self, receipt: Receipt, now_s: float) -> Outcome | None:
+        """What became of an update of ours; None for one that is not in the outbox. `later` keeps it."""
+        if receipt.outcome is Outcome.LATER:
+            self._granted.clear()
+            self._wait_for_answer(now_s)
+            return receipt.outcome
+        if not self._outbox.delete(receipt.update_id):
+            return None
+        self.take_next()
+        return receipt.outcome
+
+    def _wait_for_answer(self, now_s: float) -> None:
+        jitter = self._rng.uniform(1.0, 1.5)
+        self._offer_at_s = now_s + self._patience_s * jitter

@@ -1,0 +1,83 @@
+"""A torch model as one flat float32 vector, and back.
+
+What travels: trained parameters (as weights) and floating-point buffers of the state dict (as statistics, such as
+BatchNorm's running mean). What does not: frozen parameters, integer buffers and buffers that are not persistent.
+A task must build those the same everywhere, for instance from a file in the image.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from edge_agent.training.task import Task
+from fedward.errors import ConfigError, PeerError
+from fedward.layout import Kind, Layout, Vector
+from fedward.layout import Tensor as Entry
+
+
+def layout_of(model: nn.Module) -> Layout:
+    """The canonical layout of a model; tied weights appear once, under the first name in the state dict.
+
+    Tie weights by assigning the same Parameter: two that only share memory come apart when the model moves to a
+    GPU, and are then refused as another layout. Raises ConfigError for a model that can't travel.
+    """
+    try:
+        return Layout.of(Entry(name, tuple(tensor.shape), _kind(tensor)) for name, tensor in _travelling(model).items())
+    except PeerError as error:
+        raise ConfigError(f"the task's model can't travel: {error.detail}") from error
+
+
+def read_vector(model: nn.Module, layout: Layout) -> Vector:
+    """The model's travelling tensors -> (P,) float32. Raises ValueError for a model of another layout."""
+    tensors = _checked(model, layout)
+    return layout.join({name: tensor.detach().to("cpu", torch.float32).numpy() for name, tensor in tensors.items()})
+
+
+def write_vector(model: nn.Module, layout: Layout, vector_P: Vector) -> None:
+    """(P,) float32 -> into the model, on its device and in its dtype. Raises ValueError for another layout."""
+    tensors = _checked(model, layout)
+    with torch.no_grad():
+        for entry, view in layout.split(vector_P):
+            # torch.tensor copies: the vector may be read-only memory, which torch can't wrap.
+            tensors[entry.name].copy_(torch.tensor(view))
+
+
+def initial_model(task: Task, seed: int) -> tuple[Layout, Vector]:
+    """Version 0 of a task's model: its layout and (P,) float32. The same seed gives the same bytes."""
+    torch.manual_seed(seed)
+    model = task.model()
+    layout = layout_of(model)
+    return layout, read_vector(model, layout)
+
+
+def _travelling(model: nn.Module) -> dict[str, Tensor]:
+    """Name -> parameter or buffer, without those that share another's memory."""
+    tensors: dict[str, Tensor] = {}
+    seen: set[tuple[object, ...]] = set()
+    for name, value in model.state_dict(keep_vars=True).items():
+        if not isinstance(value, Tensor) or not _travels(name, value):
+            continue
+        memory = (value.untyped_storage().data_ptr(), value.storage_offset(), value.shape, value.stride())
+        if memory not in seen:
+            seen.add(memory)
+            tensors[name] = value
+    return tensors
+
+
+def _travels(name: str, tensor: Tensor) -> bool:
+    if isinstance(tensor, nn.Parameter):
+        if tensor.requires_grad and not tensor.is_floating_point():
+            raise ConfigError(
+                f"the task's model can't travel: parameter {name} is {tensor.dtype}, expected real floats"
+            )
+        return tensor.requires_grad
+    return tensor.is_floating_point()
+
+
+def _kind(tensor: Tensor) -> Kind:
+    return Kind.WEIGHT if isinstance(tensor, nn.Parameter) else Kind.STATISTIC
+
+
+def _checked(model: nn.Module, layout: Layout) -> dict[str, Tensor]:
+    if layout_of(model).digest != layout.digest:
+        raise ValueError("the model's tensors are not those of the layout")
+    return _travelling(model)

@@ -1,0 +1,167 @@
+"""Local training: a version's vector and a site's records -> a delta. Reads from top to bottom.
+
+Runs in a thread of the agent: it touches no signals and no globals but torch's seeds, so only one training at a time.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+from torch.utils.data import DataLoader, Dataset
+
+from edge_agent.training.capability import Capability
+from edge_agent.training.failures import FailureKind, TrainingFailed, TrainingStopped, failures_named
+from edge_agent.training.module import read_vector, write_vector
+from edge_agent.training.task import Batch, Task, num_records
+from fedward.errors import ConfigError
+from fedward.layout import Layout, Vector
+from fedward.limits import MAX_STEPS
+from fedward.messages import LocalOptimizer, Work
+
+__all__ = ["FailureKind", "Progress", "Trained", "TrainingFailed", "TrainingStopped", "train"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After each step: `step` of at most `num_steps` is done; its loss, and its duration without the pause."""
+
+    step: int
+    num_steps: int
+    loss: float
+    step_s: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The result: delta_P = trained - base, (P,) float32.
+
+    `num_examples` is the size of the training set; `work_s` wall-clock, pauses included; `train_loss` the mean over
+    the steps.
+    """
+
+    delta_P: Vector
+    num_examples: int
+    num_steps: int
+    work_s: float
+    train_loss: float
+
+
+def train(  # noqa: PLR0913 - what to train (four), and the hospital's conditions by name; one caller
+    task: Task,
+    layout: Layout,
+    vector_P: Vector,
+    work: Work,
+    *,
+    capability: Capability,
+    seed: int,
+    share: float = 1.0,
+    on_step: Callable[[Progress], None],
+    stop: threading.Event,
+) -> Trained:
+    """Train from `vector_P` for `work.local_epochs`, or until `max_steps` or `max_seconds`, but at least one step.
+
+    `share` in (0, 1] is the part of the time that training may use: after each step it pauses so long that steps
+    take that share. On a CPU the same seed and inputs give the same bytes, whatever the share, unless `max_seconds`
+    cuts. The optimizer starts fresh. Raises TrainingStopped within one step of `stop` being set, at once in a
+    pause; TrainingFailed for an exception of the task's code or a loss or delta that is not finite; ConfigError for
+    records that can't be read or a site without any; ValueError for a share out of bounds or another layout.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be in (0, 1], got {share}")
+    started_s = time.monotonic()
+    with failures_named():
+        torch.manual_seed(seed)
+        model = task.model().to(capability.device).train()
+        records = task.train_data()
+        loader = shuffled(records, work.batch_size, seed)
+    write_vector(model, layout, vector_P)
+    optimizer = build_optimizer(model, work)
+    scaler = capability.grad_scaler()
+
+    batches = endless(loader)
+    num_steps = min(work.local_epochs * len(loader), work.max_steps or MAX_STEPS)
+    losses: list[float] = []
+    while len(losses) < num_steps:
+        if stop.is_set():
+            raise TrainingStopped(f"stopped after {len(losses)} of {num_steps} steps")
+        step_started_s = time.monotonic()
+        with failures_named():
+            batch = to_device(next(batches), capability.device)
+            with capability.autocast():
+                loss = task.loss(model, batch)
+            losses.append(finite(loss.item()))  # waits for the GPU: the price of seeing a NaN in the step that made it
+            descend(loss, optimizer, scaler)
+        step_s = time.monotonic() - step_started_s
+        on_step(Progress(len(losses), num_steps, losses[-1], step_s))
+        if time.monotonic() - started_s >= (work.max_seconds or math.inf):
+            break
+        stop.wait((1 / share - 1) * step_s)
+
+    delta_P = read_vector(model, layout) - vector_P
+    if not np.isfinite(delta_P).all():
+        raise TrainingFailed(FailureKind.NOT_FINITE)
+    work_s = time.monotonic() - started_s
+    return Trained(delta_P, num_records(records), len(losses), work_s, math.fsum(losses) / len(losses))
+
+
+def descend(loss: Tensor, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
+    """One step down the gradient. In fp16, a step whose scaled gradients overflowed is left out."""
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def shuffled(records: Dataset[Batch], batch_size: int, seed: int) -> DataLoader[Batch]:
+    """Batches in an order that the seed fixes, another one in each epoch. Raises ConfigError for no records."""
+    count = num_records(records)
+    if count == 0:
+        raise ConfigError("the site has no records to train on")
+    return DataLoader(
+        records,
+        batch_size,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(seed),
+        # BatchNorm can't train on one record: when the last batch would hold only one, each epoch leaves one out.
+        drop_last=count > batch_size > 1 and count % batch_size == 1,
+        num_workers=0,  # forking from a thread of the agent is unsafe
+    )
+
+
+def endless(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """Epoch after epoch."""
+    while True:
+        yield from loader
+
+
+def build_optimizer(model: nn.Module, work: Work) -> Optimizer:
+    """The optimizer that the announcement asks for, over the parameters that train."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if work.optimizer is LocalOptimizer.ADAM:
+        return Adam(parameters, lr=work.local_lr, weight_decay=work.weight_decay)
+    return SGD(parameters, lr=work.local_lr, momentum=work.momentum, weight_decay=work.weight_decay)
+
+
+def to_device(batch: Batch, device: str) -> Any:
+    """The batch with every tensor in it on the device; other values unchanged."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        return [to_device(value, device) for value in batch]
+    return batch
+
+
+def finite(loss: float) -> float:
+    """The loss itself. Raises TrainingFailed (NOT_FINITE) for a NaN or an infinity."""
+    if not math.isfinite(loss):
+        raise TrainingFailed(FailureKind.NOT_FINITE)
+    return loss

@@ -1,0 +1,5 @@
+"""f32: no compression. 32 bits a parameter, x^ = x bit for bit (`test_f32_brings_back_every_bit`)."""
+
+from fedward.codec.blocks import EXACT, BlockCodec
+
+F32 = BlockCodec("f32", deterministic=True, quantizer=EXACT)

@@ -1,0 +1,67 @@
+"""q8: 8 bits and one scale for every 256 elements, 8.125 bits a parameter.
+
+In each group of at most 256 elements, s = max|x| / 127, q = rint(x / s), x^ = q * s, so that
+
+    |x^ - x| <= (1/2 + 2^-15) s     for every element (`test_q8_is_off_by_at_most_half_a_step`)
+
+where 2^-15 covers the float32 rounding of x / s and of q * s, each at most 2^-24 of a number up to 127 s.
+Two scales are not max|x| / 127. A group of zeros has s = 0. And s is never below the smallest normal float32,
+2^-126, so that decoding meets no subnormal number: a process that flushes those to zero decodes the same bits.
+
+Decoding is one elementwise multiplication: the same bits on every machine.
+
+A block of B elements: ceil(B / 256) scales as little-endian float32, then B codes as int8.
+Shape letters: B elements of a block, G its groups.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from fedward.codec.blocks import BlockCodec, Planes, Quantizer, peaks, rows
+from fedward.layout import Block, Vector
+
+GROUP = 256
+LEVELS = 127
+
+_SMALLEST_STEP = np.finfo(np.float32).smallest_normal
+_LARGEST_STEP = np.nextafter(np.finfo(np.float32).max / np.float32(LEVELS), np.float32(0))
+"""The largest s for which 127 s is still finite: one step below max / 127, which is rounded up."""
+
+
+def _groups(size: int) -> int:
+    return -(-size // GROUP)
+
+
+def _block_bytes(size: int) -> int:
+    return 4 * _groups(size) + size
+
+
+def _steps(groups: npt.NDArray[np.float32]) -> Vector:
+    """(G, 256) -> (G,) the scale s of each group."""
+    highest = peaks(groups)
+    steps: Vector = np.clip(highest / np.float32(LEVELS), _SMALLEST_STEP, _LARGEST_STEP)
+    steps[highest == 0] = 0
+    return steps
+
+
+def _encode(values_B: Vector, _block: Block, _seed: bytes) -> Planes:
+    groups = rows(values_B, GROUP)
+    steps = _steps(groups)
+    divisors = np.where(steps == 0, np.float32(1), steps)
+    scaled = groups / divisors[:, None]
+    codes_B = np.rint(scaled, out=scaled).astype(np.int8).reshape(-1)[: values_B.size]
+    return [steps.astype("<f4", copy=False), codes_B]
+
+
+def _decode(raw: memoryview, block: Block, _seed: bytes) -> Vector:
+    count = _groups(block.size)
+    steps = np.frombuffer(raw, "<f4", count).astype(np.float32)
+    values = np.zeros(count * GROUP, np.float32)
+    values[: block.size] = np.frombuffer(raw, np.int8, block.size, 4 * count)
+    groups = values.reshape(count, GROUP)
+    with np.errstate(over="ignore", invalid="ignore"):  # the scales come from the other side: `norm` refuses these
+        np.multiply(groups, steps[:, None], out=groups)
+    return values[: block.size]
+
+
+Q8 = BlockCodec("q8", deterministic=True, quantizer=Quantizer(_block_bytes, _encode, _decode))

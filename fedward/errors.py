@@ -1,0 +1,56 @@
+"""Whose fault it is, and who acts.
+
+    FedwardError
+    +-- ConfigError      the operator's: says every problem at once, the process does not start (exit 2)
+    +-- PeerError        the other side sent something that is refused: counted by reason, answered, dropped
+    +-- TransientError   the network or a store is away: tried again, with jitter, in one place
+
+Anything else that is raised is a bug of ours: let it crash, the supervisor restarts the process.
+"""
+
+from enum import StrEnum
+
+
+class FedwardError(Exception):
+    """Any error that Fedward raises on purpose."""
+
+
+class ConfigError(FedwardError):
+    """The operator's settings can't be used. The message lists every problem and what to do."""
+
+
+class RejectReason(StrEnum):
+    """Why something from the other side was refused: a closed list that is also the metric label."""
+
+    TOO_LARGE = "too_large"  # more bytes than the limit for its kind
+    MALFORMED = "malformed"  # not msgpack, a field missing, of a wrong type or out of its bounds
+    PROTOCOL_VERSION = "protocol_version"  # a protocol version that this side does not speak
+    WRONG_FEDERATION = "wrong_federation"  # signed for another federation
+    UNKNOWN_SITE = "unknown_site"  # not on the list of admitted sites
+    UNKNOWN_BASE = "unknown_base"  # trained from a version that was never announced
+    STALE = "stale"  # trained from a version older than the federation accepts
+    UNKNOWN_CODEC = "unknown_codec"  # a codec that the announcement does not allow
+    LAYOUT_MISMATCH = "layout_mismatch"  # not the shape of this federation's model
+    DIGEST_MISMATCH = "digest_mismatch"  # the bytes are not those that were promised
+    NOT_FINITE = "not_finite"  # a NaN or an infinity in the update
+    NORM_TOO_LARGE = "norm_too_large"  # finite, but so large that a sum of such updates might not be
+    NOT_OFFERED = "not_offered"  # a chunk of an update that was never offered or already ended
+    BUSY = "busy"  # no room now: offer again later
+    FINISHED = "finished"  # the federation takes no more updates
+    TASK_NOT_ALLOWED = "task_not_allowed"  # the site's own list does not hold the announced task
+
+
+class PeerError(FedwardError):
+    """The other side sent something that is refused; `reason` is for counters and receipts.
+
+    `detail` is for this side's own log: it names sizes, types and bounds, never content.
+    """
+
+    def __init__(self, reason: RejectReason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class TransientError(FedwardError):
+    """The network or a store is away for now; the same call may succeed later."""

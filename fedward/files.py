@@ -1,0 +1,29 @@
+"""Writing a file so that it is whole or not there, whatever dies when."""
+
+import os
+from pathlib import Path
+
+
+def write_durably(path: Path, content: bytes | memoryview) -> None:
+    """Write `content` to `path`; when this returns it survives power loss, and nobody ever sees a half of it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    move_durably(partial, path)
+
+
+def move_durably(source: Path, target: Path) -> None:
+    """Rename within one file system and make the new name survive power loss."""
+    source.replace(target)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive power loss."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,76 @@
+"""The small HTTP endpoint that both sides serve: read-only pages, computed when asked."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+
+from fedward.errors import ConfigError
+from fedward.settings import HttpSettings
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a path answers."""
+
+    body: str
+    content_type: str = "text/plain; charset=utf-8"
+    status: int = 200
+
+
+Pages = Mapping[str, Callable[[], Page]]
+
+
+class HttpServer:
+    """Serves pages from a thread of its own; None as port serves nothing."""
+
+    def __init__(self, settings: HttpSettings, pages: Pages) -> None:
+        """Bind. Raises ConfigError when the address can't be bound."""
+        self._server: ThreadingHTTPServer | None = None
+        if settings.port is None:
+            return
+        try:
+            self._server = ThreadingHTTPServer((settings.host, settings.port), _answering(pages))
+        except OSError as error:
+            raise ConfigError(f"http: can't listen on {settings.host}:{settings.port}: {error.strerror}") from error
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="http", daemon=True)
+
+    @property
+    def port(self) -> int | None:
+        """The port that is really listened on."""
+        return self._server.server_address[1] if self._server else None
+
+    def __enter__(self) -> "HttpServer":
+        if self._server:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+
+
+def _answering(pages: Pages) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10  # a client that says nothing must not hold a thread for ever
+
+        def do_GET(self) -> None:
+            make = pages.get(self.path.split("?", 1)[0])
+            page = make() if make else Page(f"not found; pages: {' '.join(sorted(pages))}\n", status=404)
+            content = page.body.encode()
+            self.send_response(page.status)
+            self.send_header("Content-Type", page.content_type)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's signature
+            """Requests are not logged: probes would drown everything else."""
+
+    return Handler

@@ -1,0 +1,246 @@
+"""Every message that travels, as a typed value; `pack.py` turns them into bytes and back.
+
+A field's bound stands in its annotation and is checked while reading. A field with a default may be missing
+(an older peer does not send it); unknown fields are ignored (a newer peer may send more). docs/protocol.md
+describes each field for those who write an agent of their own, and a test compares the two.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+from annotated_types import Interval, Len
+
+from fedward.errors import RejectReason
+from fedward.limits import (
+    INLINE_BYTES,
+    MAX_CHUNKS,
+    MAX_EXAMPLES,
+    MAX_METRICS,
+    MAX_NAME,
+    MAX_PARTS,
+    MAX_PAYLOAD_BYTES,
+    MAX_RANGES,
+    MAX_STEPS,
+    MAX_VERSION,
+)
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name of 1 to MAX_NAME characters out of a-z, 0-9 and '-': safe as a topic level and a certificate name."""
+
+
+Digest = Annotated[bytes, Len(32, 32)]
+SiteName = Annotated[str, Name()]
+Version = Annotated[int, Interval(ge=0, le=MAX_VERSION)]
+Counter = Annotated[int, Interval(ge=0, le=MAX_VERSION)]
+Seconds = Annotated[float, Interval(ge=0, le=1e10)]
+Text = Annotated[str, Len(0, MAX_NAME)]
+
+
+class FederationState(StrEnum):
+    """What the federation wants of its sites."""
+
+    RUNNING = "running"
+    PAUSED = "paused"  # finish and deliver what was begun, begin nothing new
+    FINISHED = "finished"  # the last version is out; stop training
+
+
+class PartKind(StrEnum):
+    """How a part of a version is applied."""
+
+    SNAPSHOT = "snapshot"  # the exact vector of its version
+    DELTA = "delta"  # added to the vector of the version before
+
+
+class LocalOptimizer(StrEnum):
+    """The optimizer of local training."""
+
+    SGD = "sgd"
+    ADAM = "adam"
+
+
+class Phase(StrEnum):
+    """What an agent is doing now."""
+
+    IDLE = "idle"
+    FETCHING = "fetching"
+    TRAINING = "training"
+    PUBLISHING = "publishing"
+    PAUSED = "paused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a site is asked to do with a version: local training of `local_epochs`, cut short by the other bounds."""
+
+    local_epochs: Annotated[int, Interval(ge=1, le=10_000)]
+    batch_size: Annotated[int, Interval(ge=1, le=1_000_000)]
+    local_lr: Annotated[float, Interval(ge=0, le=1e6)]
+    optimizer: LocalOptimizer = LocalOptimizer.SGD
+    momentum: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    weight_decay: Annotated[float, Interval(ge=0, le=1e6)] = 0.0
+    max_steps: Annotated[int, Interval(ge=1, le=MAX_STEPS)] | None = None
+    max_seconds: Annotated[float, Interval(ge=0.001, le=1e7)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A payload cut into chunks of CHUNK_BYTES (the last may be shorter): its size, SHA-256 and its chunks' SHA-256."""
+
+    size_bytes: Annotated[int, Interval(ge=1, le=MAX_PAYLOAD_BYTES)]
+    digest: Digest
+    chunk_digests: Annotated[bytes, Len(32, 32 * MAX_CHUNKS)]  # 32 bytes a chunk, in order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One payload of a version's recipe: a snapshot, or the delta from the version before."""
+
+    kind: PartKind
+    version: Version
+    codec: SiteName
+    manifest: Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Announcement:
+    """The coordinator to all sites, retained: the current version, how to get it, and what to do with it."""
+
+    federation: SiteName
+    sequence: Counter  # grows with every announcement: the newest wins
+    boot_id: Annotated[bytes, Len(8, 8)]  # of the coordinator's process: a new one means "offer again"
+    state: FederationState
+    version: Version
+    model_digest: Digest  # SHA-256 of the float32 vector that every agent must hold before it trains
+    layout_digest: Digest
+    parts: Annotated[tuple[Part, ...], Len(1, MAX_PARTS)]
+    task: SiteName
+    work: Work
+    codec: SiteName  # of the updates
+    max_staleness: Annotated[int, Interval(ge=0, le=MAX_VERSION)]  # older updates are refused
+    repeat_base: bool  # whether a site may train again from a version that it has trained from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Chunk indices [start, stop)."""
+
+    start: Annotated[int, Interval(ge=0, le=MAX_CHUNKS)]
+    stop: Annotated[int, Interval(ge=1, le=MAX_CHUNKS)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Get:
+    """A site asks for the chunks of a part that it lacks."""
+
+    federation: SiteName
+    digest: Digest  # the part's payload
+    missing: Annotated[tuple[Range, ...], Len(1, MAX_RANGES)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """A site offers an update, before a byte of payload moves unless it is small enough to ride along."""
+
+    federation: SiteName
+    update_id: Digest
+    sequence: Counter  # of this site's updates
+    base_version: Version
+    codec: SiteName
+    layout_digest: Digest
+    num_examples: Annotated[int, Interval(ge=1, le=MAX_EXAMPLES)]
+    num_steps: Annotated[int, Interval(ge=1, le=MAX_STEPS)]
+    work_s: Seconds  # time that training took
+    manifest: Manifest
+    payload: Annotated[bytes, Len(0, INLINE_BYTES)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """The coordinator answers an offer with the chunks that it still lacks."""
+
+    update_id: Digest
+    missing: Annotated[tuple[Range, ...], Len(1, MAX_RANGES)]
+
+
+class Outcome(StrEnum):
+    """What became of an update."""
+
+    ACCEPTED = "accepted"  # durably stored: it counts exactly once
+    REFUSED = "refused"  # never counts; the reason says why
+    LATER = "later"  # not now: keep it and offer again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """The coordinator's word on an update, which ends the matter unless the outcome is `later`."""
+
+    update_id: Digest
+    outcome: Outcome
+    reason: RejectReason | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """The coordinator's wish for one site, retained: desired state, never a command that can be missed."""
+
+    sequence: Counter
+    paused: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """An agent's presence, retained; the last will is the same message with `online` false."""
+
+    boot_id: Annotated[bytes, Len(8, 8)]  # an offline notice of an earlier process is ignored
+    online: bool
+    leaving: bool = False  # stopped on purpose
+    software: Text = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telemetry:
+    """An agent's figures, sent on change and at intervals; lost ones are not sent again."""
+
+    boot_id: Annotated[bytes, Len(8, 8)]
+    phase: Phase
+    version: Version | None  # held now
+    step: Counter
+    num_steps: Counter
+    num_updates: Counter  # with an accepted receipt, since the state folder was made
+    num_refused: Counter
+    num_fetched: Counter  # versions downloaded, since the process started, as the bytes below
+    bytes_sent: Counter
+    bytes_received: Counter
+    step_s: Seconds | None = None  # median time of one training step
+    train_loss: Annotated[float, Interval(ge=-1e30, le=1e30)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """A metric as numerator over denominator, so that sites add up: sum of numerators over sum of denominators."""
+
+    numerator: Annotated[float, Interval(ge=-1e30, le=1e30)]
+    denominator: Annotated[float, Interval(ge=0, le=1e30)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A site's measurement of a version on its own held-out records: counts and sums, nothing of a record."""
+
+    federation: SiteName
+    version: Version
+    num_examples: Annotated[int, Interval(ge=1, le=MAX_EXAMPLES)]
+    metrics: Annotated[dict[SiteName, Ratio], Len(1, MAX_METRICS)]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a payload. Its bytes travel bare: the topic says whose and which, the manifest's digest proves it."""
+
+    owner: bytes  # the update's id, or the digest of the part
+    index: int
+    payload: bytes

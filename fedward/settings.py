@@ -1,0 +1,142 @@
+"""Reading a process's configuration: a YAML file, overridden by FEDWARD_ environment variables, checked in full.
+
+`FEDWARD_BROKER__PORT=8883` overrides `broker: {port: ...}`: two underscores step into a section, and the value
+is read as YAML. An unknown or wrong key anywhere stops the start with one message that lists every problem.
+"""
+
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from fedward.errors import ConfigError
+from fedward.pack import NAME
+
+PREFIX = "FEDWARD_"
+NOT_SETTINGS = frozenset({"FEDWARD_DATA"})
+"""Variables with our prefix that belong to the demo and the tests."""
+
+NameSetting = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Settings(BaseModel):
+    """A section of a configuration file: unknown keys are refused, values never change after the start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class BrokerSettings(Settings):
+    """Where the MQTT broker is."""
+
+    host: str = Field(min_length=1)
+    """Name or address of the broker."""
+    port: int = Field(default=1883, ge=1, le=65_535)
+    """TCP port of the broker."""
+    username: str | None = None
+    """User name, where the broker asks for one."""
+    password_file: Path | None = None
+    """File that holds the password: a secret is never written into this file."""
+    keepalive_s: int = Field(default=30, ge=5, le=120)
+    """Seconds between signs of life; firewalls drop silent connections after minutes."""
+    will_delay_s: int = Field(default=30, ge=0, le=3600)
+    """Seconds that the broker waits before it tells the others that this side is gone."""
+    reconnect_max_s: float = Field(default=60, ge=0.1, le=3600)
+    """Longest wait between two attempts to connect; the wait doubles up to here, with jitter."""
+
+    def password(self) -> str | None:
+        """The password from its file. Raises ConfigError when the file can't be read."""
+        if self.password_file is None:
+            return None
+        try:
+            return self.password_file.read_text().strip()
+        except OSError as error:
+            raise ConfigError(f"broker.password_file: can't read {self.password_file}: {error.strerror}") from error
+
+
+class HttpSettings(Settings):
+    """The local HTTP endpoint: /metrics, /healthz, /readyz and /v1/state."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int | None = Field(default=None, ge=0, le=65_535)
+    """Port to listen on; 0 takes a free one, and without a port there is no endpoint."""
+
+
+def load_settings(model: type[Model], path: Path, environment: Mapping[str, str]) -> Model:
+    """The file at `path`, overridden by the environment, as `model`.
+
+    Raises ConfigError with every problem: what was got, what was expected.
+    """
+    try:
+        given = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"configuration file {path}: not found") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"configuration file {path}: expected YAML, got: {error}") from error
+    if not isinstance(given, dict):
+        raise ConfigError(f"configuration file {path}: expected `key: value` lines, got {type(given).__name__}")
+    for name, text in environment.items():
+        if name.startswith(PREFIX) and name not in NOT_SETTINGS:
+            _override(given, name.removeprefix(PREFIX).lower().split("__"), yaml.safe_load(text))
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        problems = "\n".join(f"  - {problem}" for problem in _problems(error, model))
+        raise ConfigError(f"{path} (with {PREFIX}... from the environment) has problems:\n{problems}") from None
+
+
+def _override(given: dict[str, Any], keys: list[str], value: object) -> None:
+    section = given
+    for key in keys[:-1]:
+        inner = section.get(key)
+        section[key] = dict(inner) if isinstance(inner, dict) else {}
+        section = section[key]
+    section[keys[-1]] = value
+
+
+def _problems(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
+    for problem in error.errors(include_url=False, include_context=False):
+        place = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            yield f"{place}: unknown setting; known here: {', '.join(_known(model, problem['loc'][:-1]))}"
+        elif problem["type"] == "missing":
+            yield f"{place}: missing"
+        else:
+            yield f"{place}: {problem['msg']}, got {_short(problem['input'])}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _known(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    for part in place:
+        field = model.model_fields.get(str(part))
+        inner = _section_of(field.annotation) if field else None
+        if inner is None:
+            return []
+        model = inner
+    return sorted(model.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section behind `Section` or `Section | None`."""
+    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    sections = (option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+    return next(sections, None)
+
+
+def describe(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """One line a setting, for --help: its name, default and meaning."""
+    for name, field in model.model_fields.items():
+        section = _section_of(field.annotation)
+        if section:
+            yield from describe(section, f"{prefix}{name}.")
+            continue
+        default = "required" if field.is_required() else f"default {field.get_default(call_default_factory=True)!r}"
+        yield f"  {prefix}{name} ({default}): {' '.join((field.description or '').split())}"

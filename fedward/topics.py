@@ -1,0 +1,148 @@
+"""Every topic string: built here, parsed here, and nowhere else.
+
+    fl/v1/{federation}/pub/announce                      coordinator to all, retained
+    fl/v1/{federation}/pub/m/{part}/c/{index}            a chunk of a part, to whoever downloads it now
+    fl/v1/{federation}/dn/{site}/...                     coordinator to one site
+    fl/v1/{federation}/up/{site}/{shard}/...             one site to the coordinator
+
+The site of an upward message is the topic's, which the broker authenticated, never the payload's. The shard
+spreads sites over several coordinator replicas.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fedward.errors import PeerError, RejectReason
+from fedward.limits import MAX_CHUNKS
+from fedward.pack import NAME
+
+ROOT = "fl/v1"
+NUM_SHARDS = 32
+MAX_TOPIC = 512
+"""Characters of a topic that is parsed; ours have at most about 230."""
+
+
+class Up(StrEnum):
+    """What a site sends."""
+
+    OFFER = "offer"
+    CHUNK = "u"
+    GET = "get"
+    EVALUATION = "evaluation"
+    STATUS = "status"
+    TELEMETRY = "telemetry"
+
+
+class Down(StrEnum):
+    """What the coordinator sends."""
+
+    ANNOUNCE = "announce"
+    CHUNK = "m"
+    GRANT = "grant"
+    RECEIPT = "receipt"
+    CONTROL = "ctl"
+
+
+@dataclass(frozen=True)
+class Address:
+    """A parsed topic. `owner` is the update's id or the part's digest, of offers and chunks; `index` of chunks only."""
+
+    federation: str
+    kind: Up | Down
+    site: str | None = None
+    owner: bytes | None = None
+    index: int | None = None
+
+
+def shard(site: str) -> str:
+    """The shard of a site, s00 to s31: stable over releases and machines."""
+    return f"s{hashlib.sha256(site.encode()).digest()[0] % NUM_SHARDS:02d}"
+
+
+def announce(federation: str) -> str:
+    return f"{ROOT}/{federation}/pub/announce"
+
+
+def part_chunk(federation: str, part_digest: bytes, index: int) -> str:
+    """A chunk for all who are downloading the part."""
+    return f"{ROOT}/{federation}/pub/m/{part_digest.hex()}/c/{index}"
+
+
+def part_chunks(federation: str, part_digest: bytes) -> str:
+    """The filter that an agent holds while it downloads the part."""
+    return f"{ROOT}/{federation}/pub/m/{part_digest.hex()}/c/+"
+
+
+def down(federation: str, site: str, kind: Down) -> str:
+    return f"{ROOT}/{federation}/dn/{site}/{kind}"
+
+
+def down_chunk(federation: str, site: str, part_digest: bytes, index: int) -> str:
+    """A chunk for the one site that lacks it."""
+    return f"{ROOT}/{federation}/dn/{site}/m/{part_digest.hex()}/c/{index}"
+
+
+def down_all(federation: str, site: str) -> str:
+    return f"{ROOT}/{federation}/dn/{site}/#"
+
+
+def up(federation: str, site: str, kind: Up) -> str:
+    return f"{ROOT}/{federation}/up/{site}/{shard(site)}/{kind}"
+
+
+def offer(federation: str, site: str, update_id: bytes) -> str:
+    """The id stands in the topic too, so that even an offer that can't be read gets its receipt."""
+    return f"{up(federation, site, Up.OFFER)}/{update_id.hex()}"
+
+
+def update_chunk(federation: str, site: str, update_id: bytes, index: int) -> str:
+    return f"{ROOT}/{federation}/up/{site}/{shard(site)}/u/{update_id.hex()}/c/{index}"
+
+
+def up_all(federation: str) -> str:
+    return f"{ROOT}/{federation}/up/#"
+
+
+def parse(topic: str) -> Address:
+    """A topic -> its address. Raises PeerError (MALFORMED) for anything that the functions above do not build."""
+    levels = topic.split("/") if len(topic) <= MAX_TOPIC else []
+    match levels:
+        case ["fl", "v1", federation, "pub", "announce"] if NAME.fullmatch(federation):
+            return Address(federation, Down.ANNOUNCE)
+        case ["fl", "v1", federation, "pub", "m", owner, "c", index] if NAME.fullmatch(federation):
+            return Address(federation, Down.CHUNK, None, _digest(owner), _index(index))
+        case ["fl", "v1", federation, "dn", site, *rest] if NAME.fullmatch(federation) and NAME.fullmatch(site):
+            return _of_site(federation, site, rest, Down)
+        case ["fl", "v1", federation, "up", site, part, *rest] if (
+            NAME.fullmatch(federation) and NAME.fullmatch(site) and part == shard(site)
+        ):
+            return _of_site(federation, site, rest, Up)
+    raise PeerError(RejectReason.MALFORMED, f"a topic of {len(levels)} levels that is not in the topic tree")
+
+
+def _of_site(federation: str, site: str, rest: list[str], kinds: type[Up] | type[Down]) -> Address:
+    match rest:
+        case [kind, owner, "c", index] if kind == kinds.CHUNK:
+            return Address(federation, kinds.CHUNK, site, _digest(owner), _index(index))
+        case [kind, owner] if kind == Up.OFFER and kinds is Up:
+            return Address(federation, Up.OFFER, site, _digest(owner))
+        case [kind] if kind in set(kinds) - {kinds.CHUNK, Up.OFFER, Down.ANNOUNCE}:
+            return Address(federation, kinds(kind), site)
+    raise PeerError(RejectReason.MALFORMED, "a topic below a site that is not in the topic tree")
+
+
+def _digest(text: str) -> bytes:
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError:
+        digest = b""
+    if len(digest) != 32 or digest.hex() != text:
+        raise PeerError(RejectReason.MALFORMED, "expected 64 lower-case hexadecimal digits in the topic")
+    return digest
+
+
+def _index(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < MAX_CHUNKS):
+        raise PeerError(RejectReason.MALFORMED, f"expected a chunk index below {MAX_CHUNKS} in the topic")
+    return int(text)

@@ -1,0 +1,233 @@
+"""An MQTT broker of its own for a demo or a test: a child process on loopback, without users or encryption.
+
+mosquitto where it is installed, otherwise iotcore, which comes with pip. Neither keeps anything over a restart, as
+the product must not depend on it. iotcore also has no access rules, ignores ReceiveMaximum and session expiry, and
+keeps its whole log in memory: good enough to try Fedward out, never for a hospital.
+"""
+
+import contextlib
+import ctypes
+import importlib.util
+import ipaddress
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from fedward.errors import ConfigError, TransientError
+
+Kind = Literal["mosquitto", "iotcore"]
+
+SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin")
+"""Debian installs mosquitto there, and a user's PATH often lacks them."""
+
+START_S = 15.0
+STOP_S = 5.0
+POLL_S = 0.02
+
+PR_SET_PDEATHSIG = 1
+"""Linux, prctl(2): the signal that the kernel sends to this process when its parent dies."""
+
+CONNECT_PACKET = bytes.fromhex("1014 0004 4d515454 05 02 000a 00 0007") + b"fedward"
+CONNACK = 0x20
+DISCONNECT_PACKET = bytes.fromhex("e000")
+
+MOSQUITTO_CONFIG = """\
+listener {port} {host}
+allow_anonymous true
+max_inflight_messages 20
+max_queued_messages 20000
+max_packet_size 1114112
+max_keepalive 120
+set_tcp_nodelay true
+persistence false
+log_dest stderr
+log_type error
+log_type warning
+log_type notice
+"""
+
+# Where mosquitto is started by root, it would become the user `mosquitto`. That one can't read a private folder, and
+# the change of user would undo the death signal.
+MOSQUITTO_STAY_ROOT = "user root\n"
+
+# One listener, for MQTT 5. The log keeps max_segment_count x max_segment_size bytes, and then drops the oldest.
+IOTCORE_CONFIG = """\
+id = 0
+
+[router]
+id = 0
+max_connections = 10000
+max_outgoing_packet_count = 200
+max_segment_size = 104857600
+max_segment_count = 10
+
+[v5.1]
+name = "v5-1"
+listen = "{host}:{port}"
+next_connection_delay_ms = 1
+
+[v5.1.connections]
+connection_timeout_ms = 60000
+max_payload_size = 8388608
+max_inflight_count = 100
+dynamic_filters = true
+"""
+
+
+class EmbeddedBroker:
+    """A broker that lives as long as the `with` block, and not longer than this process.
+
+    The kernel ties its life to the *thread* that called `start`: call it from one that stays.
+    Port 0 picks a free port, which is kept over `stop` and `start`. The log is `folder/broker.log`.
+    """
+
+    def __init__(self, folder: Path, host: str = "127.0.0.1", port: int = 0, prefer: Kind | None = None) -> None:
+        """Raises ConfigError for a host that is not IPv4 loopback, or when there is no such broker."""
+        _require_loopback(host)
+        self.kind: Kind = _choose(prefer)
+        self.host = host
+        self.port = port or _free_port(host)
+        self.log_path = folder / "broker.log"
+        self._config_path = folder / ("iotcore.toml" if self.kind == "iotcore" else "mosquitto.conf")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None while the broker is stopped."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> None:
+        """Return when the broker answers an MQTT CONNECT. Raises TransientError when it does not in time."""
+        if self._process is not None:
+            return
+        self._config_path.parent.mkdir(parents=True, exist_ok=True)
+        self._config_path.write_text(_config(self.kind, self.host, self.port))
+        command = [sys.executable, "-m", "sandbox.broker", str(os.getpid()), self.kind, str(self._config_path)]
+        root = Path(__file__).parent.parent
+        with self.log_path.open("ab") as output:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=root)  # noqa: S603  # our own command
+        try:
+            self._wait_until_ready(self._process)
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self, patience_s: float = STOP_S) -> None:
+        """End the process politely, or by force when patience is at its end; afterwards it is gone."""
+        if self._process is not None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(patience_s)
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process as a crash or a power cut would (SIGKILL)."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        deadline_s = time.monotonic() + START_S
+        while not _answers(self.host, self.port):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(POLL_S)
+                raise TransientError(f"{self.kind} ended at once with code {code}; see {self.log_path}")
+            if time.monotonic() > deadline_s:
+                raise TransientError(f"{self.kind} did not answer within {START_S} s; see {self.log_path}")
+
+
+def find_mosquitto() -> str | None:
+    """Path of the mosquitto broker, None where it is not installed."""
+    return shutil.which("mosquitto", path=os.pathsep.join([os.environ.get("PATH", ""), *SYSTEM_FOLDERS]))
+
+
+def _choose(prefer: Kind | None) -> Kind:
+    if prefer != "iotcore" and find_mosquitto() is not None:
+        return "mosquitto"
+    if prefer == "mosquitto":
+        raise ConfigError("mosquitto is not installed: `apt-get install mosquitto`")
+    if importlib.util.find_spec("iotcore") is None:
+        raise ConfigError("no broker: `pip install iotcore`, or `apt-get install mosquitto`")
+    return "iotcore"
+
+
+def _require_loopback(host: str) -> None:
+    try:
+        loopback = ipaddress.IPv4Address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise ConfigError(f"an embedded broker listens on loopback only, for it lets anyone in: got host {host!r}")
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _config(kind: Kind, host: str, port: int) -> str:
+    if kind == "iotcore":
+        return IOTCORE_CONFIG.format(host=host, port=port)
+    stay_root = MOSQUITTO_STAY_ROOT if os.geteuid() == 0 else ""
+    return MOSQUITTO_CONFIG.format(host=host, port=port) + stay_root
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=1.0) as connection:
+            connection.sendall(CONNECT_PACKET)
+            answer = connection.recv(1)
+            connection.sendall(DISCONNECT_PACKET)
+            return answer == bytes([CONNACK])
+    except OSError:
+        return False
+
+
+def _run(parent_pid: int, kind: str, config_path: str) -> None:
+    """The child process: become the broker, after arranging to die with the parent."""
+    _die_with(parent_pid)
+    mosquitto = find_mosquitto()
+    if kind == "mosquitto" and mosquitto is not None:
+        os.execv(mosquitto, [mosquitto, "-c", config_path])  # noqa: S606  # no shell is what is wanted
+    _run_iotcore(config_path)
+
+
+def _die_with(parent_pid: int) -> None:
+    """On Linux, have the kernel kill this process when its parent dies, also by SIGKILL. It holds over an exec."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent_pid:  # it died before the line above
+            sys.exit(1)
+
+
+def _run_iotcore(config_path: str) -> None:
+    from iotcore import IotCoreBroker  # noqa: PLC0415  # optional: a machine with mosquitto runs without it
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Its broker core reports every packet as an error.
+    logging.getLogger("rumqttd").setLevel(logging.CRITICAL)
+    IotCoreBroker(config_path=config_path).run_forever()
+
+
+if __name__ == "__main__":
+    _run(int(sys.argv[1]), *sys.argv[2:4])

@@ -1,0 +1,178 @@
+"""One network per test: the in-memory fake, or a broker of its own with paho links to it."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Empty, Queue
+from typing import TypeVar
+
+import pytest
+
+from fedward.mqtt import MqttLink, MqttSettings
+from fedward.ports import Connected, Link, LinkEvent, LinkInbox, Will
+from fedward.testing import MemoryBroker, MemoryLink
+from sandbox.broker import EmbeddedBroker, find_mosquitto
+
+DEADLINE_S = 10.0
+NO_MOSQUITTO = "mosquitto is not installed: apt-get install mosquitto runs these tests"
+
+E = TypeVar("E", bound=LinkEvent)
+
+# A process that connects with a will and then waits to be killed.
+DOOMED = """
+import random, sys
+from queue import Queue
+from fedward.mqtt import MqttLink, MqttSettings
+from fedward.ports import Connected, Will
+inbox = Queue(100)
+settings = MqttSettings(host="127.0.0.1", port=int(sys.argv[1]), client_id="doomed", session_expiry_s=60,
+                        will=Will(sys.argv[2], sys.argv[3].encode(), 0))
+MqttLink(settings, inbox, random.Random(0)).open()
+assert isinstance(inbox.get(timeout=10), Connected)
+print("up", flush=True)
+inbox.get()
+"""
+
+
+class Station:
+    """A link with its inbox, read event by event; what a test does not wait for yet stays in order."""
+
+    def __init__(self, link: Link, inbox: LinkInbox) -> None:
+        self.link = link
+        self._inbox = inbox
+        self._unread: list[LinkEvent] = []
+
+    def expect(self, kind: type[E], deadline_s: float = DEADLINE_S) -> E:
+        """The next event of this kind, skipping none of the others."""
+        give_up_s = time.monotonic() + deadline_s
+        while True:
+            for position, event in enumerate(self._unread):
+                if isinstance(event, kind):
+                    del self._unread[position]
+                    return event
+            try:
+                self._unread.append(self._inbox.get(timeout=max(0.0, give_up_s - time.monotonic())))
+            except Empty:
+                pytest.fail(
+                    f"no {kind.__name__} within {deadline_s} s, only {[type(e).__name__ for e in self._unread]}"
+                )
+
+    def connect(self, *filters: str) -> Connected:
+        """Subscribe, open, and wait until it is up."""
+        self.link.subscribe(*filters)
+        self.link.open()
+        return self.expect(Connected)
+
+
+class MemoryNetwork:
+    """Everything in this process, over `MemoryBroker`."""
+
+    kind = "memory"
+
+    def __init__(self) -> None:
+        self.broker = MemoryBroker()
+
+    def station(self, client_id: str, *, window: int = 8, will: Will | None = None) -> Station:
+        inbox: LinkInbox = Queue(1000)
+        return Station(MemoryLink(self.broker, client_id, inbox, window=window, will=will), inbox)
+
+    def stop(self) -> None:
+        self.broker.stop()
+
+    def start(self) -> None:
+        self.broker.start()
+
+    def pause(self) -> None:
+        self.broker.pause()
+
+    def resume(self) -> None:
+        self.broker.resume()
+
+    def kill_a_client(self, will: Will) -> None:
+        link = MemoryLink(self.broker, "doomed", Queue(100), will=will)
+        link.open()
+        link.kill()
+
+
+class BrokerNetwork:
+    """A broker process, and paho links to it that reconnect fast."""
+
+    def __init__(self, broker: EmbeddedBroker) -> None:
+        self.broker = broker
+        self.kind = broker.kind
+        self._links: list[MqttLink] = []
+
+    def station(self, client_id: str, *, window: int = 8, will: Will | None = None) -> Station:
+        inbox: LinkInbox = Queue(1000)
+        return Station(self.mqtt_link(client_id, inbox, window=window, will=will), inbox)
+
+    def mqtt_link(self, client_id: str, inbox: LinkInbox, *, window: int = 8, will: Will | None = None) -> MqttLink:
+        settings = MqttSettings(
+            host=self.broker.host,
+            port=self.broker.port,
+            client_id=client_id,
+            session_expiry_s=600,
+            window=window,
+            reconnect_min_s=0.05,
+            reconnect_max_s=0.2,
+            will=will,
+        )
+        self._links.append(MqttLink(settings, inbox, random.Random(0)))  # noqa: S311  # jitter
+        return self._links[-1]
+
+    def stop(self) -> None:
+        self.broker.kill()
+
+    def start(self) -> None:
+        self.broker.start()
+
+    def pause(self) -> None:
+        assert self.broker.pid is not None
+        os.kill(self.broker.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.broker.pid is not None
+        os.kill(self.broker.pid, signal.SIGCONT)
+
+    def kill_a_client(self, will: Will) -> None:
+        command = [sys.executable, "-c", DOOMED, str(self.broker.port), will.topic, will.payload.decode()]
+        root = Path(__file__).parent.parent.parent
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"up\n"
+            process.kill()
+
+    def close(self) -> None:
+        for link in self._links:
+            link.close()
+
+
+def start_network(kind: str, folder: Path) -> Iterator[MemoryNetwork | BrokerNetwork]:
+    if kind == "memory":
+        yield MemoryNetwork()
+        return
+    if kind == "mosquitto" and find_mosquitto() is None:
+        pytest.skip(NO_MOSQUITTO)
+    with EmbeddedBroker(folder, prefer="mosquitto" if kind == "mosquitto" else "iotcore") as broker:
+        network = BrokerNetwork(broker)
+        yield network
+        network.close()
+
+
+MOSQUITTO = pytest.param("mosquitto", marks=pytest.mark.network)
+IOTCORE = pytest.param("iotcore", marks=pytest.mark.network)
+
+
+@pytest.fixture(params=["memory", MOSQUITTO, IOTCORE])
+def network(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemoryNetwork | BrokerNetwork]:
+    yield from start_network(request.param, tmp_path)
+
+
+@pytest.fixture(params=[MOSQUITTO, IOTCORE])
+def broker_network(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemoryNetwork | BrokerNetwork]:
+    yield from start_network(request.param, tmp_path)

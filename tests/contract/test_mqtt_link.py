@@ -1,0 +1,132 @@
+"""What paho and real brokers add to the contract: their limits, their refusals, and a thread that can die."""
+
+import time
+from collections.abc import Callable
+from queue import Queue
+from typing import Protocol
+
+import pytest
+
+from fedward.mqtt import MqttLink
+from fedward.ports import Connected, Delivery, LinkEvent, LinkInbox
+
+
+class BrokerNetwork(Protocol):
+    kind: str
+
+    def mqtt_link(self, client_id: str, inbox: LinkInbox, *, window: int = ...) -> MqttLink: ...
+
+    def pause(self) -> None: ...
+
+
+class BrokenInbox(Queue[LinkEvent]):
+    """An inbox with a bug."""
+
+    def put(self, item: LinkEvent, block: bool = True, timeout: float | None = None) -> None:
+        raise ZeroDivisionError
+
+
+def connected(link: MqttLink, inbox: LinkInbox, *filters: str) -> MqttLink:
+    link.subscribe(*filters)
+    link.open()
+    assert isinstance(inbox.get(timeout=10.0), Connected)
+    return link
+
+
+def wait_until(condition: Callable[[], bool], deadline_s: float = 10.0) -> None:
+    give_up_s = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < give_up_s, "the condition did not come true in time"
+        time.sleep(0.01)
+
+
+def test_messages_that_found_the_inbox_full_come_again_when_there_is_room(broker_network: BrokerNetwork) -> None:
+    inbox: LinkInbox = Queue(10)
+    link = connected(broker_network.mqtt_link("station", inbox), inbox, "t")
+    sent = {b"%d" % number for number in range(40)}
+    for payload in sent:
+        assert link.publish("t", payload)
+    wait_until(lambda: link.dropped > 0)
+    seen: set[bytes] = set()
+    while seen != sent:
+        event = inbox.get(timeout=10.0)
+        if isinstance(event, Delivery):
+            link.acknowledge(event)
+            seen.add(event.payload)
+
+
+def test_the_window_is_no_larger_than_the_broker_allows(broker_network: BrokerNetwork) -> None:
+    if broker_network.kind == "iotcore":
+        pytest.skip("iotcore states no ReceiveMaximum")
+    inbox: LinkInbox = Queue(10)
+    link = connected(broker_network.mqtt_link("station", inbox, window=30), inbox)
+    assert link.room() == 20
+
+
+def test_a_publish_that_the_broker_denies_is_counted(broker_network: BrokerNetwork) -> None:
+    if broker_network.kind == "iotcore":
+        pytest.skip("iotcore has no access rules")
+    inbox: LinkInbox = Queue(10)
+    link = connected(broker_network.mqtt_link("station", inbox), inbox)
+    assert link.publish("$SYS/forged", b"x")
+    wait_until(lambda: link.denied == 1)
+    assert link.room() == 8
+
+
+def test_an_acknowledgement_after_the_end_of_its_connection_is_counted(broker_network: BrokerNetwork) -> None:
+    inbox: LinkInbox = Queue(10)
+    link = connected(broker_network.mqtt_link("station", inbox), inbox, "t")
+    assert link.publish("t", b"x")
+    delivery = inbox.get(timeout=10.0)
+    assert isinstance(delivery, Delivery)
+    link.close()
+    link.acknowledge(delivery)
+    assert link.stale_acks == 1
+
+
+def test_a_retained_message_is_gone_when_its_time_is_up(broker_network: BrokerNetwork) -> None:
+    inbox: LinkInbox = Queue(10)
+    link = connected(broker_network.mqtt_link("station", inbox), inbox, "fence")
+    assert link.publish("news", b"short-lived", retain=True, expiry_s=1)
+
+    def delivered_news() -> bool:
+        link.subscribe("news")
+        assert link.publish("fence", b"fence")
+        payloads: list[bytes] = []
+        while b"fence" not in payloads:
+            event = inbox.get(timeout=10.0)
+            assert isinstance(event, Delivery)
+            link.acknowledge(event)
+            payloads.append(event.payload)
+        link.unsubscribe("news")
+        return b"short-lived" in payloads
+
+    assert delivered_news()
+    wait_until(lambda: not delivered_news())
+
+
+def test_closing_takes_no_longer_than_its_bounds_when_the_broker_hangs(broker_network: BrokerNetwork) -> None:
+    inbox: LinkInbox = Queue(10)
+    link = connected(broker_network.mqtt_link("station", inbox), inbox)
+    broker_network.pause()
+    for _ in range(8):  # more than the sockets' buffers hold, so that the goodbye can't be written
+        assert link.publish("t", bytes(link.max_payload_bytes))
+    started_s = time.monotonic()
+    link.close(drain_s=0.1, join_s=0.1)
+    assert time.monotonic() - started_s < 5.0
+    assert not link.publish("t", b"closed")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_in_the_network_thread_is_raised_by_the_next_call(broker_network: BrokerNetwork) -> None:
+    link = broker_network.mqtt_link("station", BrokenInbox(10))
+    link.open()
+
+    def fails() -> bool:
+        try:
+            link.room()
+        except RuntimeError as error:
+            return isinstance(error.__cause__, ZeroDivisionError)
+        return False
+
+    wait_until(fails)

@@ -1,0 +1,115 @@
+"""A torch model as a vector and back."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edge_agent.training.capability import Capability, Precision, choose_precision, measure
+from edge_agent.training.module import initial_model, layout_of, read_vector, write_vector
+from edge_agent.training.tasks.tabular import breast_cancer
+from fedward.errors import ConfigError
+from fedward.layout import Kind
+
+
+class Tied(nn.Module):
+    """Two names for one weight, a norm with running statistics, a frozen layer, a buffer that is not saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(3, 3, bias=False)
+        self.norm = nn.BatchNorm1d(3)
+        self.decoder = nn.Linear(3, 3, bias=False)
+        self.decoder.weight = self.encoder.weight
+        self.frozen = nn.Linear(3, 3).requires_grad_(False)
+        self.register_buffer("cache", torch.zeros(2), persistent=False)
+
+
+def test_what_travels_is_trained_parameters_once_and_running_statistics() -> None:
+    kinds = {tensor.name: tensor.kind for tensor in layout_of(Tied()).tensors}
+    assert kinds == {
+        "encoder.weight": Kind.WEIGHT,
+        "norm.weight": Kind.WEIGHT,
+        "norm.bias": Kind.WEIGHT,
+        "norm.running_mean": Kind.STATISTIC,
+        "norm.running_var": Kind.STATISTIC,
+    }
+
+
+def test_parameters_that_share_memory_appear_once() -> None:
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3, bias=False)
+    second.weight = nn.Parameter(first.weight.data)
+    model = nn.Sequential(first, second)
+    assert [tensor.name for tensor in layout_of(model).tensors] == ["0.bias", "0.weight"]
+
+
+def test_a_vector_written_is_read_back_exactly_and_reaches_both_tied_names() -> None:
+    model = Tied()
+    layout = layout_of(model)
+    vector_P = np.random.default_rng(1).standard_normal(layout.size).astype(np.float32)
+    vector_P.flags.writeable = False  # as it is when it is a view of received bytes
+    write_vector(model, layout, vector_P)
+    assert read_vector(model, layout).tobytes() == vector_P.tobytes()
+    assert torch.equal(model.decoder.weight, model.encoder.weight)
+
+
+def test_reading_gives_a_copy_that_later_training_does_not_change() -> None:
+    model = nn.Linear(2, 2)
+    before = read_vector(model, layout_of(model))
+    kept = before.copy()
+    nn.init.zeros_(model.weight)
+    assert np.array_equal(before, kept)
+
+
+def test_a_model_of_another_layout_is_refused() -> None:
+    model, layout = nn.Linear(2, 2), layout_of(nn.Linear(2, 3))
+    with pytest.raises(ValueError, match="layout"):
+        write_vector(model, layout, np.zeros(layout.size, np.float32))
+    with pytest.raises(ValueError, match="layout"):
+        read_vector(model, layout)
+
+
+@pytest.mark.parametrize(
+    "model", [nn.ReLU(), nn.ParameterDict({"w": nn.Parameter(torch.zeros(2, dtype=torch.complex64))})]
+)
+def test_a_model_that_cannot_travel_is_a_config_error(model: nn.Module) -> None:
+    with pytest.raises(ConfigError, match="travel"):
+        layout_of(model)
+
+
+def test_the_initial_model_is_fixed_by_its_seed() -> None:
+    layout, vector_P = initial_model(breast_cancer(), seed=5)
+    assert initial_model(breast_cancer(), seed=5)[1].tobytes() == vector_P.tobytes()
+    assert initial_model(breast_cancer(), seed=6)[1].tobytes() != vector_P.tobytes()
+    assert any(not segment.exact for segment in layout.segments), "no tensor is large enough for a codec"
+
+
+def test_a_cpu_trains_in_float32_unless_told_otherwise() -> None:
+    assert measure("cpu") == Capability("cpu", Precision.FLOAT32)
+    assert measure("cpu", "bf16").precision is Precision.BF16
+
+
+def test_new_gpus_train_in_bf16_and_older_ones_in_fp16() -> None:
+    assert choose_precision(on_gpu=True, computes_bf16=True) is Precision.BF16
+    assert choose_precision(on_gpu=True, computes_bf16=False) is Precision.FP16
+
+
+def test_bf16_computes_in_bf16_and_keeps_float32_weights() -> None:
+    model = nn.Linear(2, 2)
+    with measure("cpu", "bf16").autocast():
+        assert model(torch.zeros(1, 2)).dtype is torch.bfloat16
+    assert model.weight.dtype is torch.float32
+
+
+def test_only_fp16_scales_the_loss() -> None:
+    assert Capability("cpu", Precision.FP16).grad_scaler().is_enabled()
+    assert not Capability("cpu", Precision.BF16).grad_scaler().is_enabled()
+
+
+def test_every_wrong_choice_of_device_and_precision_is_listed() -> None:
+    with pytest.raises(ConfigError, match=r"device 'tpu-x'.*precision 'int3'"):
+        measure("tpu-x", "int3")
+    with pytest.raises(ConfigError, match="this machine shows"):
+        measure("cuda:99")
+    with pytest.raises(ConfigError, match="needs a GPU"):
+        measure("cpu", "fp16")

@@ -1,0 +1,127 @@
+"""The link's bookkeeping, without a network."""
+
+import threading
+from queue import Queue
+
+import pytest
+
+from fedward.inflight import InFlight, Intake, ThreadWatch
+from fedward.ports import Connected, Delivery, Disconnected, LinkInbox, Room
+
+
+def drained(inbox: LinkInbox) -> list[object]:
+    return [inbox.get_nowait() for _ in range(inbox.qsize())]
+
+
+def test_room_grows_again_when_a_full_window_is_acknowledged() -> None:
+    in_flight = InFlight(2)
+    for packet_id in (1, 2, 3):
+        in_flight.sent(packet_id, "t", counts=True, generation=0)
+    assert in_flight.room() == 0
+    assert [in_flight.acknowledged(packet_id) for packet_id in (1, 2, 3)] == [False, True, False]
+    assert in_flight.room() == 2
+
+
+def test_a_message_that_does_not_count_takes_no_room() -> None:
+    in_flight = InFlight(1)
+    in_flight.sent(1, "t", counts=False, generation=0)
+    assert in_flight.room() == 1
+
+
+def test_an_acknowledgement_may_overtake_the_note_that_its_message_was_sent() -> None:
+    in_flight = InFlight(1)
+    assert not in_flight.acknowledged(7)
+    in_flight.sent(7, "t", counts=True, generation=0)
+    assert in_flight.room() == 1
+    in_flight.sent(7, "t", counts=True, generation=0)
+    assert in_flight.room() == 0
+
+
+def test_a_message_of_an_older_connection_takes_no_room_in_the_new_one() -> None:
+    in_flight = InFlight(1)
+    in_flight.sent(1, "t", counts=True, generation=0)
+    in_flight.restart(generation=1, window=3)
+    in_flight.sent(2, "t", counts=True, generation=0)
+    assert in_flight.room() == 3
+    assert in_flight.wait_until_empty(timeout_s=0)
+
+
+def test_waiting_for_what_is_in_flight_ends_when_the_time_is_up() -> None:
+    in_flight = InFlight(1)
+    in_flight.sent(1, "t", counts=True, generation=0)
+    assert in_flight.topic_of(1) == "t"
+    assert not in_flight.wait_until_empty(timeout_s=0.001)
+
+
+def test_a_delivery_that_finds_the_inbox_full_is_dropped_and_counted() -> None:
+    inbox: LinkInbox = Queue(1)
+    intake = Intake(inbox)
+    assert intake.offer(Delivery("t", b"1"))
+    assert not intake.offer(Delivery("t", b"2"))
+    assert intake.dropped == 1
+    assert not intake.starved()
+    assert drained(inbox) == [Delivery("t", b"1")]
+    assert intake.starved()
+    assert not intake.starved()
+
+
+def test_a_dropped_message_of_qos_0_starves_nobody() -> None:
+    inbox: LinkInbox = Queue(1)
+    intake = Intake(inbox)
+    intake.offer(Delivery("t", b"1", qos=0))
+    assert not intake.offer(Delivery("t", b"2", qos=0))
+    drained(inbox)
+    assert not intake.starved()
+
+
+def test_news_that_found_the_inbox_full_goes_in_before_any_later_delivery() -> None:
+    inbox: LinkInbox = Queue(2)
+    intake = Intake(inbox)
+    for payload in (b"1", b"2"):
+        intake.offer(Delivery("t", payload))
+    intake.tell(Disconnected())
+    intake.tell(Connected(2))
+    assert drained(inbox) == [Delivery("t", b"1"), Delivery("t", b"2")]
+    assert not intake.offer(Delivery("t", b"3")), "the news takes both places"
+    assert drained(inbox) == [Disconnected(), Connected(2)]
+
+
+def test_of_news_that_waits_only_the_latest_state_is_kept() -> None:
+    inbox: LinkInbox = Queue(1)
+    intake = Intake(inbox)
+    intake.offer(Delivery("t", b"1"))
+    for generation in range(2, 100):
+        intake.tell(Disconnected())
+        intake.tell(Connected(generation))
+        intake.tell(Room())
+        intake.tell(Room())
+    seen: list[object] = []
+    while not inbox.empty():
+        seen += drained(inbox)
+        intake.flush()
+    assert seen == [Delivery("t", b"1"), Disconnected(), Connected(99), Room()]
+
+
+def test_what_a_callback_raises_wakes_the_worker_and_is_raised_there_too() -> None:
+    woken: list[bool] = []
+    watch = ThreadWatch(wake=lambda: woken.append(True))
+
+    def divide() -> None:
+        raise ZeroDivisionError
+
+    watch.check()
+    with pytest.raises(ZeroDivisionError):
+        watch.guarded(divide)()
+    assert woken == [True]
+    with pytest.raises(RuntimeError) as raised:
+        watch.check()
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
+
+
+def test_a_thread_that_ended_without_a_word_is_noticed() -> None:
+    watch = ThreadWatch(wake=lambda: None)
+    thread = threading.Thread(target=watch.begin)
+    thread.start()
+    thread.join()
+    with pytest.raises(RuntimeError, match="network thread"):
+        watch.check()
