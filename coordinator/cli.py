@@ -73,10 +73,9 @@ def _run(arguments: argparse.Namespace) -> None:
     blobs = BlobFolder(config.state_folder / "blobs")
     versions = Versions(ledger, blobs, layout, Settings(config.engine, config.model_codec))
     versions.begin(initial_P, clock.now_s())
-    service = Service(config, ledger, blobs, versions, clock)
     inbox: LinkInbox = queue.Queue(INBOX_EVENTS)
     link = MqttLink(_mqtt_settings(config), inbox, random.Random())  # noqa: S311 - jitter, not a secret
-    service.attach(link)
+    service = Service(config, ledger, blobs, versions, link, clock)
     with HttpServer(config.http, pages(service, clock)) as http:
         LOG.info("started", extra={"federation": config.federation, "http_port": http.port})
         service.run(inbox, stop)

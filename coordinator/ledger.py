@@ -223,6 +223,10 @@ class Ledger:
         """The updates that went into a version, in ledger order."""
         return self._updates(UPDATES.c.version == version)
 
+    def updates(self) -> tuple[StoredUpdate, ...]:
+        """Every update that had its receipt, in ledger order."""
+        return self._updates()
+
     def accepted(self) -> tuple[StoredUpdate, ...]:
         """Every accepted update, in ledger order."""
         return self._updates(UPDATES.c.reason.is_(None))
@@ -298,11 +302,12 @@ class Ledger:
             return int(connection.execute(query).scalar_one())
 
     def names_blob(self, digest: bytes) -> bool:
-        """Whether a part or the state of a current version is this blob."""
+        """Whether this blob is a part, the state of the newest version, or an accepted update."""
         newest = sql.select(sql.func.max(VERSIONS.c.version)).scalar_subquery()
         queries = (
             sql.select(PARTS.c.version).where(PARTS.c.digest == digest),
             sql.select(VERSIONS.c.version).where(VERSIONS.c.state_digest == digest, VERSIONS.c.version == newest),
+            sql.select(UPDATES.c.number).where(UPDATES.c.digest == digest, UPDATES.c.reason.is_(None)),
         )
         with self._engine.connect() as connection:
             return any(connection.execute(query.limit(1)).first() for query in queries)
@@ -332,6 +337,11 @@ class Ledger:
         query = sql.select(EVALUATIONS).order_by(EVALUATIONS.c.version, EVALUATIONS.c.site)
         with self._engine.connect() as connection:
             return tuple(StoredEvaluation(**row) for row in connection.execute(query).mappings())
+
+    def latest_evaluations(self) -> tuple[StoredEvaluation, ...]:
+        """Of each site, the rows of the newest version that it measured."""
+        newest = {row.site: row.version for row in self.evaluations()}
+        return tuple(row for row in self.evaluations() if newest[row.site] == row.version)
 
     # Wishes
 

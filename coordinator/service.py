@@ -11,19 +11,16 @@ import threading
 from collections import Counter
 from typing import Any
 
+from coordinator.aggregate import Aggregator
 from coordinator.blobs import BlobFolder
 from coordinator.config import FederationConfig, FinishSettings
-from coordinator.engine.buffer import buffer_size
-from coordinator.engine.rates import SiteRate, observe
-from coordinator.engine.rounds import flush_after_s, flush_at_s, is_ready
-from coordinator.engine.weigh import weights
-from coordinator.ledger import ALL, Ledger, StoredUpdate
+from coordinator.ledger import ALL, Ledger
+from coordinator.members import Members
 from coordinator.publish import Publisher
 from coordinator.receive import Received, receive
-from coordinator.state import SiteState, active_sites, federation_metrics
 from coordinator.uploads import Upload, Uploads
 from coordinator.verify import Terms, check_offer, check_update
-from coordinator.versions import Versions, arrival_of
+from coordinator.versions import Versions
 from fedward import topics
 from fedward.errors import PeerError, RejectReason
 from fedward.limits import CHUNK_BYTES
@@ -53,43 +50,42 @@ class Service:
     """One federation's coordinator. `run` returns when `stop` is set; everything it knows is in the ledger."""
 
     def __init__(
-        self, config: FederationConfig, ledger: Ledger, blobs: BlobFolder, versions: Versions, clock: Clock
+        self,
+        config: FederationConfig,
+        ledger: Ledger,
+        blobs: BlobFolder,
+        versions: Versions,
+        link: Link,
+        clock: Clock,
     ) -> None:
         self._config = config
         self._ledger = ledger
         self._blobs = blobs
         self._versions = versions
+        self._link = link
         self._clock = clock
+        self._members = Members(config.sites, ledger)
         self._uploads = Uploads(config.state_folder / "incoming")
+        self._aggregator = Aggregator(ledger, versions, self._members, config.engine)
+        self._publisher = Publisher(link, config.federation, blobs, config.gather_s)
         self._boot_id = secrets.token_bytes(8)
-        self._state = FederationState.RUNNING
-        self._wishes: dict[str, FederationState] = {}
-        self._buffer: list[StoredUpdate] = list(ledger.buffered())
-        self._rates: dict[str, SiteRate] = {}
-        self._link: Link
-        self._publisher: Publisher
-        self.sites = {name: SiteState() for name in config.sites}
-        self.refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
+        self._wishes = ledger.wishes()
+        self._read_wishes_at_s = 0.0
+        self._refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
         self.connected = False
         self.looped_at_s = clock.monotonic_s()
-        self._recall()
 
     def run(self, inbox: LinkInbox, stop: threading.Event) -> None:
-        """Work until `stop` is set; `attach` comes first."""
+        """Work until `stop` is set. The link delivers to `inbox`."""
+        self._link.subscribe(topics.up_all(self._config.federation))
         self._link.open()
         while not stop.is_set():
             try:
                 self.handle(inbox.get(timeout=self._wait_s()))
             except queue.Empty:
-                pass
+                pass  # time passed, which tick looks at
             self.tick()
         self._link.close()
-
-    def attach(self, link: Link) -> None:
-        """Use this link, which delivers to the inbox that `run` reads."""
-        self._link = link
-        self._publisher = Publisher(link, self._config.federation, self._blobs, self._config.gather_s)
-        link.subscribe(topics.up_all(self._config.federation))
 
     def handle(self, event: LinkEvent) -> None:
         """One event of the link; a message is acknowledged when all that follows from it is durable."""
@@ -100,7 +96,6 @@ class Service:
             case Connected():
                 self.connected = True
                 LOG.info("connected", extra={"generation": event.generation})
-                self._read_wishes()
                 self._announce()
                 self._control_sites()
             case Disconnected():
@@ -111,11 +106,10 @@ class Service:
                 pass  # tick sends the next chunks
 
     def tick(self) -> None:
-        """What time alone brings: a deadline, an operator's wish, chunks whose gathering time is over."""
+        """What follows from the event and from time: a wish of the operator, a version, chunks to send."""
         self.looped_at_s = self._clock.monotonic_s()
-        if self._read_wishes():
-            self._announce()
-            self._control_sites()
+        if self.looped_at_s >= self._read_wishes_at_s:
+            self._read_wishes()
         self._aggregate()
         self._publisher.send_chunks(self._clock.monotonic_s())
 
@@ -123,13 +117,13 @@ class Service:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         try:
-            received = receive(delivery.topic, delivery.payload, self._config.federation, frozenset(self.sites))
+            received = receive(
+                delivery.topic, delivery.payload, self._config.federation, frozenset(self._members.sites)
+            )
         except PeerError as error:
             self._refuse_message(delivery.topic, error)
             return
-        site = self.sites[received.site]
-        site.heard_at_s = self._clock.now_s()
-        site.bytes_received += len(delivery.payload)
+        self._members.heard(received.site, len(delivery.payload), self._clock.now_s())
         try:
             self._on_message(received)
         except PeerError as error:
@@ -147,9 +141,9 @@ class Service:
             case Evaluation():
                 self._on_evaluation(site, message)
             case Status():
-                self._on_status(site, message)
+                self._members.on_status(site, message)
             case Telemetry():
-                self.sites[site].telemetry = message
+                self._members.on_telemetry(site, message)
 
     def _refuse_message(self, topic: str, error: PeerError) -> None:
         """Count it; and answer when it was an offer of an admitted site, whose id the topic tells."""
@@ -158,13 +152,13 @@ class Service:
         except PeerError:
             self._count_refusal(None, error)
             return
-        known = address.site if address.site in self.sites else None
-        self._count_refusal(known, error)
-        if known and address.kind is topics.Up.OFFER and address.owner:
-            self._send_receipt(known, address.owner, Outcome.REFUSED, error.reason)
+        site = address.site if address.site in self._members else None
+        self._count_refusal(site, error)
+        if site and address.kind is topics.Up.OFFER and address.owner:
+            self._send_receipt(site, address.owner, Outcome.REFUSED, error.reason)
 
     def _count_refusal(self, site: str | None, error: PeerError) -> None:
-        self.refused[error.reason] += 1
+        self._refused[error.reason] += 1
         LOG.warning("refused", extra={"site": site, "reason": error.reason.value, "detail": error.detail})
 
     # verify
@@ -172,9 +166,8 @@ class Service:
     def _on_offer(self, site: str, offer: Offer) -> None:
         known = self._ledger.update(offer.update_id)
         if known:
-            self._send_receipt(
-                site, offer.update_id, known.outcome, RejectReason(known.reason) if known.reason else None
-            )
+            reason = RejectReason(known.reason) if known.reason else None
+            self._send_receipt(site, offer.update_id, known.outcome, reason)
             return
         try:
             check_offer(offer, self._terms())
@@ -184,7 +177,7 @@ class Service:
         upload = self._uploads.open(site, offer)
         if offer.payload is not None:
             for start in range(0, len(offer.payload), CHUNK_BYTES):
-                self._add_chunk(upload, start // CHUNK_BYTES, offer.payload[start : start + CHUNK_BYTES])
+                upload.collected.add(start // CHUNK_BYTES, offer.payload[start : start + CHUNK_BYTES])
         if upload.collected.num_missing:
             self._publisher.grant(site, Grant(update_id=offer.update_id, missing=upload.collected.missing()))
         else:
@@ -192,15 +185,17 @@ class Service:
 
     def _on_chunk(self, site: str, chunk: Chunk) -> None:
         upload = self._uploads.find(site, chunk.owner)
-        if self._add_chunk(upload, chunk.index, chunk.payload) and not upload.collected.num_missing:
+        if upload.collected.add(chunk.index, chunk.payload) and not upload.collected.num_missing:
             self._store(upload)
 
-    def _add_chunk(self, upload: Upload, index: int, payload: bytes) -> bool:
-        try:
-            return upload.collected.add(index, payload)
-        except PeerError as error:  # a wrong chunk changes nothing; the right one is granted again
-            self._count_refusal(upload.site, error)
-            return False
+    def _terms(self) -> Terms:
+        return Terms(
+            layout=self._versions.layout,
+            version=self._versions.current.version,
+            max_staleness=self._config.engine.max_staleness,
+            codec=self._config.codec,
+            state=self._state,
+        )
 
     # store
 
@@ -212,57 +207,39 @@ class Service:
             self._blobs.adopt(upload.collected)
             norm = check_update(self._blobs.view(offer.manifest.digest), offer, self._versions.layout)
         except PeerError as error:
-            self._blobs.drop(offer.manifest.digest)
             self._refuse_update(upload.site, offer, error)
             return
         row = self._ledger.add_update(offer, upload.site, self._clock.now_s(), norm, None)
-        self._buffer.append(row)
-        self._remember(row)
+        self._members.on_update(row)
+        self._aggregator.add(row)
         LOG.info("accepted", extra={"site": row.site, "base_version": row.base_version, "number": row.number})
         self._send_receipt(upload.site, offer.update_id, Outcome.ACCEPTED, None)
 
     def _refuse_update(self, site: str, offer: Offer, error: PeerError) -> None:
-        self._ledger.add_update(offer, site, self._clock.now_s(), None, error.reason)
-        self.sites[site].num_refused += 1
+        row = self._ledger.add_update(offer, site, self._clock.now_s(), None, error.reason)
+        if not self._ledger.names_blob(offer.manifest.digest):
+            self._blobs.drop(offer.manifest.digest)
+        self._members.on_update(row)
         self._count_refusal(site, error)
         self._send_receipt(site, offer.update_id, Outcome.REFUSED, error.reason)
-
-    def _remember(self, row: StoredUpdate) -> None:
-        """Take an accepted update into what is known of its site's pace."""
-        self._rates[row.site] = observe(self._rates.get(row.site), arrival_of(row))
-        if row.site in self.sites:
-            self.sites[row.site].num_accepted += 1
-            self.sites[row.site].base_version = row.base_version
 
     # aggregate
 
     def _aggregate(self) -> None:
-        """Make a version when the buffer is ready, and announce it."""
-        settings, now_s = self._config.engine, self._clock.now_s()
-        active = active_sites(self.sites, self._rates, settings.barrier)
-        size = buffer_size(settings, len(active))
-        arrivals = [arrival_of(row) for row in self._buffer]
-        deadline_s = flush_after_s(settings, size, self._rates, now_s)
-        if not is_ready(arrivals, settings, active, deadline_s, now_s) or self._state is FederationState.FINISHED:
-            return
-        version = self._versions.current.version
-        shares = weights(arrivals, version, self._rates, settings, size, now_s)
-        self._versions.make(self._buffer, shares, now_s)
-        for row, weight in zip(self._buffer, shares, strict=True):
-            if row.site in self.sites:
-                self.sites[row.site].staleness = version - row.base_version
-                self.sites[row.site].weight = weight
-        LOG.info("version", extra={"version": version + 1, "updates": len(self._buffer)})
-        self._buffer.clear()
-        self._finish_if_done()
-        self._announce()
+        finished = self._state is FederationState.FINISHED
+        if not finished and self._aggregator.make_if_ready(self._clock.now_s()) and not self._finish_if_done():
+            self._announce()
 
-    def _finish_if_done(self) -> None:
-        done = is_done(self._config.finish, self._versions.current.version, federation_metrics(self.sites))
-        if done and self._state is not FederationState.FINISHED:
-            LOG.info("finished", extra={"version": self._versions.current.version})
+    def _finish_if_done(self) -> bool:
+        """Turn the end that the configuration names into a wish of the operator, which outlives this process."""
+        version = self._versions.current.version
+        done = is_done(self._config.finish, version, self._members.metrics())
+        if self._state is FederationState.RUNNING and done:
+            LOG.info("finished", extra={"version": version})
             self._ledger.wish(ALL, FederationState.FINISHED)
             self._read_wishes()
+            return True
+        return False
 
     # publish
 
@@ -286,6 +263,12 @@ class Service:
             )
         )
 
+    def _control_sites(self) -> None:
+        for site, state in self._wishes.items():
+            if site in self._members:
+                paused = state is FederationState.PAUSED
+                self._publisher.control(site, Control(sequence=self._ledger.next_sequence(), paused=paused))
+
     def _send_receipt(self, site: str, update_id: bytes, outcome: Outcome, reason: RejectReason | None) -> None:
         self._publisher.receipt(site, Receipt(update_id=update_id, outcome=outcome, reason=reason))
 
@@ -296,77 +279,42 @@ class Service:
                 return
         raise PeerError(RejectReason.UNKNOWN_BASE, "a part that is not announced any more")
 
-    def _control_sites(self) -> None:
-        for site in self.sites:
-            paused = self._wishes.get(site) is FederationState.PAUSED
-            if paused or site in self._wishes:
-                self._publisher.control(site, Control(sequence=self._ledger.next_sequence(), paused=paused))
-
-    # what sites say of themselves
+    # what the sites measured, and what the operator wants
 
     def _on_evaluation(self, site: str, evaluation: Evaluation) -> None:
         if evaluation.version > self._versions.current.version:
             raise PeerError(RejectReason.UNKNOWN_BASE, f"measured version {evaluation.version}, which is not out")
         self._ledger.add_evaluation(evaluation, site, self._clock.now_s())
-        self.sites[site].evaluated_version = evaluation.version
-        self.sites[site].metrics = dict(evaluation.metrics)
-        before = self._state
+        self._members.on_evaluation(site, evaluation)
         self._finish_if_done()
-        if self._state is not before:
-            self._announce()
 
-    def _on_status(self, site: str, status: Status) -> None:
-        """A notice that a process is gone is only believed of the process that was last here."""
-        known = self.sites[site].status
-        if status.online or known is None or known.boot_id == status.boot_id:
-            self.sites[site].status = status
-            LOG.info("status", extra={"site": site, "online": status.online, "leaving": status.leaving})
+    @property
+    def _state(self) -> FederationState:
+        return self._wishes.get(ALL, FederationState.RUNNING)
 
-    # what the operator wants, and what there was before this process
-
-    def _read_wishes(self) -> bool:
+    def _read_wishes(self) -> None:
+        """Announce what the operator changed since the last look."""
+        self._read_wishes_at_s = self._clock.monotonic_s() + TICK_S
         wishes = self._ledger.wishes()
-        changed, self._wishes = wishes != self._wishes, wishes
-        self._state = wishes.get(ALL, FederationState.RUNNING)
-        return changed
-
-    def _recall(self) -> None:
-        for row in self._ledger.accepted():
-            self._remember(row)
-        for evaluation in self._ledger.evaluations():
-            if evaluation.site in self.sites:
-                site = self.sites[evaluation.site]
-                if evaluation.version != site.evaluated_version:
-                    site.evaluated_version, site.metrics = evaluation.version, {}
-                site.metrics[evaluation.metric] = evaluation.ratio
-        self._read_wishes()
-
-    def _terms(self) -> Terms:
-        return Terms(
-            layout=self._versions.layout,
-            version=self._versions.current.version,
-            max_staleness=self._config.engine.max_staleness,
-            codec=self._config.codec,
-            state=self._state,
-        )
+        if wishes != self._wishes:
+            self._wishes = wishes
+            self._announce()
+            self._control_sites()
 
     def _wait_s(self) -> float:
         """Until the next deadline, at most TICK_S."""
-        arrivals = [arrival_of(row) for row in self._buffer]
-        settings, now_s = self._config.engine, self._clock.now_s()
-        active = active_sites(self.sites, self._rates, settings.barrier)
-        size = buffer_size(settings, len(active))
-        flush_s = flush_at_s(arrivals, flush_after_s(settings, size, self._rates, now_s))
-        chunks_s = self._publisher.next_at_s()
-        waits = [TICK_S] + ([flush_s - now_s] if flush_s else [])
-        waits += [chunks_s - self._clock.monotonic_s()] if chunks_s else []
+        now_s, monotonic_s = self._clock.now_s(), self._clock.monotonic_s()
+        due_s, chunks_s = self._aggregator.due_at_s(now_s), self._publisher.next_at_s()
+        waits = [TICK_S]
+        if due_s is not None:
+            waits.append(due_s - now_s)
+        if chunks_s is not None:
+            waits.append(chunks_s - monotonic_s)
         return max(0.001, min(waits))
 
     def page(self) -> dict[str, Any]:
         """What API, metrics and demo show. Other threads read it: every value is replaced, none is changed in place."""
         current = self._versions.current
-        settings = self._config.engine
-        size = buffer_size(settings, len(active_sites(self.sites, self._rates, settings.barrier)))
         return {
             "federation": self._config.federation,
             "state": str(self._state),
@@ -374,13 +322,13 @@ class Service:
             "version": current.version,
             "version_created_at_s": current.created_at_s,
             "num_parameters": self._versions.layout.size,
-            "buffer": len(self._buffer),
-            "buffer_size": size,
-            "metrics": federation_metrics(self.sites),
-            "refused": {reason.value: count for reason, count in self.refused.items()},
+            "buffer": len(self._aggregator),
+            "buffer_size": self._aggregator.size,
+            "metrics": self._members.metrics(),
+            "refused": {reason.value: count for reason, count in self._refused.items()},
             "bytes_sent": self._link.bytes_sent,
             "bytes_received": self._link.bytes_received,
-            "sites": {name: site.page() for name, site in self.sites.items()},
+            "sites": self._members.page(),
         }
 
 

@@ -47,6 +47,7 @@ class SiteState:
             "train_loss": telemetry.train_loss if telemetry else None,
             "bytes_sent": telemetry.bytes_sent if telemetry else 0,
             "bytes_received": telemetry.bytes_received if telemetry else 0,
+            "num_fetched": telemetry.num_fetched if telemetry else 0,
             "num_accepted": self.num_accepted,
             "num_refused": self.num_refused,
             "base_version": self.base_version,

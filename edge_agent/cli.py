@@ -9,15 +9,17 @@ import logging
 import os
 import queue
 import random
+import secrets
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
 from edge_agent.config import SiteConfig
-from edge_agent.fetch import ModelFolder
+from edge_agent.models import ModelFolder
 from edge_agent.outbox import Outbox
 from edge_agent.progress import ProgressFile
+from edge_agent.report import will_of
 from fedward.errors import ConfigError
 from fedward.http import HttpServer
 from fedward.modelfile import save_model
@@ -60,25 +62,22 @@ def _run(arguments: argparse.Namespace) -> None:
     log_to_stderr()
     import torch  # noqa: PLC0415 - seconds, which only `run` should pay
 
-    from edge_agent.agent import Agent, Inbox, will_of  # noqa: PLC0415
+    from edge_agent.agent import Agent, Inbox  # noqa: PLC0415
     from edge_agent.api import pages  # noqa: PLC0415
     from edge_agent.compute import Compute  # noqa: PLC0415
     from edge_agent.training.capability import measure  # noqa: PLC0415
-    from edge_agent.training.module import layout_of  # noqa: PLC0415
     from edge_agent.training.task import load_task  # noqa: PLC0415
 
     if config.threads:
         torch.set_num_threads(config.threads)
     capability = measure(config.device, config.precision)
     tasks = {name: load_task(name, options) for name, options in config.tasks.items()}
-    layouts = {name: layout_of(task.model()) for name, task in tasks.items()}
-    clock, stop = SystemClock(), stop_on_signals()
+    clock, stop, rng = SystemClock(), stop_on_signals(), random.Random()  # noqa: S311 - jitter, not a secret
     inbox: Inbox = queue.Queue(INBOX_EVENTS)
-    rng = random.Random()  # noqa: S311 - jitter, not a secret
-    agent = Agent(config, layouts, clock, rng)
-    settings = mqtt_settings(config, will_of(config, agent.boot_id))
-    link = MqttLink(settings, cast(LinkInbox, inbox), rng)
-    agent.attach(link, {name: Compute(task, layouts[name], capability, inbox.put) for name, task in tasks.items()})
+    compute = Compute(tasks, capability, inbox.put)
+    boot_id = secrets.token_bytes(8)
+    link = MqttLink(mqtt_settings(config, will_of(config, boot_id)), cast(LinkInbox, inbox), rng)
+    agent = Agent(config, compute, link, clock, rng, boot_id)
     with HttpServer(config.http, pages(agent, clock)) as http:
         LOG.info("started", extra={"site": config.site, "device": capability.name, "http_port": http.port})
         agent.run(inbox, stop)

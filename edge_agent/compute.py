@@ -7,12 +7,13 @@ import logging
 import statistics
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edge_agent.training.capability import Capability
 from edge_agent.training.evaluate import evaluate
 from edge_agent.training.failures import FailureKind, TrainingFailed, TrainingStopped
+from edge_agent.training.module import layout_of
 from edge_agent.training.task import Task
 from edge_agent.training.train import Progress as StepProgress
 from edge_agent.training.train import Trained, train
@@ -28,40 +29,10 @@ RECENT_STEPS = 20
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """A version was measured; None where this site holds no records out."""
-
-    version: int
-    evaluation: Evaluation | None
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A version was trained from, and the delta encoded."""
-
-    base_version: int
-    update_id: bytes
-    codec: str
-    trained: Trained
-    payload: bytes
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The job ended without a result. `kind` is None when it was stopped on purpose."""
-
-    version: int
-    training: bool
-    kind: FailureKind | None
-
-
-ComputeEvent = Evaluated | Encoded | Failed
-
-
-@dataclass(frozen=True)
 class TrainJob:
-    """Train from this version, and encode under this id."""
+    """Train a task from this version, and encode the delta under this id."""
 
+    task: str
     version: int
     vector_P: Vector
     work: Work
@@ -72,21 +43,50 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """Measure this version."""
+    """Measure this version on the records that the site holds out."""
 
+    task: str
     federation: str
     version: int
     vector_P: Vector
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """A version was measured; None where this site holds no records out."""
+
+    version: int
+    evaluation: Evaluation | None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A job is done: what training brought, and the encoded delta."""
+
+    job: TrainJob
+    trained: Trained
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job ended without a result; what is known of it stays in the log of the hospital."""
+
+    version: int
+    kind: FailureKind
+
+
+ComputeEvent = Evaluated | Encoded | Failed
+
+
 class Compute:
-    """Runs jobs; `deliver` is called from its thread with each event."""
+    """Runs the jobs of the allowed tasks; `deliver` is called from its thread with each event."""
 
     def __init__(
-        self, task: Task, layout: Layout, capability: Capability, deliver: Callable[[ComputeEvent], None]
+        self, tasks: Mapping[str, Task], capability: Capability, deliver: Callable[[ComputeEvent], None]
     ) -> None:
-        self._task = task
-        self._layout = layout
+        self.layouts: Mapping[str, Layout] = {name: layout_of(task.model()) for name, task in tasks.items()}
+        self._tasks = tasks
         self._capability = capability
         self._deliver = deliver
         self._stop = threading.Event()
@@ -117,26 +117,29 @@ class Compute:
         try:
             event: ComputeEvent = self._train(job) if isinstance(job, TrainJob) else self._evaluate(job)
         except TrainingStopped:
-            event = Failed(job.version, isinstance(job, TrainJob), None)
+            return  # only asked for when the agent leaves
         except TrainingFailed as error:
             LOG.error("compute_failed", extra={"kind": error.kind, "exception_class": error.exception_class})
-            event = Failed(job.version, isinstance(job, TrainJob), error.kind)
+            event = Failed(job.version, error.kind)
         except ConfigError as error:
-            LOG.error("records_unusable", extra={"problem": str(error)})  # stays in the hospital's own log
-            event = Failed(job.version, isinstance(job, TrainJob), FailureKind.EXCEPTION)
+            LOG.error("records_unusable", extra={"problem": str(error)})
+            event = Failed(job.version, FailureKind.EXCEPTION)
         self._deliver(event)
 
     def _evaluate(self, job: EvaluateJob) -> Evaluated:
-        count, metrics = evaluate(self._task, self._layout, job.vector_P, self._capability)
+        count, metrics = evaluate(self._tasks[job.task], self.layouts[job.task], job.vector_P, self._capability)
         if count == 0 or not metrics:
             return Evaluated(job.version, None)
-        evaluation = Evaluation(federation=job.federation, version=job.version, num_examples=count, metrics=metrics)
-        return Evaluated(job.version, evaluation)
+        return Evaluated(
+            job.version,
+            Evaluation(federation=job.federation, version=job.version, num_examples=count, metrics=metrics),
+        )
 
     def _train(self, job: TrainJob) -> Encoded:
+        layout = self.layouts[job.task]
         trained = train(
-            self._task,
-            self._layout,
+            self._tasks[job.task],
+            layout,
             job.vector_P,
             job.work,
             capability=self._capability,
@@ -146,10 +149,10 @@ class Compute:
             stop=self._stop,
         )
         try:
-            payload = codec(job.codec).encode(trained.delta_P, self._layout, job.update_id)
+            payload = codec(job.codec).encode(trained.delta_P, layout, job.update_id)
         except ValueError:  # finite, but too large for the codec: as useless as infinite
             raise TrainingFailed(FailureKind.NOT_FINITE) from None
-        return Encoded(job.version, job.update_id, job.codec, trained, payload)
+        return Encoded(job, trained, payload)
 
     def _on_step(self, progress: StepProgress) -> None:
         self._step_times_s.append(progress.step_s)

@@ -1,24 +1,22 @@
-"""A model version from the broker, verified, kept on disk. Shape letter: P parameters.
+"""A model version from the broker, verified, kept on disk.
 
 The parts that lead to the version are chosen once; their chunks may come in any order, from the broadcast or for
 this site alone; what is on disk is not asked for again, also after a restart. The digest of the whole decides.
 """
 
-import json
 import logging
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from edge_agent.models import Held, ModelFolder
 from fedward import topics
 from fedward.chunks import ChunkFile
 from fedward.errors import PeerError, RejectReason
-from fedward.files import write_durably
-from fedward.layout import Layout, Vector, vector_digest
+from fedward.layout import Layout, vector_digest
 from fedward.messages import Announcement, Chunk, Get, Part
+from fedward.pack import pack
+from fedward.ports import Link
 from fedward.recipe import apply_part, cheapest_recipe
+from fedward.topics import Up
 
 LOG = logging.getLogger(__name__)
 
@@ -28,55 +26,7 @@ ASK_AGAIN_S = 4.0
 LONGEST_ASK_S = 60.0
 
 
-@dataclass(frozen=True)
-class Held:
-    """The version that this site has, exactly as announced."""
-
-    version: int
-    vector_P: Vector
-
-
-class ModelFolder:
-    """The held version on disk: the vector, and a line that says which it is."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.parts = folder / "parts"
-        self.parts.mkdir(exist_ok=True)
-        self._vector = folder / "model.f32"
-        self._label = folder / "model.json"
-
-    def load(self, layout: Layout) -> Held | None:
-        """What was saved last, if it is whole."""
-        label = self.label()
-        if not label or not self._vector.exists():
-            return None
-        vector_P = np.fromfile(self._vector, "<f4").astype(np.float32, copy=False)
-        if vector_P.size != layout.size or vector_digest(vector_P).hex() != label.get("digest"):
-            LOG.warning("held_model_damaged")
-            return None
-        return Held(int(label["version"]), vector_P)
-
-    def label(self) -> dict[str, Any]:
-        """Which version is held: `version` and `digest`; empty when none is."""
-        try:
-            label = json.loads(self._label.read_text())
-        except (FileNotFoundError, ValueError):
-            return {}
-        return label if isinstance(label, dict) else {}
-
-    def save(self, held: Held) -> None:
-        """The label goes last: between the two writes the digest does not fit, and the model is fetched again."""
-        write_durably(self._vector, memoryview(held.vector_P.astype("<f4", copy=False).data).cast("B"))
-        label = {"version": held.version, "digest": vector_digest(held.vector_P).hex()}
-        write_durably(self._label, json.dumps(label).encode())
-
-    def forget(self) -> None:
-        """Drop the held model: the next download starts from a snapshot."""
-        self._label.unlink(missing_ok=True)
-
-
-class Fetch:
+class Download:
     """One download of one announced version."""
 
     def __init__(self, announcement: Announcement, held: Held | None, layout: Layout, folder: ModelFolder) -> None:
@@ -85,13 +35,12 @@ class Fetch:
         self._held = held
         self._layout = layout
         self._folder = folder
-        recipe = cheapest_recipe(announcement.parts, announcement.version, held.version if held else None)
-        self._recipe: tuple[Part, ...] = recipe
+        self._recipe = cheapest_recipe(announcement.parts, announcement.version, held.version if held else None)
         self._open: dict[bytes, ChunkFile] = {}
         self._ask_at_s = 0.0
         self._patience_s = ASK_AGAIN_S
         self._drop_other_parts()
-        for part in recipe:
+        for part in self._recipe:
             if not self._path(part).exists():
                 self._collect(part)
 
@@ -99,10 +48,10 @@ class Fetch:
     def complete(self) -> bool:
         return not self._open
 
-    def filters(self) -> tuple[str, ...]:
+    def filters(self) -> set[str]:
         """What to subscribe to while this download lasts."""
         federation = self.announcement.federation
-        return tuple(topics.part_chunks(federation, part.manifest.digest) for part in self._recipe)
+        return {topics.part_chunks(federation, part.manifest.digest) for part in self._recipe}
 
     def gets(self, now_s: float) -> list[Get]:
         """What to ask for now: everything that is missing, at first and whenever nothing came for a while."""
@@ -117,7 +66,7 @@ class Fetch:
 
     def ask_now(self) -> None:
         """The link is new: requests may have been lost."""
-        self._ask_at_s = 0.0
+        self._ask_at_s, self._patience_s = 0.0, ASK_AGAIN_S
 
     def add(self, chunk: Chunk, now_s: float) -> None:
         """Take a chunk of one of the parts; chunks of others are ignored. Raises PeerError as ChunkFile does."""
@@ -131,7 +80,8 @@ class Fetch:
     def assemble(self) -> Held:
         """The complete parts -> the announced version, saved.
 
-        Raises PeerError (DIGEST_MISMATCH) when the result is not what was announced; the parts are gone then.
+        Raises PeerError when a part can't be applied, or (DIGEST_MISMATCH) when the result is not what was
+        announced. The parts are gone in any case.
         """
         vector_P = self._held.vector_P.copy() if self._held else None
         try:
@@ -168,3 +118,75 @@ class Fetch:
         for path in self._folder.parts.iterdir():
             if path.stem not in needed:
                 path.unlink()
+
+
+class Fetcher:
+    """Keeps the held version up with the announced one, one download at a time."""
+
+    def __init__(self, link: Link, site: str, folder: ModelFolder) -> None:
+        self._link = link
+        self._site = site
+        self._folder = folder
+        self._download: Download | None = None
+        self._looked_on_disk = False
+        self.held: Held | None = None
+        self.num_fetched = 0
+
+    def recall(self, layout: Layout) -> None:
+        """Take what an earlier process left on disk, once."""
+        if not self._looked_on_disk:
+            self._looked_on_disk = True
+            self.held = self._folder.load(layout)
+
+    def step(self, announcement: Announcement, layout: Layout, now_s: float) -> None:
+        """Go on with the download of this version; when it is complete, it is the held one.
+
+        Raises PeerError when the announcement leads nowhere or its parts do not lead to what it promised; in the
+        latter case the held version is dropped too, so that the next attempt starts from a snapshot.
+        """
+        if self._download is None or self._download.announcement.version != announcement.version:
+            self._begin(Download(announcement, self.held, layout, self._folder))
+        download = self._download
+        if download is None:
+            return
+        if download.complete:
+            self._end(download)
+            return
+        for get in download.gets(now_s):
+            self._link.publish(topics.up(announcement.federation, self._site, Up.GET), pack(get), expiry_s=60)
+
+    def add(self, chunk: Chunk, now_s: float) -> None:
+        """Take a chunk, if it is of the version being fetched."""
+        if self._download:
+            self._download.add(chunk, now_s)
+
+    def ask_now(self) -> None:
+        """The link is new."""
+        if self._download:
+            self._download.ask_now()
+
+    def close(self) -> None:
+        """Leave what was collected for the next process."""
+        if self._download:
+            self._download.close()
+
+    def _begin(self, download: Download) -> None:
+        before = self._download.filters() if self._download else set()
+        self.close()
+        self._download = download
+        if before - download.filters():
+            self._link.unsubscribe(*(before - download.filters()))
+        if not download.complete:
+            self._link.subscribe(*download.filters())
+
+    def _end(self, download: Download) -> None:
+        self._download = None
+        self._link.unsubscribe(*download.filters())
+        try:
+            self.held = download.assemble()
+        except PeerError:
+            self.held = None
+            self._folder.forget()
+            raise
+        self.num_fetched += 1
+        LOG.info("fetched", extra={"version": self.held.version})

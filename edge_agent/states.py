@@ -13,7 +13,7 @@ class Situation:
     """Where the agent stands. Versions are None where there is none."""
 
     announced: int | None  # the newest announced version that the policy allows
-    state: FederationState  # of the federation
+    state: FederationState | None  # of the federation
     paused_here: bool  # the coordinator's wish for this site
     held: int | None  # the version on disk
     evaluated: int | None  # the last version measured

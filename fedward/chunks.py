@@ -57,10 +57,16 @@ def ranges_of(indices: Iterable[int]) -> tuple[Range, ...]:
 
 
 def indices_of(ranges: Iterable[Range], manifest: Manifest) -> Iterator[int]:
-    """The chunk indices of untrusted ranges that the payload really has, each once at most per range."""
-    total = num_chunks(manifest)
+    """The chunk indices of untrusted ranges that the payload really has, rising, each once at most.
+
+    Ranges that overlap or go back would let one small message ask for millions of chunks: only what lies beyond
+    the ranges before is taken.
+    """
+    start, total = 0, num_chunks(manifest)
     for part in ranges:
-        yield from range(part.start, min(part.stop, total))
+        start = max(start, part.start)
+        yield from range(start, min(part.stop, total))
+        start = max(start, part.stop)
 
 
 class ChunkFile:

@@ -59,7 +59,7 @@ class MqttSettings:
     """Unacknowledged messages that the broker may send us. Keep the inbox larger than this."""
     reconnect_min_s: float = 1
     reconnect_max_s: float = 60
-    """First and longest pause between attempts; each is stretched by up to 2 so that sites don't return together."""
+    """First and longest pause between attempts, times a random 1 to 2 so that sites don't return together."""
     will: Will | None = None
 
 
@@ -71,6 +71,13 @@ class MqttLink:
     """
 
     def __init__(self, settings: MqttSettings, inbox: LinkInbox, rng: random.Random) -> None:
+        self.max_payload_bytes = MAX_MESSAGE_BYTES
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.denied = 0
+        """Publishes and subscriptions that the broker refused: its access rules and this side disagree."""
+        self.stale_acks = 0
+        """Acknowledgements after the end of their connection; the broker sends those messages again."""
         self._settings = settings
         self._rng = rng
         self._intake = Intake(inbox)
@@ -82,8 +89,6 @@ class MqttLink:
         self._filters: set[str] = set()
         self._unwanted: set[str] = set()
         self._awaited_suback: int | None = None
-        self._max_payload_bytes = MAX_MESSAGE_BYTES
-        self._bytes_sent = self._bytes_received = self._denied = self._stale_acks = 0
         self._watch = ThreadWatch(wake=lambda: self._intake.tell(Disconnected()))
         self._client = _paho_client(settings)
         self._bind()
@@ -107,8 +112,8 @@ class MqttLink:
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, expiry_s: int | None = None
     ) -> bool:
-        if len(payload) > self._max_payload_bytes:
-            raise ValueError(f"payload of {len(payload)} bytes, this broker takes {self._max_payload_bytes}: chunk it")
+        if len(payload) > self.max_payload_bytes:
+            raise ValueError(f"payload of {len(payload)} bytes, this broker takes {self.max_payload_bytes}: chunk it")
         if qos not in (0, 1):
             raise ValueError(f"qos {qos}, expected 0 or 1")
         self._check()
@@ -122,7 +127,7 @@ class MqttLink:
             return False  # went down just now; paho kept the message, and `_on_connect` drops it
         self._in_flight.sent(info.mid, topic, counts=qos == 1, generation=generation)
         with self._gate:
-            self._bytes_sent += len(payload)
+            self.bytes_sent += len(payload)
         return True
 
     def room(self) -> int:
@@ -135,16 +140,16 @@ class MqttLink:
         with self._gate:
             self._filters.update(filters)
             self._unwanted.difference_update(filters)
-            if self._up:
+            if self._up and filters:
                 self._client.subscribe([(name, 1) for name in filters])
 
     def unsubscribe(self, *filters: str) -> None:
         self._check()
         with self._gate:
             self._filters.difference_update(filters)
-            if self._up:
+            if self._up and filters:
                 self._client.unsubscribe(list(filters))
-            else:
+            elif not self._up:
                 self._unwanted.update(filters)
 
     def acknowledge(self, delivery: Delivery) -> None:
@@ -153,7 +158,7 @@ class MqttLink:
             if delivery.qos and self._up and delivery.generation == self._generation:
                 self._client.ack(delivery.packet_id, delivery.qos)
             elif delivery.qos:
-                self._stale_acks += 1
+                self.stale_acks += 1
         if self._intake.starved():
             # The broker sends a refused message again only in a new connection, and until then it fills its window.
             log.warning("mqtt_reconnect_for_dropped_messages", extra={"dropped": self.dropped})
@@ -170,31 +175,9 @@ class MqttLink:
         self._unbind()
 
     @property
-    def max_payload_bytes(self) -> int:
-        return self._max_payload_bytes
-
-    @property
-    def bytes_sent(self) -> int:
-        return self._bytes_sent
-
-    @property
-    def bytes_received(self) -> int:
-        return self._bytes_received
-
-    @property
     def dropped(self) -> int:
         """Messages that found the inbox full and were left, unacknowledged, with the broker."""
         return self._intake.dropped
-
-    @property
-    def denied(self) -> int:
-        """Publishes and subscriptions that the broker refused: its access rules and this side disagree."""
-        return self._denied
-
-    @property
-    def stale_acks(self) -> int:
-        """Acknowledgements that came after their connection had ended; the broker sends those messages again."""
-        return self._stale_acks
 
     # From here on: the network thread.
 
@@ -220,7 +203,7 @@ class MqttLink:
         with self._gate:
             self._generation += 1
             self._up = True
-            self._max_payload_bytes = _payload_limit(limits)
+            self.max_payload_bytes = _payload_limit(limits)
             self._in_flight.restart(self._generation, window)
             self._resubscribe()
         self._spread_reconnects()
@@ -241,7 +224,7 @@ class MqttLink:
     ) -> None:
         refused = [str(reason) for reason in reasons if reason.is_failure]
         with self._gate:
-            self._denied += len(refused)
+            self.denied += len(refused)
             awaited, generation = packet_id == self._awaited_suback, self._generation
         if refused:
             log.error("mqtt_subscribe_denied", extra={"reasons": refused})
@@ -265,7 +248,7 @@ class MqttLink:
 
     def _on_message(self, _client: Client, _userdata: object, message: MQTTMessage) -> None:
         with self._gate:
-            self._bytes_received += len(message.payload)
+            self.bytes_received += len(message.payload)
         delivery = Delivery(message.topic, bytes(message.payload), message.qos, message.mid, self._generation)
         if not self._intake.offer(delivery):
             log.warning("mqtt_inbox_full", extra={"topic": message.topic, "dropped": self.dropped})
@@ -276,7 +259,7 @@ class MqttLink:
         if reason.is_failure:
             # paho counts this as published; the receipt, which never comes, makes the layers above try again.
             with self._gate:
-                self._denied += 1
+                self.denied += 1
             topic = self._in_flight.topic_of(packet_id)
             log.error("mqtt_publish_denied", extra={"reason": str(reason), "topic": topic})
         if self._in_flight.acknowledged(packet_id):

@@ -72,21 +72,30 @@ def load_settings(model: type[Model], path: Path, environment: Mapping[str, str]
     Raises ConfigError with every problem: what was got, what was expected.
     """
     try:
-        given = yaml.safe_load(path.read_text())
+        text = path.read_text()
     except FileNotFoundError as error:
         raise ConfigError(f"configuration file {path}: not found") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"configuration file {path}: expected YAML, got: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration file {path}: expected a text file, got: {error}") from error
+    given = _parse_yaml(text, f"configuration file {path}")
     if not isinstance(given, dict):
         raise ConfigError(f"configuration file {path}: expected `key: value` lines, got {type(given).__name__}")
     for name, text in environment.items():
         if name.startswith(PREFIX) and name not in NOT_SETTINGS:
-            _override(given, name.removeprefix(PREFIX).lower().split("__"), yaml.safe_load(text))
+            value = _parse_yaml(text, f"environment variable {name}")
+            _override(given, name.removeprefix(PREFIX).lower().split("__"), value)
     try:
         return model.model_validate(given)
     except ValidationError as error:
         problems = "\n".join(f"  - {problem}" for problem in _problems(error, model))
         raise ConfigError(f"{path} (with {PREFIX}... from the environment) has problems:\n{problems}") from None
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
+        raise ConfigError(f"{where}: expected YAML, got: {error}") from error
 
 
 def _override(given: dict[str, Any], keys: list[str], value: object) -> None:

@@ -10,6 +10,7 @@ spreads sites over several coordinator replicas.
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,6 +20,9 @@ from fedward.pack import NAME
 
 ROOT = "fl/v1"
 NUM_SHARDS = 32
+INDEX = re.compile(r"0|[1-9][0-9]{0,4}")
+"""A chunk index in a topic: decimal, without leading zeros, so that every chunk has one topic only."""
+
 MAX_TOPIC = 512
 """Characters of a topic that is parsed; ours have at most about 230."""
 
@@ -143,6 +147,6 @@ def _digest(text: str) -> bytes:
 
 
 def _index(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < MAX_CHUNKS):
+    if not (INDEX.fullmatch(text) and int(text) < MAX_CHUNKS):
         raise PeerError(RejectReason.MALFORMED, f"expected a chunk index below {MAX_CHUNKS} in the topic")
     return int(text)

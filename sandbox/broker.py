@@ -113,6 +113,11 @@ class EmbeddedBroker:
         """Process id, None while the broker is stopped."""
         return self._process.pid if self._process is not None else None
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Return when the broker answers an MQTT CONNECT. Raises TransientError when it does not in time."""
         if self._process is not None:

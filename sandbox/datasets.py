@@ -123,9 +123,14 @@ _SPLITS: Mapping[str, Callable[[int, Path | None, Path, np.random.Generator], Sp
 }
 
 
+def site_name(index: int) -> str:
+    """The name of a hospital that has none of its own."""
+    return f"hospital-{'abcdefghijklmnop'[index]}"
+
+
 def _named(parts: Sequence[Indices]) -> Iterator[tuple[str, Indices]]:
-    for letter, part in zip("abcdefghijklmnop", parts, strict=False):
-        yield f"hospital-{letter}", part
+    for index, part in enumerate(parts):
+        yield site_name(index), part
 
 
 def _existing(data_dir: Path | None, name: str) -> Path:

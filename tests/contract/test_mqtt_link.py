@@ -18,6 +18,8 @@ class BrokerNetwork(Protocol):
 
     def pause(self) -> None: ...
 
+    def resume(self) -> None: ...
+
 
 class BrokenInbox(Queue[LinkEvent]):
     """An inbox with a bug."""
@@ -115,6 +117,7 @@ def test_closing_takes_no_longer_than_its_bounds_when_the_broker_hangs(broker_ne
     link.close(drain_s=0.1, join_s=0.1)
     assert time.monotonic() - started_s < 5.0
     assert not link.publish("t", b"closed")
+    broker_network.resume()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -86,8 +86,8 @@ def load_column_map(columns: str | Path) -> ColumnMap:
     except OSError as error:
         shipped = ", ".join(shipped_names())
         raise ConfigError(f"option columns: no such file, and the shipped maps are: {shipped}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError("option columns: the file is not YAML") from error
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise ConfigError("option columns: the file is not YAML") from None  # it may be the records, by mistake
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
-        raise ConfigError(f"option columns: {'; '.join(problems)}") from error
+        raise ConfigError(f"option columns: {'; '.join(problems)}") from None

@@ -22,8 +22,8 @@ def read_archive(path: Path, split: str, size: int) -> TensorDataset:
     try:
         with np.load(path, allow_pickle=False) as archive:
             images, labels = archive[f"{split}_images"], archive[f"{split}_labels"].ravel()
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"option images: {expected}") from error
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        raise ConfigError(f"option images: {expected}") from None  # the original's text quotes the path
     if images.dtype != np.uint8 or images.shape != (len(labels), size, size) or not np.isin(labels, (0, 1)).all():
         raise ConfigError(f"option images: {expected}; got {images.dtype} {images.shape}")
     return TensorDataset(scaled(images[:, None]), torch.from_numpy(labels.astype(np.int64)))
@@ -68,5 +68,5 @@ def _read_image(path: Path, size: int) -> npt.NDArray[np.uint8]:
             if image.mode.startswith(("I", "F")):  # conversion to 8 bits would clip, not scale
                 raise ConfigError("option images: an image has more than 8 bits a channel; convert it first")
             return np.asarray(image.convert("L").resize((size, size)), np.uint8)
-    except (OSError, UnidentifiedImageError) as error:
-        raise ConfigError("option images: an image can't be decoded") from error
+    except (OSError, UnidentifiedImageError):
+        raise ConfigError("option images: an image can't be decoded") from None  # the original's text quotes the path

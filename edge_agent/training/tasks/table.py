@@ -48,10 +48,11 @@ def _read_texts(path: Path, names: list[str], option: str) -> dict[str, Texts]:
     """Column name -> (N,) cells in their canonical text; a null is ""."""
     try:
         table = _open(path)
-    except OSError as error:
-        raise ConfigError(f"option {option}: the file can't be opened") from error
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise ConfigError(f"option {option}: expected a CSV with a header, or a .parquet file") from error
+    # "from None": the libraries' texts quote paths and rows, and a printed traceback would show them.
+    except OSError:
+        raise ConfigError(f"option {option}: the file can't be opened") from None
+    except (pa.ArrowInvalid, UnicodeDecodeError):
+        raise ConfigError(f"option {option}: expected a CSV with a header, or a .parquet file") from None
     if lacking := sorted(set(names) - set(table.column_names)):
         raise ConfigError(f"option {option}: lacks the columns {', '.join(lacking)}")
     return {name: _canonical_column(table[name]) for name in names}

@@ -1,6 +1,7 @@
 """The tasks that ship, their options, and the metrics."""
 
 import doctest
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -154,6 +155,18 @@ def test_a_table_that_does_not_fit_its_map_is_told_by_column_and_count(
     with pytest.raises(ConfigError, match=problem) as caught:
         TabularTask(columns, records).train_data()
     assert "sixty" not in str(caught.value)
+
+
+def test_a_printed_traceback_of_a_broken_table_quotes_no_row(columns: Path, records: Path) -> None:
+    records.write_text(ROWS + "patient-4711,1\n")
+    with pytest.raises(ConfigError) as caught:
+        TabularTask(columns, records).train_data()
+    assert "4711" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_table_with_a_header_only_has_no_records(columns: Path, records: Path) -> None:
+    records.write_text(ROWS.splitlines()[0] + "\n")
+    assert num_records(TabularTask(columns, records).train_data()) == 0
 
 
 def test_every_way_to_write_a_value_is_the_same() -> None:

@@ -1,0 +1,60 @@
+"""The buffer and its deadline: when the accepted updates become a version."""
+
+import logging
+
+from coordinator.engine.buffer import buffer_size
+from coordinator.engine.rates import Arrival
+from coordinator.engine.rounds import flush_after_s, flush_at_s, is_ready
+from coordinator.engine.settings import EngineSettings
+from coordinator.engine.weigh import weights
+from coordinator.ledger import Ledger, StoredUpdate
+from coordinator.members import Members
+from coordinator.versions import Versions, arrival_of
+
+LOG = logging.getLogger(__name__)
+
+
+class Aggregator:
+    """Asks the engine's rules whether the buffer is ready, and has the version made."""
+
+    def __init__(self, ledger: Ledger, versions: Versions, members: Members, settings: EngineSettings) -> None:
+        self._versions = versions
+        self._members = members
+        self._settings = settings
+        self._buffer: list[StoredUpdate] = list(ledger.buffered())
+
+    def __len__(self) -> int:
+        """Accepted updates since the last version."""
+        return len(self._buffer)
+
+    @property
+    def size(self) -> int:
+        """Updates that make a version now."""
+        return buffer_size(self._settings, len(self._members.active(self._settings.barrier)))
+
+    def add(self, row: StoredUpdate) -> None:
+        """Take an accepted update, which is in the ledger already."""
+        self._buffer.append(row)
+
+    def due_at_s(self, now_s: float) -> float | None:
+        """When a version is made of what is there; None while the buffer is empty."""
+        return flush_at_s(self._arrivals(), flush_after_s(self._settings, self.size, self._members.rates, now_s))
+
+    def make_if_ready(self, now_s: float) -> bool:
+        """Fold the buffer into a version and persist it, if it is time; True when there is a new version."""
+        arrivals, size, rates = self._arrivals(), self.size, self._members.rates
+        deadline_s = flush_after_s(self._settings, size, rates, now_s)
+        active = self._members.active(self._settings.barrier)
+        if not is_ready(arrivals, self._settings, active, deadline_s, now_s):
+            return False
+        base = self._versions.current.version
+        shares = weights(arrivals, base, rates, self._settings, size, now_s)
+        self._versions.make(self._buffer, shares, now_s)
+        for row, weight in zip(self._buffer, shares, strict=True):
+            self._members.on_folded(row, base - row.base_version, weight)
+        LOG.info("version", extra={"version": base + 1, "updates": len(self._buffer)})
+        self._buffer.clear()
+        return True
+
+    def _arrivals(self) -> list[Arrival]:
+        return [arrival_of(row) for row in self._buffer]

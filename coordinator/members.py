@@ -1,0 +1,78 @@
+"""The admitted sites as the coordinator knows them: presence, pace, contributions and measurements."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from coordinator.engine.rates import SiteRate, observe
+from coordinator.ledger import Ledger, StoredUpdate
+from coordinator.state import SiteState, active_sites, federation_metrics
+from coordinator.versions import arrival_of
+from fedward.errors import RejectReason
+from fedward.messages import Evaluation, Status, Telemetry
+
+LOG = logging.getLogger(__name__)
+
+
+class Members:
+    """Everything that is said about sites in one place; what must survive a restart is recalled from the ledger."""
+
+    def __init__(self, names: Iterable[str], ledger: Ledger) -> None:
+        self.sites = {name: SiteState() for name in names}
+        self.rates: dict[str, SiteRate] = {}
+        for row in ledger.updates():
+            self.on_update(row)
+        for evaluation in ledger.latest_evaluations():
+            site = self.sites.get(evaluation.site)
+            if site:
+                site.evaluated_version = evaluation.version
+                site.metrics = {**site.metrics, evaluation.metric: evaluation.ratio}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.sites
+
+    def heard(self, name: str, num_bytes: int, now_s: float) -> None:
+        self.sites[name].heard_at_s = now_s
+        self.sites[name].bytes_received += num_bytes
+
+    def on_status(self, name: str, status: Status) -> None:
+        """A notice that a process is gone is only believed of the process that was last here."""
+        known = self.sites[name].status
+        if status.online or known is None or known.boot_id == status.boot_id:
+            self.sites[name].status = status
+            LOG.info("status", extra={"site": name, "online": status.online, "leaving": status.leaving})
+
+    def on_telemetry(self, name: str, telemetry: Telemetry) -> None:
+        self.sites[name].telemetry = telemetry
+
+    def on_evaluation(self, name: str, evaluation: Evaluation) -> None:
+        self.sites[name].evaluated_version = evaluation.version
+        self.sites[name].metrics = dict(evaluation.metrics)
+
+    def on_update(self, row: StoredUpdate) -> None:
+        """An update had its receipt. A stale one tells the site's pace as well as an accepted one does."""
+        if row.reason is None or row.reason == RejectReason.STALE:
+            self.rates[row.site] = observe(self.rates.get(row.site), arrival_of(row))
+        site = self.sites.get(row.site)
+        if site is None:  # admitted once, and not any more
+            return
+        if row.reason:
+            site.num_refused += 1
+        else:
+            site.num_accepted += 1
+            site.base_version = row.base_version
+
+    def on_folded(self, row: StoredUpdate, staleness: int, weight: float) -> None:
+        site = self.sites.get(row.site)
+        if site:
+            site.staleness, site.weight = staleness, weight
+
+    def active(self, barrier: bool) -> set[str]:
+        """The sites that a version may wait for."""
+        return active_sites(self.sites, self.rates, barrier)
+
+    def metrics(self) -> dict[str, float]:
+        return federation_metrics(self.sites)
+
+    def page(self) -> dict[str, Any]:
+        return {name: site.page() for name, site in self.sites.items()}

@@ -1,0 +1,65 @@
+"""A process that does not outlive the one that started it: `python -m sandbox.child PARENT_PID COMMAND ...`."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+"""Linux, prctl(2): the signal that the kernel sends to this process when its parent dies."""
+
+
+class Child:
+    """One command as a child process; what it prints goes to a log file.
+
+    On Linux the kernel ends it with the *thread* that started it, also when that is killed: start it from one
+    that stays.
+    """
+
+    def __init__(self, command: list[str], log: Path, environment: dict[str, str] | None = None) -> None:
+        self.log = log
+        wrapped = [sys.executable, "-m", "sandbox.child", str(os.getpid()), *command]
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(  # noqa: S603 - our own command
+                wrapped, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM)."""
+        self.process.terminate()
+
+    def wait(self, patience_s: float) -> int:
+        """Wait for its end, by force when patience is at its end; returns the exit code."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.process.wait(patience_s)
+        self.kill()
+        return self.process.returncode
+
+    def kill(self) -> None:
+        """End it as a crash or a power cut would (SIGKILL)."""
+        self.process.kill()
+        self.process.wait()
+
+
+def _become(parent_pid: int, command: list[str]) -> None:
+    """Arrange to die with the parent, which holds over an exec, and become the command."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent_pid:  # it died before the line above
+            sys.exit(1)
+    os.execvp(command[0], command)  # noqa: S606 - no shell is what is wanted
+
+
+if __name__ == "__main__":
+    _become(int(sys.argv[1]), sys.argv[2:])

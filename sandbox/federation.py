@@ -1,0 +1,218 @@
+"""A whole federation on this machine, as real processes: broker, coordinator, and an agent for each hospital.
+
+The processes are the real programs with configuration files like anybody's; nothing here reaches into them.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+from fedward.errors import ConfigError, TransientError
+from sandbox.broker import EmbeddedBroker, Kind
+from sandbox.child import Child
+from sandbox.datasets import Split, split
+from sandbox.ports import free_port
+
+HOST = "127.0.0.1"
+FEDERATION = "demo"
+START_S = 60.0
+STOP_S = 10.0
+POLL_S = 0.1
+
+WORK: Mapping[str, Mapping[str, object]] = {
+    "breast-cancer": {"local_epochs": 2, "batch_size": 16, "local_lr": 0.02, "momentum": 0.9},
+    "heart-disease": {"local_epochs": 2, "batch_size": 16, "local_lr": 0.01, "momentum": 0.9, "weight_decay": 0.001},
+    "pneumonia": {"local_epochs": 1, "batch_size": 32, "local_lr": 0.01, "momentum": 0.9},
+}
+"""Of each task, what a site does with a version."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to run."""
+
+    folder: Path
+    task: str = "breast-cancer"
+    num_sites: int = 4
+    data: Path | None = None
+    engine: Mapping[str, object] = field(default_factory=lambda: {"preset": "default"})
+    codec: str = "eden4"
+    model_codec: str = "q8"
+    slow: Mapping[str, float] = field(default_factory=dict)  # site -> how many times slower
+    finish: Mapping[str, object] = field(default_factory=dict)
+    work: Mapping[str, object] = field(default_factory=dict)  # in place of the task's own
+    broker: Kind | None = None
+    threads: int = 1
+    gather_s: float = 0.05
+    telemetry_s: float = 0.5
+    seed: int = 7
+
+
+class Federation:
+    """Runs a plan in a `with` block; afterwards nothing of it is left running."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Cut the data, write the initial model and all configuration files. Raises ConfigError."""
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        self.plan = plan
+        self.split: Split = split(plan.task, plan.num_sites, plan.data, plan.folder / "data", plan.seed)
+        self.sites = tuple(site.name for site in self.split)
+        unknown = sorted(set(plan.slow) - set(self.sites))
+        if unknown:
+            raise ConfigError(f"--slow {', '.join(unknown)}: no such site; there are: {', '.join(self.sites)}")
+        self.broker = EmbeddedBroker(plan.folder, prefer=plan.broker)
+        self.http_port = free_port(HOST)
+        self.children: dict[str, Child] = {}
+        (plan.folder / "logs").mkdir(exist_ok=True)
+        self._write_configs()
+
+    def __enter__(self) -> Self:
+        try:
+            if not self.model_path.exists():
+                self.fedward("agent", "init-model", "--task", self.plan.task, "--out", str(self.model_path))
+            self.broker.start()
+            self.start("coordinator")
+            for site in self.sites:
+                self.start(site)
+        except BaseException:  # Ctrl-C while half of them run
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def model_path(self) -> Path:
+        return self.plan.folder / "initial.safetensors"
+
+    @property
+    def work(self) -> Mapping[str, object]:
+        """What a site does with a version."""
+        return self.plan.work or WORK[self.plan.task]
+
+    def config_path(self, name: str) -> Path:
+        """The configuration file of `coordinator` or a site."""
+        return self.plan.folder / f"{name}.yaml"
+
+    def state_folder(self, name: str) -> Path:
+        return self.plan.folder / "state" / name
+
+    def start(self, name: str) -> None:
+        """Start `coordinator` or a site's agent."""
+        side = "coordinator" if name == "coordinator" else "agent"
+        command = [sys.executable, "-m", "fedward.cli", side, "run", "--config", str(self.config_path(name))]
+        self.children[name] = Child(command, self.plan.folder / "logs" / f"{name}.log", environment())
+
+    def stop(self) -> None:
+        """End every process: the agents first, so that they can say goodbye. A second call ends what is left."""
+        agents = [child for name, child in self.children.items() if name != "coordinator"]
+        for child in agents:
+            child.terminate()
+        for child in agents:
+            child.wait(STOP_S)
+        if "coordinator" in self.children:
+            self.children["coordinator"].terminate()
+            self.children["coordinator"].wait(STOP_S)
+        self.broker.stop()
+
+    def fedward(self, *arguments: str) -> str:
+        """Run a `fedward` command to its end and return what it printed. Raises ConfigError when it fails."""
+        command = [sys.executable, "-m", "fedward.cli", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)  # noqa: S603 - ours
+        if done.returncode != 0:
+            raise ConfigError(
+                f"`fedward {' '.join(arguments[:2])}` ended with {done.returncode}: {done.stderr.strip()}"
+            )
+        return done.stdout
+
+    def page(self, path: str = "/v1/state") -> str | None:
+        """A page of the coordinator; None while it does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{self.http_port}{path}", timeout=2) as answer:
+                return str(answer.read().decode())
+        except (urllib.error.URLError, OSError):
+            return None
+
+    def state(self) -> dict[str, Any] | None:
+        """The coordinator's state; None while it does not answer."""
+        page = self.page()
+        return json.loads(page) if page else None
+
+    def wait_for(self, holds: Callable[[dict[str, Any]], bool], seconds: float, what: str) -> dict[str, Any]:
+        """The first state in which `holds` is true. Raises TransientError after `seconds`, or when a process dies."""
+        deadline_s = time.monotonic() + seconds
+        while time.monotonic() < deadline_s:
+            self.check_processes()
+            state = self.state()
+            if state and holds(state):
+                return state
+            time.sleep(POLL_S)
+        raise TransientError(f"{what}: not within {seconds} s; see {self.plan.folder / 'logs'}")
+
+    def check_processes(self) -> None:
+        """Raise TransientError when a process has ended that should run."""
+        logs = {name: child.log for name, child in self.children.items() if not child.alive}
+        if not self.broker.alive:
+            logs["the broker"] = self.broker.log_path
+        if logs:
+            raise TransientError("; ".join(f"{name} ended unexpectedly, see {log}" for name, log in logs.items()))
+
+    def _write_configs(self) -> None:
+        plan = self.plan
+        broker = {"host": HOST, "port": self.broker.port, "will_delay_s": 3, "reconnect_max_s": 2}
+        self._write(
+            "coordinator",
+            {
+                "federation": FEDERATION,
+                "sites": list(self.sites),
+                "task": plan.task,
+                "model": str(self.model_path),
+                "work": dict(self.work),
+                "state_folder": str(self.state_folder("coordinator")),
+                "broker": broker,
+                "http": {"host": HOST, "port": self.http_port},
+                "engine": dict(plan.engine),
+                "codec": plan.codec,
+                "model_codec": plan.model_codec,
+                "gather_s": plan.gather_s,
+                "finish": dict(plan.finish),
+            },
+        )
+        for site in self.split:
+            self._write(
+                site.name,
+                {
+                    "site": site.name,
+                    "federation": FEDERATION,
+                    "tasks": {plan.task: site.options},
+                    "state_folder": str(self.state_folder(site.name)),
+                    "broker": broker,
+                    "policy": {"compute_share": 1 / plan.slow.get(site.name, 1.0)},
+                    "device": "cpu",
+                    "threads": plan.threads,
+                    "telemetry_s": plan.telemetry_s,
+                },
+            )
+
+    def _write(self, name: str, config: Mapping[str, object]) -> None:
+        self.config_path(name).write_text(yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def environment() -> dict[str, str]:
+    """This process's environment without FEDWARD_ settings, which would reach into every program that is started."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FEDWARD_")}
+    return kept | {"OMP_NUM_THREADS": "1"}  # many processes share this machine: a pool of threads in each would thrash
