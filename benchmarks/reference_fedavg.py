@@ -122,9 +122,7 @@ def tensors(task: str, options: Mapping[str, object]) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def train_epoch(  # noqa: PLR0913 - a loop's parts, one caller
-    model: nn.Module, optimizer: SGD, images: Tensor, labels: Tensor, order: Tensor, work: Work
-) -> None:
+def train_epoch(model: nn.Module, optimizer: SGD, images: Tensor, labels: Tensor, order: Tensor, work: Work) -> None:
     """Plain SGD over the records in this order."""
     for chosen in order.split(work.batch_size):
         optimizer.zero_grad(set_to_none=True)

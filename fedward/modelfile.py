@@ -20,7 +20,7 @@ STATISTICS_KEY = "fedward.statistics"
 
 def save_model(path: Path, layout: Layout, vector_P: Vector, metadata: Mapping[str, str]) -> None:
     """Write (P,) float32 as named tensors with metadata. Raises ValueError for a vector of another layout."""
-    tensors = {tensor.name: np.ascontiguousarray(array) for tensor, array in layout.split(vector_P)}
+    tensors = {tensor.name: np.require(array, requirements="C") for tensor, array in layout.split(vector_P)}
     statistics = [tensor.name for tensor in layout.tensors if tensor.kind is Kind.STATISTIC]
     save_file(tensors, path, metadata={STATISTICS_KEY: json.dumps(statistics), **metadata})
 

@@ -77,6 +77,7 @@ class MemoryBroker:
     def stop(self) -> None:
         """Die, as brokers without persistence do: sessions and retained messages are gone, links are down."""
         self.running = False
+        self._paused = None
         self._retained.clear()
         self._sessions.clear()
         for link in self._links.values():

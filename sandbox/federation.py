@@ -52,7 +52,9 @@ class Plan:
     slow: Mapping[str, float] = field(default_factory=dict)  # site -> how many times slower
     finish: Mapping[str, object] = field(default_factory=dict)
     work: Mapping[str, object] = field(default_factory=dict)  # in place of the task's own
+    allowed: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # site -> its `tasks`, not the plan's
     broker: Kind | None = None
+    agent_http: bool = False
     threads: int = 1
     gather_s: float = 0.05
     telemetry_s: float = 0.5
@@ -73,6 +75,7 @@ class Federation:
             raise ConfigError(f"--slow {', '.join(unknown)}: no such site; there are: {', '.join(self.sites)}")
         self.broker = EmbeddedBroker(plan.folder, prefer=plan.broker)
         self.http_port = free_port(HOST)
+        self.agent_ports = {site: free_port(HOST) for site in self.sites} if plan.agent_http else {}
         self.children: dict[str, Child] = {}
         (plan.folder / "logs").mkdir(exist_ok=True)
         self._write_configs()
@@ -116,6 +119,10 @@ class Federation:
         side = "coordinator" if name == "coordinator" else "agent"
         command = [sys.executable, "-m", "fedward.cli", side, "run", "--config", str(self.config_path(name))]
         self.children[name] = Child(command, self.plan.folder / "logs" / f"{name}.log", environment())
+
+    def kill(self, name: str) -> None:
+        """End a process as a crash or a power cut would; `start` brings it back."""
+        self.children.pop(name).kill()
 
     def stop(self) -> None:
         """End every process: the agents first, so that they can say goodbye. A second call ends what is left."""
@@ -166,7 +173,7 @@ class Federation:
     def check_processes(self) -> None:
         """Raise TransientError when a process has ended that should run."""
         logs = {name: child.log for name, child in self.children.items() if not child.alive}
-        if not self.broker.alive:
+        if self.broker.pid is not None and not self.broker.alive:  # one that was stopped on purpose has no pid
             logs["the broker"] = self.broker.log_path
         if logs:
             raise TransientError("; ".join(f"{name} ended unexpectedly, see {log}" for name, log in logs.items()))
@@ -198,10 +205,11 @@ class Federation:
                 {
                     "site": site.name,
                     "federation": FEDERATION,
-                    "tasks": {plan.task: site.options},
+                    "tasks": dict(plan.allowed.get(site.name, {plan.task: site.options})),
                     "state_folder": str(self.state_folder(site.name)),
                     "broker": broker,
                     "policy": {"compute_share": 1 / plan.slow.get(site.name, 1.0)},
+                    "http": {"host": HOST, "port": self.agent_ports.get(site.name)},
                     "device": "cpu",
                     "threads": plan.threads,
                     "telemetry_s": plan.telemetry_s,

@@ -1,6 +1,7 @@
 """The figures of a federation that ended: from its ledger, its last state, and every version measured again."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,6 +56,15 @@ class SiteFigures:
     traffic: Traffic
 
 
+@dataclass(frozen=True)
+class Run:
+    """How it went: the coordinator's last page, when the demo started (seconds since 1970), and why it ended."""
+
+    state: Mapping[str, Any]
+    started_at_s: float
+    ended_by: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """Every figure of the summary."""
@@ -68,6 +78,7 @@ class Report:
     versions: Sequence[VersionFigures]
     contributions: Sequence[Contribution]
     sites: Sequence[SiteFigures]
+    refused: Mapping[str, int]  # messages, by reason
     traffic: Traffic
     saved_bytes: int
     saved_ratio: float
@@ -77,46 +88,45 @@ class Report:
         return json.dumps(asdict(self), indent=2) + "\n"
 
 
-def build_report(
-    federation: Federation,
-    state: Mapping[str, Any],
-    started_at_s: float,
-    ended_by: str,
-    wall_s: float,
-    files: Mapping[str, Path],
-) -> Report:
-    """Measure every version and put all figures together; `state` is the coordinator's last one."""
+def build_report(federation: Federation, run: Run, files: Mapping[str, Path]) -> Report:
+    """Measure every version and put all figures together. `files` are told on, by what they are."""
     ledger = Ledger.in_folder(federation.state_folder("coordinator"))
     try:
-        versions = measured_versions(federation, ledger, started_at_s)
+        versions = measured_versions(federation, ledger, run.started_at_s)
         folded = [update for update in ledger.accepted() if update.version is not None]
     finally:
         ledger.close()
     made_at_s = {figures.version: figures.at_s for figures in versions}
-    whole = total_traffic(state)
-    plan = federation.plan
+    moved = total_traffic(run.state)
     return Report(
-        task=plan.task,
-        settings={
-            "engine": dict(plan.engine),
-            "codec": plan.codec,
-            "model_codec": plan.model_codec,
-            "work": federation.work,
-            "slow": dict(plan.slow),
-            "seed": plan.seed,
-        },
-        ended_by=ended_by,
-        wall_s=wall_s,
-        num_parameters=state["num_parameters"],
+        task=federation.plan.task,
+        settings=settings(federation),
+        ended_by=run.ended_by,
+        wall_s=time.time() - run.started_at_s,
+        num_parameters=run.state["num_parameters"],
         final_metrics=versions[-1].metrics,
         versions=versions,
         contributions=[contribution(update, made_at_s) for update in folded],
-        sites=site_figures(federation, state, folded),
-        traffic=whole,
-        saved_bytes=whole.saved_bytes,
-        saved_ratio=whole.saved_ratio,
+        sites=site_figures(federation, run.state, folded),
+        refused={name: count for name, count in run.state["refused"].items() if count},
+        traffic=moved,
+        saved_bytes=moved.saved_bytes,
+        saved_ratio=moved.saved_ratio,
         files={name: str(path) for name, path in files.items()},
     )
+
+
+def settings(federation: Federation) -> dict[str, Any]:
+    """What was asked for."""
+    plan = federation.plan
+    return {
+        "engine": dict(plan.engine),
+        "codec": plan.codec,
+        "model_codec": plan.model_codec,
+        "work": dict(federation.work),
+        "slow": dict(plan.slow),
+        "seed": plan.seed,
+    }
 
 
 def measured_versions(federation: Federation, ledger: Ledger, started_at_s: float) -> list[VersionFigures]:
@@ -157,9 +167,7 @@ def contribution(update: StoredUpdate, made_at_s: Mapping[int, float]) -> Contri
     return Contribution(update.site, update.version, staleness, update.weight, made_at_s[update.version])
 
 
-def site_figures(
-    federation: Federation, state: Mapping[str, Any], folded: Sequence[StoredUpdate]
-) -> list[SiteFigures]:
+def site_figures(federation: Federation, state: Mapping[str, Any], folded: Sequence[StoredUpdate]) -> list[SiteFigures]:
     """One row a hospital."""
     rows = []
     for site in federation.split:

@@ -122,7 +122,7 @@ class BrokerNetwork:
             reconnect_max_s=0.2,
             will=will,
         )
-        self._links.append(MqttLink(settings, inbox, random.Random(0)))  # noqa: S311  # jitter
+        self._links.append(MqttLink(settings, inbox, random.Random(0)))  # jitter
         return self._links[-1]
 
     def stop(self) -> None:

@@ -207,6 +207,20 @@ def test_what_is_published_while_the_link_is_down_is_refused_and_never_arrives(n
     assert payloads_until(station, b"fence") == [b"fence"]
 
 
+def test_what_was_in_flight_when_the_broker_died_is_not_sent_again(network: Network) -> None:
+    station = network.station("station")
+    station.connect("t")
+    network.pause()
+    publish_all(station, "t", [b"in flight"])
+    network.stop()
+    station.expect(Disconnected)
+    network.start()
+    station.expect(Connected)
+    assert station.link.room() == 8
+    publish_all(station, "t", [b"fence"])
+    assert payloads_until(station, b"fence") == [b"fence"]
+
+
 def test_a_will_is_published_when_the_process_is_killed(network: Network) -> None:
     witness = network.station("witness")
     witness.connect("status/doomed")

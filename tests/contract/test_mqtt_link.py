@@ -65,6 +65,21 @@ def test_the_window_is_no_larger_than_the_broker_allows(broker_network: BrokerNe
     assert link.room() == 20
 
 
+def test_the_broker_sends_no_more_unacknowledged_messages_than_we_allow(broker_network: BrokerNetwork) -> None:
+    if broker_network.kind == "iotcore":
+        pytest.skip("iotcore ignores ReceiveMaximum")
+    inbox: LinkInbox = Queue(100)
+    link = connected(broker_network.mqtt_link("station", inbox), inbox, "t")
+    for _ in range(30):
+        assert link.publish("t", b"x")
+    wait_until(lambda: link.room() == 8)  # all of them have reached the broker
+    assert link.publish("t", b"fence", qos=0)
+    received = 0
+    while inbox.get(timeout=10.0) != Delivery("t", b"fence", qos=0, packet_id=0, generation=1):
+        received += 1
+    assert received == 20 + 1, "the window of the other direction, and Room"
+
+
 def test_a_publish_that_the_broker_denies_is_counted(broker_network: BrokerNetwork) -> None:
     if broker_network.kind == "iotcore":
         pytest.skip("iotcore has no access rules")

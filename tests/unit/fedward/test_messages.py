@@ -12,10 +12,9 @@ from fedward.limits import CHUNK_BYTES, MAX_CHUNKS, MAX_MESSAGE_BYTES, MAX_PAYLO
 from fedward.messages import Control, Status
 from fedward.pack import MAX_FIELDS, NAME, SIZE_LIMITS
 
-TYPES = [kind for kind in vars(messages).values() if dataclasses.is_dataclass(kind) and dataclasses.fields(kind)]
-ENUMS = [
-    kind for kind in vars(messages).values() if isinstance(kind, type) and issubclass(kind, StrEnum) and list(kind)
-]
+OWN = [kind for kind in vars(messages).values() if getattr(kind, "__module__", "") == messages.__name__]
+TYPES = [kind for kind in OWN if dataclasses.is_dataclass(kind) and dataclasses.fields(kind)]
+ENUMS = [kind for kind in OWN if isinstance(kind, type) and issubclass(kind, StrEnum)]
 
 
 @pytest.mark.parametrize("kind", TYPES)

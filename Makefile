@@ -1,0 +1,55 @@
+# Two commands: `make demo` runs a federation on this machine, `make test` runs the tests. Both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Where tests and demo find the clinical data sets; what needs them is skipped, loudly, without.
+export FEDWARD_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data))
+
+.PHONY: help setup demo test check unit contract integration learning bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): pyproject.toml constraints.txt
+	@echo "== setup: virtual environment in $(VENV), pinned packages from PyPI (torch is the large one)"
+	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
+	$(RUN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(RUN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[agent,coordinator,sandbox,dev]'
+	@touch $@
+
+setup: $(READY)  ## make the virtual environment
+
+demo: $(READY)  ## run a federation of four hospitals here; ARGS="--help" lists the options
+	$(RUN)/fedward demo $(ARGS)
+
+# mosquitto is installed where that is possible; where not, its tests are skipped and say which line installs it.
+test: $(READY) mosquitto  ## all tests: unit, contract, integration, learning, compatibility
+	$(RUN)/pytest $(ARGS)
+
+.PHONY: mosquitto
+mosquitto:
+	@PATH=$$PATH:/usr/sbin:/usr/local/sbin; command -v mosquitto >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "== setup: mosquitto, the broker that the tests run against (apt-get)"; \
+	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends mosquitto >/dev/null; } \
+	      || echo "== mosquitto could not be installed: its tests are skipped"; \
+	  else echo "== mosquitto is not installed: its tests are skipped; 'sudo apt-get install mosquitto' runs them"; fi; }
+
+check: $(READY)  ## style and types: ruff, mypy --strict
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+unit: $(READY)  ## the tests without network
+	$(RUN)/pytest tests/unit tests/compat $(ARGS)
+
+contract integration learning: $(READY) mosquitto  ## one group of tests
+	$(RUN)/pytest tests/$@ $(ARGS)
+
+bench: $(READY)  ## every benchmark, beside its bound
+	$(RUN)/python -m benchmarks.codecs
+	$(RUN)/python -m benchmarks.pneumonia
+
+clean:  ## delete the virtual environment and what the demo left
+	rm -rf $(VENV) fedward-demo

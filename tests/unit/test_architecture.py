@@ -1,0 +1,114 @@
+"""The import table of the house: who may know whom. The table is docs/architecture.md's, held here."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SIDES = ("fedward", "edge_agent", "coordinator", "sandbox")
+
+MAY_KNOW = {
+    "fedward": {"fedward"},
+    "edge_agent": {"fedward", "edge_agent"},
+    "coordinator": {"fedward", "coordinator"},
+    "sandbox": {"fedward", "edge_agent", "coordinator", "sandbox"},
+}
+
+ONLY_IN = {
+    "paho": ["fedward/mqtt.py"],
+    "msgpack": ["fedward/pack.py"],
+    "prometheus_client": ["edge_agent/metrics.py", "coordinator/metrics.py"],
+    "docker": ["edge_agent/appliance/"],
+    "sqlalchemy": ["coordinator/ledger.py"],
+    "yaml": ["fedward/settings.py", "edge_agent/cli.py", "edge_agent/training/tasks/", "sandbox/federation.py"],
+    "sklearn": ["sandbox/"],
+    "rich": ["sandbox/"],
+    "matplotlib": ["sandbox/"],
+    "iotcore": ["sandbox/broker.py"],
+}
+
+TORCH = "edge_agent/training/"
+LAZY_TORCH = {"edge_agent/cli.py"}
+"""May import torch inside a function: `run` sets its number of threads, the other verbs answer without it."""
+
+PURE = [
+    "fedward/errors.py", "fedward/limits.py", "fedward/messages.py", "fedward/layout.py", "fedward/pack.py",
+    "fedward/topics.py", "fedward/recipe.py", "fedward/codec/", "coordinator/engine/", "coordinator/receive.py",
+    "coordinator/verify.py", "edge_agent/states.py", "edge_agent/policy.py", "edge_agent/receive.py",
+]  # fmt: skip
+IMPURE_MODULES = {
+    "time", "random", "secrets", "os", "socket", "threading", "queue", "logging", "pathlib", "subprocess", "io",
+    "tempfile", "shutil", "http", "urllib", "prometheus_client", "paho", "sqlalchemy", "datetime",
+}  # fmt: skip
+
+
+def sources() -> list[str]:
+    return [str(path.relative_to(ROOT)) for side in SIDES for path in sorted((ROOT / side).rglob("*.py"))]
+
+
+def imports(source: str) -> Iterator[tuple[str, bool]]:
+    """Top-level module names that a file imports; True where the import stands at the top of the module."""
+    tree = ast.parse((ROOT / source).read_text())
+    at_top = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name.split(".")[0], id(node) in at_top
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.split(".")[0], id(node) in at_top
+
+
+@pytest.mark.parametrize("source", sources())
+def test_a_side_imports_only_what_it_may_know(source: str) -> None:
+    side = source.split("/", maxsplit=1)[0]
+    known = {name for name, _ in imports(source) if name in SIDES}
+    assert known <= MAY_KNOW[side], f"{source} imports {known - MAY_KNOW[side]}"
+
+
+@pytest.mark.parametrize("library", sorted(ONLY_IN))
+def test_a_library_is_imported_in_its_home_only(library: str) -> None:
+    users = [source for source in sources() if library in {name for name, _ in imports(source)}]
+    strangers = [source for source in users if not source.startswith(tuple(ONLY_IN[library]))]
+    assert not strangers, f"{library} may be imported in {ONLY_IN[library]} only"
+
+
+def test_torch_is_imported_in_the_training_room_only() -> None:
+    for source in sources():
+        for name, at_top in imports(source):
+            if name == "torch" and not source.startswith(TORCH):
+                assert source in LAZY_TORCH, source
+                assert not at_top, f"{source} imports torch at the top"
+
+
+@pytest.mark.parametrize("source", [s for s in sources() if s.startswith(tuple(PURE))])
+def test_a_pure_module_imports_no_io_clock_or_randomness(source: str) -> None:
+    assert not {name for name, _ in imports(source)} & IMPURE_MODULES
+
+
+def test_the_import_graph_between_our_modules_has_no_cycle() -> None:
+    graph = {source: set(our_imports(source)) for source in sources()}
+    done: set[str] = set()
+
+    def visit(source: str, path: tuple[str, ...]) -> None:
+        assert source not in path, " -> ".join([*path, source])
+        if source not in done:
+            for target in sorted(graph.get(source, ())):
+                visit(target, (*path, source))
+            done.add(source)
+
+    for source in graph:
+        visit(source, ())
+
+
+def our_imports(source: str) -> Iterator[str]:
+    """Our own modules that a file imports at its top, as file paths."""
+    for node in ast.parse((ROOT / source).read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in SIDES:
+            for alias in node.names:
+                for dotted in (f"{node.module}.{alias.name}", node.module):
+                    path = dotted.replace(".", "/")
+                    if (ROOT / f"{path}.py").exists():
+                        yield f"{path}.py"
+                        break
