@@ -53,6 +53,8 @@ CONFIDENT = 0.01
 """How far the sites' own AUC has to be above the last target before a run is ended: it is another AUC (of pairs
 within a site), so it only says when to stop."""
 
+HEADINGS = "run system       AUC  seconds  version  updates   MB up  MB down  ratio"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
@@ -232,22 +234,19 @@ def run_once(options: argparse.Namespace, folder: Path, number: int) -> Run:
 
 
 def show(runs: Sequence[Run]) -> None:
-    """Print the table."""
-    print(
-        f"{'run':<4}{'system':<11}{'AUC':>5}{'seconds':>9}{'version':>9}{'updates':>9}{'MB up':>8}{'MB down':>9}{'ratio':>7}"
-    )
+    """Print the table, the curves and the verdict."""
+    print(HEADINGS)
     for number, run in enumerate(runs):
         for target in TARGETS:
-            for name, curve in (("reference", run.reference), ("Fedward", run.fedward)):
-                value = ratio(run, target) if curve is run.fedward else None
-                print(f"{number:<4}{name:<11}{target:>5}{_cells(first_reaching(curve, target))}{_number(value):>7}")
+            print(f"{number:<4}{'reference':<11}{target:>5}{_cells(first_reaching(run.reference, target))}")
+            ours = _cells(first_reaching(run.fedward, target))
+            print(f"{number:<4}{'Fedward':<11}{target:>5}{ours}{_number(ratio(run, target)):>7}")
     for number, run in enumerate(runs):
         for name, curve in (("reference", run.reference), ("Fedward", run.fedward)):
             print(f"AUC by version, run {number}, {name}: {' '.join(f'{point.auc:.4f}' for point in curve)}")
     for target in TARGETS:
-        print(
-            f"time to {target}, Fedward / reference, median: {_number(median_ratio(ratio(run, target) for run in runs))}"
-        )
+        median = median_ratio(ratio(run, target) for run in runs)
+        print(f"time to {target}, Fedward / reference, median of {len(runs)}: {_number(median)}")
     print(f"bar: {BAR} at {TARGETS[-1]}: {'met' if meets_bar(runs) else 'MISSED'}")
 
 

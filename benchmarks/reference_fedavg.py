@@ -124,7 +124,7 @@ def tensors(task: str, options: Mapping[str, object]) -> tuple[Tensor, Tensor]:
 
 def train_epoch(model: nn.Module, optimizer: SGD, images: Tensor, labels: Tensor, order: Tensor, work: Work) -> None:
     """Plain SGD over the records in this order."""
-    for chosen in order.split(work.batch_size):
+    for chosen in torch.split(order, work.batch_size):
         optimizer.zero_grad(set_to_none=True)
         cross_entropy(model(images[chosen]), labels[chosen]).backward()  # type: ignore[no-untyped-call] # torch's
         optimizer.step()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fedward import topics
 from fedward.errors import PeerError, RejectReason
+from fedward.identity import update_id_of
 from fedward.limits import CHUNK_BYTES
 from fedward.messages import Chunk, Evaluation, Get, Offer, Status, Telemetry
 from fedward.pack import unpack
@@ -41,6 +42,13 @@ def receive(topic: str, payload: bytes, federation: str, sites: frozenset[str]) 
     named = message.federation if isinstance(message, Offer | Get | Evaluation) else address.federation
     if {named, address.federation} != {federation}:
         raise PeerError(RejectReason.WRONG_FEDERATION, "the message is for another federation")
-    if isinstance(message, Offer) and message.update_id != address.owner:
-        raise PeerError(RejectReason.MALFORMED, "the offer's update_id is not the topic's")
+    if isinstance(message, Offer):
+        _check_id(message, address.site, address.owner)
     return Received(address.site, message)
+
+
+def _check_id(offer: Offer, site: str, owner: bytes | None) -> None:
+    """An id is of its own site: otherwise one site could take another's id, and the receipt that goes with it."""
+    own = update_id_of(offer.federation, site, offer.base_version, offer.sequence)
+    if not offer.update_id == owner == own:
+        raise PeerError(RejectReason.MALFORMED, "the update_id is not that of the site, base version and sequence")

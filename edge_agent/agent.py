@@ -27,8 +27,8 @@ from edge_agent.states import Situation, phase, wants_evaluation, wants_fetch, w
 from edge_agent.training.failures import FailureKind
 from fedward import topics
 from fedward.chunks import manifest_of
-from fedward.codec import seed_of
 from fedward.errors import PeerError, RejectReason
+from fedward.identity import update_id_of
 from fedward.messages import (
     Announcement,
     Chunk,
@@ -202,7 +202,7 @@ class Agent:
             vector_P=held.vector_P,
             work=announcement.work,
             codec=announcement.codec,
-            update_id=seed_of(config.federation, config.site, held.version, self._progress.sequence),
+            update_id=update_id_of(config.federation, config.site, held.version, self._progress.sequence),
             share=config.policy.compute_share,
         )
         self._begin(job)

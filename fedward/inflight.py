@@ -103,7 +103,8 @@ class Intake:
         """Put news of the link into the inbox, now or as soon as there is room; only the latest is kept."""
         with self._lock:
             if isinstance(news, Disconnected):
-                self._kept.clear()  # what was true of a connection that has ended
+                self._kept.clear()  # news of a connection that has ended
+                self._starved = False  # the next connection brings again what was dropped
             if news not in self._kept:
                 self._kept.append(news)
             self._flush()

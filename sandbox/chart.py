@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from sandbox.metric import label
 from sandbox.report import Contribution, Report, VersionFigures
 
 SIZE_INCHES = (9.0, 5.6)
@@ -27,7 +28,7 @@ def write_chart(report: Report, metric: str, path: Path) -> None:
     draw_contributions(below, [site.name for site in report.sites], report.contributions)
     value = report.final_metrics[metric]
     figure.suptitle(
-        f"{report.task}: {metric} {value:.4f} after {report.versions[-1].version} versions "
+        f"{report.task}: {label(metric)} {value:.4f} after {report.versions[-1].version} versions "
         f"of {len(report.sites)} hospitals",
         fontsize=12,
     )
@@ -38,11 +39,10 @@ def draw_metric(axes: Axes, versions: Sequence[VersionFigures], metric: str) -> 
     """A step a version: the value holds until the next one."""
     at_s = [row.at_s for row in versions]
     values = [row.metrics[metric] for row in versions]
-    axes.step(at_s, values, where="post", color="#222222", linewidth=1.6, label="all held-out records, pooled")
+    axes.step(at_s, values, where="post", color="#222222", linewidth=1.6)
     axes.plot(at_s, values, "o", color="#222222", markersize=3)
-    axes.set_ylabel(f"{metric} of the pooled held-out records")
+    axes.set_ylabel(f"{label(metric)} of the pooled held-out records")
     axes.grid(alpha=0.25)
-    axes.legend(loc="center right", frameon=False)
     ticks = axes.secondary_xaxis("top")
     shown = _spread(versions, axes.get_xlim())
     ticks.set_xticks([row.at_s for row in shown], [str(row.version) for row in shown], fontsize=8)

@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedward.errors import RejectReason
+from sandbox.metric import label
 from sandbox.report import Report, SiteFigures
 from sandbox.traffic import human_bytes
 
@@ -46,12 +47,12 @@ def site_row(site: SiteFigures) -> tuple[str, ...]:
 
 def _outcome(report: Report, metric: str) -> list[str]:
     moved = report.traffic
-    others = ", ".join(f"{name} {value:.4f}" for name, value in report.final_metrics.items() if name != metric)
+    others = ", ".join(f"{label(name)} {value:.4f}" for name, value in report.final_metrics.items() if name != metric)
     unexpected = {name: count for name, count in report.refused.items() if name != RejectReason.FINISHED}
     refused = ", ".join(f"{count} {name}" for name, count in unexpected.items())
     return [
         "",
-        f"{metric:<10} {report.final_metrics[metric]:.4f} on the pooled held-out records ({others})",
+        f"{label(metric):<10} {report.final_metrics[metric]:.4f} on the pooled held-out records ({others})",
         f"versions   {report.versions[-1].version}, made of {len(report.contributions)} updates",
         f"time       {report.wall_s:.0f} s; {report.ended_by}",
         f"up         {human_bytes(moved.up_bytes)}, as float32 {human_bytes(moved.up_float32_bytes)}",

@@ -16,10 +16,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from sandbox.metric import label
 from sandbox.traffic import Traffic, human_bytes, total_traffic, traffic
 
 SPARKS = "▁▂▃▄▅▆▇█"
 WIDEST = 100
+CLIMBED = 12
 LINE_EVERY_S = 0.5
 """Shortest time between two plain lines."""
 
@@ -110,7 +112,10 @@ class PlainView:
 
 
 class PictureView:
-    """Another view, and at its end the last frame in which most hospitals were training as an SVG file."""
+    """Another view; at its end, the frame in which most hospitals trained is written as an SVG file.
+
+    Frames count from CLIMBED versions on, so that there is something to see.
+    """
 
     def __init__(self, inner: View, path: Path) -> None:
         self._inner = inner
@@ -130,7 +135,9 @@ class PictureView:
 
     def show(self, frame: Frame) -> None:
         self._inner.show(frame)
-        if self._best is None or _num_training(frame) >= _num_training(self._best):
+        if len(frame.climb) < CLIMBED:
+            return
+        if self._best is None or _num_training(frame) > _num_training(self._best):
             self._best = frame
 
 
@@ -153,7 +160,7 @@ def line(frame: Frame) -> str:
     updates = " ".join(f"{site['num_accepted']}" for site in state["sites"].values())
     words += [f"version {state['version']}", f"buffer {state['buffer']}/{state['buffer_size']}"]
     if frame.metric in state["metrics"]:
-        words += [f"{frame.metric} {state['metrics'][frame.metric]:.4f}"]
+        words += [f"{label(frame.metric)} {state['metrics'][frame.metric]:.4f}"]
     words += [", ".join(f"{count} {name}" for name, count in sorted(phases.items())), f"updates {updates}"]
     return "  ".join(words)
 
@@ -165,7 +172,7 @@ def draw(frame: Frame) -> Panel:
     """A frame as a panel of at most WIDEST columns."""
     body = Group(*_headlines(frame), Text(), _hospitals(frame), Text(), _traffic(frame))
     subtitle = f"{frame.stage}, {frame.elapsed_s:.0f} s"
-    return Panel(body, title=f"[bold]{frame.title}[/bold]", subtitle=subtitle, width=WIDEST, padding=(1, 2))
+    return Panel(body, title=f"[bold]{frame.title}[/bold]", subtitle=subtitle, width=WIDEST, padding=1)
 
 
 def picture(frame: Frame) -> str:
@@ -200,7 +207,7 @@ def _headlines(frame: Frame) -> list[Text]:
     return [
         Text.assemble(("version  ", "dim"), (f"{state['version']:<6}", "bold"), ("   buffer  ", "dim"), buffer),
         Text.assemble(
-            (f"{frame.metric:<7}  ", "dim"),
+            (f"{label(frame.metric):<7}  ", "dim"),
             (f"{value:.4f}" if value is not None else "-     ", "bold green"),
             ("   climb   ", "dim"),
             (sparkline(frame.climb, 64), "green"),
@@ -211,18 +218,15 @@ def _headlines(frame: Frame) -> list[Text]:
 def _hospitals(frame: Frame) -> Table:
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("hospital", no_wrap=True)
-    table.add_column("records", justify="right")
-    table.add_column("doing", no_wrap=True, min_width=29)
-    for title in ("updates", "stale", "weight"):
-        table.add_column(title, justify="right")
-    table.add_column("up / float32", justify="right", no_wrap=True)
-    table.add_column("down / float32", justify="right", no_wrap=True)
+    table.add_column("records", justify="right", no_wrap=True)
+    table.add_column("doing", no_wrap=True, width=25)
+    for title in ("updates", "stale", "weight", "MB up/f32", "MB down/f32"):
+        table.add_column(title, justify="right", no_wrap=True)
     for name, hospital in frame.hospitals.items():
-        slow = f" {hospital.slowness:g}x slower" if hospital.slowness != 1 else ""
-        label = Text.assemble(name, (slow, "yellow"))
+        shown = Text.assemble(name, (f" {hospital.slowness:g}x slow" if hospital.slowness != 1 else "", "yellow"))
         site = frame.state["sites"].get(name) if frame.state else None
         cells = _site_cells(site, frame.state["num_parameters"]) if site and frame.state else [Text("starting", "dim")]
-        table.add_row(label, str(hospital.num_train), *cells)
+        table.add_row(shown, str(hospital.num_train), *cells)
     return table
 
 
@@ -233,9 +237,14 @@ def _site_cells(site: Mapping[str, Any], num_parameters: int) -> list[str | Text
         str(site["num_accepted"]),
         "-" if site["staleness"] is None else str(site["staleness"]),
         "-" if site["weight"] is None else f"{site['weight']:.2f}",
-        f"{human_bytes(moved.up_bytes)} / {human_bytes(moved.up_float32_bytes)}",
-        f"{human_bytes(moved.down_bytes)} / {human_bytes(moved.down_float32_bytes)}",
+        megabytes(moved.up_bytes, moved.up_float32_bytes),
+        megabytes(moved.down_bytes, moved.down_float32_bytes),
     ]
+
+
+def megabytes(actual: int, as_float32: int) -> str:
+    """Two sizes side by side, to a hundredth of a megabyte; to a tenth from 100 MB on."""
+    return "/".join(f"{count / 1e6:.2f}" if count < 1e8 else f"{count / 1e6:.1f}" for count in (actual, as_float32))
 
 
 def doing(site: Mapping[str, Any]) -> Text:
@@ -247,7 +256,7 @@ def doing(site: Mapping[str, Any]) -> Text:
     if phase != "training" or not site["num_steps"]:
         return Text(phase, style)
     step, num_steps = site["step"], site["num_steps"]
-    return Text(f"training {bar(step, num_steps, 10)} {step}/{num_steps}", style)
+    return Text(f"training {bar(step, num_steps, 7)} {step}/{num_steps}", style)
 
 
 def _traffic(frame: Frame) -> Text:

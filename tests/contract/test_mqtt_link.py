@@ -45,9 +45,11 @@ def wait_until(condition: Callable[[], bool], deadline_s: float = 10.0) -> None:
 def test_messages_that_found_the_inbox_full_come_again_when_there_is_room(broker_network: BrokerNetwork) -> None:
     inbox: LinkInbox = Queue(10)
     link = connected(broker_network.mqtt_link("station", inbox), inbox, "t")
+    sender_inbox: LinkInbox = Queue(10)
+    sender = connected(broker_network.mqtt_link("sender", sender_inbox), sender_inbox)
     sent = {b"%d" % number for number in range(40)}
     for payload in sent:
-        assert link.publish("t", payload)
+        assert sender.publish("t", payload)
     wait_until(lambda: link.dropped > 0)
     seen: set[bytes] = set()
     while seen != sent:

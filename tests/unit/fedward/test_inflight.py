@@ -65,6 +65,16 @@ def test_a_delivery_that_finds_the_inbox_full_is_dropped_and_counted() -> None:
     assert not intake.starved()
 
 
+def test_a_new_connection_needs_no_other_one_for_what_was_dropped_before() -> None:
+    inbox: LinkInbox = Queue(1)
+    intake = Intake(inbox)
+    intake.offer(Delivery("t", b"1"))
+    intake.offer(Delivery("t", b"2"))
+    intake.tell(Disconnected())
+    drained(inbox)
+    assert not intake.starved()
+
+
 def test_a_dropped_message_of_qos_0_starves_nobody() -> None:
     inbox: LinkInbox = Queue(1)
     intake = Intake(inbox)

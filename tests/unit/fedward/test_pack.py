@@ -19,6 +19,7 @@ from fedward.messages import (
     Manifest,
     Offer,
     Outcome,
+    Phase,
     Range,
     Ratio,
     Receipt,
@@ -87,12 +88,12 @@ def assert_malformed(data: bytes, kind: type, place: str) -> None:
 
 
 def assert_a_message_or_a_refusal(data: bytes, kind: type) -> None:
+    """Any other exception fails the test."""
     try:
-        message = unpack(data, kind)
-    except PeerError as error:
-        assert error.reason in {RejectReason.MALFORMED, RejectReason.TOO_LARGE, RejectReason.PROTOCOL_VERSION}
-    else:
-        assert unpack(pack(message), kind) == message
+        message: object = unpack(data, kind)
+    except PeerError:
+        return
+    assert unpack(pack(message), kind) == message
 
 
 def test_the_envelope_holds_version_kind_body_and_an_empty_signature():
@@ -112,7 +113,7 @@ def test_a_missing_field_is_refused_by_name():
 
 def test_a_field_that_may_be_none_may_be_missing_even_without_a_default():
     telemetry = Telemetry(
-        boot_id=bytes(8), phase="idle", version=None, step=0, num_steps=0, num_updates=0, num_refused=0,
+        boot_id=bytes(8), phase=Phase.IDLE, version=None, step=0, num_steps=0, num_updates=0, num_refused=0,
         num_fetched=0, bytes_sent=0, bytes_received=0,
     )  # fmt: skip
     assert "version" not in body_of(telemetry)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import struct
 import types
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
@@ -134,7 +135,7 @@ def if_missing(field: "dataclasses.Field[Any]", hint: Any) -> str:
     return f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
 
 
-def rows_of(kind: type) -> Iterator[list[str]]:
+def rows_of(kind: Any) -> Iterator[list[str]]:
     """Field, type, bound and what a missing one means: the columns that the code decides."""
     hints = get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
@@ -281,6 +282,26 @@ def test_the_signs_can_be_made_from_the_document_alone():
     words = philox_words(codec.seed_of(seed, 2, 65_536)[:16], 2 * 64)
     expected = [1 - 2 * (word >> bit & 1) for word in words for bit in range(64)]
     assert signs(seed, block).reshape(-1).tolist() == expected
+
+
+def test_an_eden4_payload_is_decoded_by_the_formula_of_the_document():
+    """Written from the document: H from popcounts, one element after another, in float64."""
+    model = Layout.of([Tensor("w", (5000,))])
+    values_P = np.random.default_rng(9).standard_normal(5000).astype(np.float32)
+    payload = codec.codec("eden4").encode(values_P, model, bytes(32))
+    hadamard = np.array([[(-1) ** (i & j).bit_count() / 8 for j in range(64)] for i in range(64)])
+    words = philox_words(codec.seed_of(bytes(32), 0, 0)[:16], 2 * 64)
+    drawn = [1 - 2 * (word >> bit & 1) for word in words for bit in range(64)]
+    decoded: list[float] = []
+    for rotation in range(2):
+        (scale,) = struct.unpack_from("<f", payload, 4 * rotation)
+        raw = payload[8 + 2048 * rotation : 8 + 2048 * (rotation + 1)]
+        codes = [code for byte in raw for code in (byte & 15, byte >> 4)]
+        levels = np.array([LEVELS[code & 7] * (-1 if code & 8 else 1) for code in codes]).reshape(64, 64)
+        turned = (hadamard @ levels @ hadamard).reshape(-1)
+        decoded += list(scale * turned * drawn[4096 * rotation : 4096 * (rotation + 1)])
+    expected = codec.decode(payload, codec.codec("eden4"), model, bytes(32))
+    np.testing.assert_allclose(decoded[:5000], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_protocol_version_is_the_title():

@@ -162,7 +162,7 @@ def test_the_password_comes_from_its_file(tmp_path):
 
 
 def test_a_password_file_that_is_missing_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="broker.password_file: can't read"):
+    with pytest.raises(ConfigError, match=r"broker\.password_file: can't read"):
         BrokerSettings(host="h", password_file=tmp_path / "missing").password()
 
 
