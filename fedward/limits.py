@@ -9,6 +9,9 @@ CHUNK_BYTES = 256 * KIB
 MAX_MESSAGE_BYTES = 1 * MIB
 """Any MQTT payload. Brokers' own limits start at 1 MB (EMQX, mosquitto 2.1 has 2 MB)."""
 
+LEAST_BROKER_PAYLOAD = 512 * KIB
+"""What a broker must take: the largest offer. Only announcements of models above 1 GB are larger."""
+
 INLINE_BYTES = 128 * KIB
 """An update up to this size rides inside its offer: one message there, one receipt back."""
 

@@ -19,7 +19,7 @@ import msgpack
 from annotated_types import Interval, Len
 
 from fedward.errors import PeerError, RejectReason
-from fedward.limits import KIB, MAX_MESSAGE_BYTES, MAX_NAME, MAX_RANGES
+from fedward.limits import KIB, LEAST_BROKER_PAYLOAD, MAX_MESSAGE_BYTES, MAX_NAME, MAX_RANGES
 from fedward.messages import (
     Announcement,
     Control,
@@ -37,7 +37,7 @@ PROTOCOL_VERSION = 1
 
 SIZE_LIMITS: dict[type, int] = {
     Announcement: MAX_MESSAGE_BYTES,  # 8192 chunk digests a part are 256 KiB
-    Offer: 512 * KIB,  # chunk digests or the inline payload
+    Offer: LEAST_BROKER_PAYLOAD,  # chunk digests or the inline payload
     Get: 128 * KIB,
     Grant: 128 * KIB,
     Receipt: KIB,
@@ -119,6 +119,8 @@ def _reader(hint: Any) -> Reader:
         return _bounded(_reader(inner), bounds)
     if get_origin(hint) in (Union, types.UnionType):
         inner = next(arg for arg in get_args(hint) if arg is not type(None))
+        if isinstance(inner, type) and issubclass(inner, StrEnum):
+            return _known_or_none(inner)
         return _optional(_reader(inner))
     if get_origin(hint) is tuple:
         return _tuple_of(_reader(get_args(hint)[0]))
@@ -149,6 +151,18 @@ def _enum(kind: type[StrEnum]) -> Reader:
             return kind(value)  # type: ignore[arg-type]  # anything else is the ValueError
         except ValueError:
             raise _malformed(where, f"one of {[member.value for member in kind]}", value) from None
+
+    return read
+
+
+def _known_or_none(kind: type[StrEnum]) -> Reader:
+    """A word that only newer peers know reads as none, so that the rest of the message still counts."""
+    known = {member.value for member in kind}
+
+    def read(value: object, where: str) -> object:
+        if value is not None and not isinstance(value, str):
+            raise _malformed(where, "text", value)
+        return kind(value) if value in known else None
 
     return read
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from queue import Queue
 from typing import Protocol
 
+from fedward.errors import ConfigError
+from fedward.limits import LEAST_BROKER_PAYLOAD
+
 
 @dataclass(frozen=True)
 class Delivery:
@@ -100,6 +103,15 @@ class Link(Protocol):
     @property
     def bytes_received(self) -> int:
         """Payload bytes that came in, redeliveries included."""
+
+
+def check_broker(link: Link) -> None:
+    """Raise ConfigError when the broker takes no packets of the size that the protocol needs."""
+    if link.max_payload_bytes < LEAST_BROKER_PAYLOAD:
+        raise ConfigError(
+            f"the broker takes payloads of {link.max_payload_bytes} bytes, Fedward needs {LEAST_BROKER_PAYLOAD}: "
+            "raise its largest packet size (mosquitto: max_packet_size)"
+        )
 
 
 LinkInbox = Queue[LinkEvent]

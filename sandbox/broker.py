@@ -5,23 +5,24 @@ the product must not depend on it. iotcore also has no access rules, ignores Rec
 keeps its whole log in memory: good enough to try Fedward out, never for a hospital.
 """
 
-import contextlib
-import ctypes
+import argparse
 import importlib.util
 import ipaddress
 import logging
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 from fedward.errors import ConfigError, TransientError
+from fedward.process import stop_on_signals
+from sandbox.child import Child
+from sandbox.ports import free_port
 
 Kind = Literal["mosquitto", "iotcore"]
 
@@ -31,9 +32,6 @@ SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin")
 START_S = 15.0
 STOP_S = 5.0
 POLL_S = 0.02
-
-PR_SET_PDEATHSIG = 1
-"""Linux, prctl(2): the signal that the kernel sends to this process when its parent dies."""
 
 CONNECT_PACKET = bytes.fromhex("1014 0004 4d515454 05 02 000a 00 0007") + b"fedward"
 CONNACK = 0x20
@@ -94,10 +92,10 @@ class EmbeddedBroker:
         _require_loopback(host)
         self.kind: Kind = _choose(prefer)
         self.host = host
-        self.port = port or _free_port(host)
+        self.port = port or free_port(host)
         self.log_path = folder / "broker.log"
         self._config_path = folder / ("iotcore.toml" if self.kind == "iotcore" else "mosquitto.conf")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -111,52 +109,48 @@ class EmbeddedBroker:
     @property
     def pid(self) -> int | None:
         """Process id, None while the broker is stopped."""
-        return self._process.pid if self._process is not None else None
+        return self._child.pid if self._child else None
 
     @property
     def alive(self) -> bool:
         """Whether the process runs."""
-        return self._process is not None and self._process.poll() is None
+        return self._child is not None and self._child.alive
 
     def start(self) -> None:
         """Return when the broker answers an MQTT CONNECT. Raises TransientError when it does not in time."""
-        if self._process is not None:
+        if self._child is not None:
             return
         self._config_path.parent.mkdir(parents=True, exist_ok=True)
         self._config_path.write_text(_config(self.kind, self.host, self.port))
-        command = [sys.executable, "-m", "sandbox.broker", str(os.getpid()), self.kind, str(self._config_path)]
-        root = Path(__file__).parent.parent
-        with self.log_path.open("ab") as output:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=root)  # noqa: S603  # our own command
+        self._child = Child(_command(self.kind, self._config_path), self.log_path)
         try:
-            self._wait_until_ready(self._process)
+            self._wait_until_ready(self._child)
         except BaseException:
             self.kill()
             raise
 
     def stop(self, patience_s: float = STOP_S) -> None:
         """End the process politely, or by force when patience is at its end; afterwards it is gone."""
-        if self._process is not None:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(patience_s)
-            self.kill()
+        if self._child is not None:
+            self._child.terminate()
+            self._child.wait(patience_s)
+            self._child = None
 
     def kill(self) -> None:
         """End the process as a crash or a power cut would (SIGKILL)."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_until_ready(self, child: Child) -> None:
         deadline_s = time.monotonic() + START_S
         while not _answers(self.host, self.port):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                code = process.wait(POLL_S)
+            if not child.alive:
+                code = child.process.returncode
                 raise TransientError(f"{self.kind} ended at once with code {code}; see {self.log_path}")
             if time.monotonic() > deadline_s:
                 raise TransientError(f"{self.kind} did not answer within {START_S} s; see {self.log_path}")
+            time.sleep(POLL_S)
 
 
 def find_mosquitto() -> str | None:
@@ -183,11 +177,11 @@ def _require_loopback(host: str) -> None:
         raise ConfigError(f"an embedded broker listens on loopback only, for it lets anyone in: got host {host!r}")
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _command(kind: Kind, config: Path) -> list[str]:
+    mosquitto = find_mosquitto()
+    if kind == "mosquitto" and mosquitto is not None:
+        return [mosquitto, "-c", str(config)]
+    return [sys.executable, "-m", "sandbox.broker", str(config)]
 
 
 def _config(kind: Kind, host: str, port: int) -> str:
@@ -208,23 +202,6 @@ def _answers(host: str, port: int) -> bool:
         return False
 
 
-def _run(parent_pid: int, kind: str, config_path: str) -> None:
-    """The child process: become the broker, after arranging to die with the parent."""
-    _die_with(parent_pid)
-    mosquitto = find_mosquitto()
-    if kind == "mosquitto" and mosquitto is not None:
-        os.execv(mosquitto, [mosquitto, "-c", config_path])  # noqa: S606  # no shell is what is wanted
-    _run_iotcore(config_path)
-
-
-def _die_with(parent_pid: int) -> None:
-    """On Linux, have the kernel kill this process when its parent dies, also by SIGKILL. It holds over an exec."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent_pid:  # it died before the line above
-            sys.exit(1)
-
-
 def _run_iotcore(config_path: str) -> None:
     from iotcore import IotCoreBroker  # noqa: PLC0415  # optional: a machine with mosquitto runs without it
 
@@ -234,5 +211,26 @@ def _run_iotcore(config_path: str) -> None:
     IotCoreBroker(config_path=config_path).run_forever()
 
 
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `broker` to the command line."""
+    text = "a broker on this machine's loopback, to try things out; a hospital's federation needs a real one"
+    parser = commands.add_parser("broker", help=text, description=text)
+    parser.add_argument("--host", default="127.0.0.1", help="a loopback address; others are refused")
+    parser.add_argument("--port", type=int, default=1883, help="TCP port; 0 takes a free one")
+    parser.set_defaults(run=_run_command)
+
+
+def _run_command(arguments: argparse.Namespace) -> None:
+    stop = stop_on_signals()
+    with (
+        tempfile.TemporaryDirectory(prefix="fedward-broker-") as folder,
+        EmbeddedBroker(Path(folder), arguments.host, arguments.port) as broker,
+    ):
+        print(f"{broker.kind} on {broker.host}:{broker.port}; Ctrl-C ends it", flush=True)
+        while not stop.wait(POLL_S):
+            if not broker.alive:
+                raise TransientError(f"{broker.kind} ended unexpectedly:\n{broker.log_path.read_text()[-2000:]}")
+
+
 if __name__ == "__main__":
-    _run(int(sys.argv[1]), *sys.argv[2:4])
+    _run_iotcore(sys.argv[1])

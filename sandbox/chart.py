@@ -9,15 +9,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sandbox.metric import label
-from sandbox.report import Contribution, Report, VersionFigures
+from sandbox.report import Contribution, Report, VersionFigures, mean
 
 SIZE_INCHES = (9.0, 5.6)
 DPI = 110
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7A7A00", "#555555")
 """Okabe and Ito's, which colour-blind readers tell apart; used again from the ninth hospital on."""
 
-AREA_OF_WEIGHT_1 = 60.0
-"""Points squared: a marker's area is in proportion to the update's weight."""
+MEAN_AREA = 60.0
+"""Points squared, of an update of mean weight: a marker's area is in proportion to the weight."""
 
 
 def write_chart(report: Report, metric: str, path: Path) -> None:
@@ -51,9 +51,10 @@ def draw_metric(axes: Axes, versions: Sequence[VersionFigures], metric: str) -> 
 
 def draw_contributions(axes: Axes, sites: Sequence[str], contributions: Sequence[Contribution]) -> None:
     """A row a hospital, a marker an update that was folded in."""
+    mean_weight = mean([update.weight for update in contributions]) or 1.0
     for row, site in enumerate(sites):
         own = [update for update in contributions if update.site == site]
-        areas = [AREA_OF_WEIGHT_1 * update.weight for update in own]
+        areas = [MEAN_AREA * update.weight / mean_weight for update in own]
         colour = COLOURS[row % len(COLOURS)]
         axes.scatter([update.at_s for update in own], [row] * len(own), s=areas, color=colour, alpha=0.7, linewidth=0)
     axes.set_yticks(range(len(sites)), sites)
@@ -62,7 +63,7 @@ def draw_contributions(axes: Axes, sites: Sequence[str], contributions: Sequence
     axes.set_xlabel("seconds since the start")
     axes.grid(axis="x", alpha=0.25)
     axes.legend(
-        handles=[_weight_marker(weight) for weight in (0.5, 1.0, 2.0)],
+        handles=[_weight_marker(times, times * mean_weight) for times in (0.5, 1.0, 2.0)],
         title="weight of\nan update",
         loc="center left",
         bbox_to_anchor=(1.0, 0.5),
@@ -72,9 +73,9 @@ def draw_contributions(axes: Axes, sites: Sequence[str], contributions: Sequence
     )
 
 
-def _weight_marker(weight: float) -> Line2D:
-    diameter = (AREA_OF_WEIGHT_1 * weight) ** 0.5
-    return Line2D([], [], marker="o", linestyle="", color="#777777", markersize=diameter, label=f"{weight:g}")
+def _weight_marker(times: float, weight: float) -> Line2D:
+    diameter = (MEAN_AREA * times) ** 0.5
+    return Line2D([], [], marker="o", linestyle="", color="#777777", markersize=diameter, label=f"{weight:.3g}")
 
 
 def _spread(versions: Sequence[VersionFigures], limits: tuple[float, float]) -> list[VersionFigures]:

@@ -10,6 +10,9 @@ from sandbox.traffic import human_bytes
 
 COLUMNS = ("hospital", "records", "updates", "staleness", "weight", "up", "down")
 
+EXPECTED = (RejectReason.FINISHED, RejectReason.UNKNOWN_BASE)
+"""Refusals that are no news: of what was under way at the end, and of requests for a version just replaced."""
+
 
 def print_summary(report: Report, metric: str, console: Console) -> None:
     """Tell what came out, and where it is."""
@@ -48,7 +51,7 @@ def site_row(site: SiteFigures) -> tuple[str, ...]:
 def _outcome(report: Report, metric: str) -> list[str]:
     moved = report.traffic
     others = ", ".join(f"{label(name)} {value:.4f}" for name, value in report.final_metrics.items() if name != metric)
-    unexpected = {name: count for name, count in report.refused.items() if name != RejectReason.FINISHED}
+    unexpected = {name: count for name, count in report.refused.items() if name not in EXPECTED}
     refused = ", ".join(f"{count} {name}" for name, count in unexpected.items())
     return [
         "",

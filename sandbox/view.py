@@ -219,7 +219,7 @@ def _hospitals(frame: Frame) -> Table:
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("hospital", no_wrap=True)
     table.add_column("records", justify="right", no_wrap=True)
-    table.add_column("doing", no_wrap=True, width=25)
+    table.add_column("doing", no_wrap=True, width=24)
     for title in ("updates", "stale", "weight", "MB up/f32", "MB down/f32"):
         table.add_column(title, justify="right", no_wrap=True)
     for name, hospital in frame.hospitals.items():

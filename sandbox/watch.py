@@ -30,10 +30,10 @@ def is_finished(state: State) -> bool:
     return bool(state["state"] == "finished")
 
 
-def is_measured(state: State) -> bool:
-    """Whether every hospital that is online has measured the current version."""
+def has_settled(state: State) -> bool:
+    """Whether every hospital that is online has measured the current version and told that it has no more to do."""
     online = [site for site in state["sites"].values() if site["online"]]
-    return all(site["evaluated_version"] == state["version"] for site in online)
+    return all(site["evaluated_version"] == state["version"] and site["phase"] == "idle" for site in online)
 
 
 class Watch:
@@ -52,18 +52,23 @@ class Watch:
             for site in federation.split
         }
 
-    def run(self, seconds: float) -> tuple[bool, State]:
-        """Let them train for `seconds`, then finish: whether the federation finished by itself, and its last state.
+    def run(self, seconds: Callable[[float], float]) -> tuple[bool, State]:
+        """Let them train, then finish: whether the federation finished by itself, and its last state.
 
-        Raises TransientError when a process dies, or when training or the end does not come in time.
+        They train for `seconds(began_s)`, where training began `began_s` after the frames' time. Raises
+        TransientError when a process dies, or when training or the end does not come in time.
         """
         with self._view:
             self._require(has_begun, START_S, "starting")
-            by_itself = self._look_until(is_finished, seconds, "training") is not None
+            by_itself = self._look_until(is_finished, seconds(self._elapsed_s), "training") is not None
             if not by_itself:
                 self._federation.fedward("coordinator", "finish", "--config", self._config)
             state = self._require(is_finished, FINISH_S, "finishing")
-            return by_itself, self._look_until(is_measured, LAST_LOOK_S, "measuring the last version") or state
+            return by_itself, self._look_until(has_settled, LAST_LOOK_S, "measuring the last version") or state
+
+    @property
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._started_s
 
     @property
     def _config(self) -> str:
@@ -95,7 +100,7 @@ class Watch:
             Frame(
                 title=self._title,
                 stage=stage,
-                elapsed_s=time.monotonic() - self._started_s,
+                elapsed_s=self._elapsed_s,
                 state=state,
                 hospitals=self._hospitals,
                 metric=self._metric,

@@ -17,7 +17,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.network]
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 BLOCK = re.compile(r"```(\w+)(?: file=(\S+))?\n(.*?)```", re.DOTALL)
 PORT_IN_TEXT = "18830"
-FINISHED_S = 60.0
+FINISHED_S = 100.0
+"""Several programs import torch at once, on two busy cores."""
 
 
 def test_the_tutorial_works_as_written(tmp_path: Path) -> None:
