@@ -7,7 +7,8 @@ processes (reference_fedavg.py), from the same initial weights, with the same wo
 Both clocks start when all participants are up, have the data at hand and hold the initial model, and nothing is
 trained yet. They stop when the version exists whose AUC reaches a target for the first time. The AUC is that of all
 official test images ranked together; it is computed from the kept versions when the run is over, so it costs the run
-nothing. On a machine that others use, only the ratio of the two times means something.
+nothing. Only the ratio of the two times means something, and only on an otherwise idle machine: where others compute
+too, the kernel shares the cores out by process, and Fedward has more of them than the reference.
 """
 
 import argparse

@@ -118,12 +118,11 @@ def _open(arguments: argparse.Namespace) -> tuple[FederationConfig, Ledger, Layo
 
 def _status(arguments: argparse.Namespace) -> None:
     config, ledger, layout, _ = _open(arguments)
-    versions, buffered = ledger.versions(), ledger.buffered()
-    wishes = ledger.wishes()
+    newest, buffered, wishes = ledger.newest_version(), ledger.buffered(), ledger.wishes()
+    if newest is None:
+        raise ConfigError(f"{config.state_folder}: no version there yet; start `fedward coordinator run` first")
     print(f"federation {config.federation}: {wishes.get(ALL, FederationState.RUNNING)}, task {config.task}")
-    print(
-        f"version    {versions[-1].version} ({layout.size} parameters, digest {versions[-1].model_digest.hex()[:16]})"
-    )
+    print(f"version    {newest.version} ({layout.size} parameters, digest {newest.model_digest.hex()[:16]})")
     print(f"buffer     {len(buffered)} updates since then")
     print(f"{'site':24} {'updates':>8} {'last base':>10} {'examples':>9} {'wish':>8}")
     accepted = ledger.accepted()

@@ -38,7 +38,7 @@ UPDATES = sql.Table(
     sql.Column("num_steps", sql.BigInteger, nullable=False),
     sql.Column("work_s", sql.Float, nullable=False),
     sql.Column("size_bytes", sql.BigInteger, nullable=False),
-    sql.Column("digest", sql.LargeBinary(32), nullable=False),
+    sql.Column("digest", sql.LargeBinary(32), nullable=False, index=True),
     sql.Column("received_at_s", sql.Float, nullable=False),
     sql.Column("norm", sql.Float),
     sql.Column("reason", sql.String(32)),  # why it was refused; null: accepted
@@ -65,7 +65,7 @@ PARTS = sql.Table(
     sql.Column("kind", sql.String(16), primary_key=True),
     sql.Column("codec", sql.String(64), nullable=False),
     sql.Column("size_bytes", sql.BigInteger, nullable=False),
-    sql.Column("digest", sql.LargeBinary(32), nullable=False),
+    sql.Column("digest", sql.LargeBinary(32), nullable=False, index=True),
     sql.Column("chunk_digests", sql.LargeBinary, nullable=False),
 )
 

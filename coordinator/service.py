@@ -23,7 +23,6 @@ from coordinator.verify import Terms, check_offer, check_update
 from coordinator.versions import Versions
 from fedward import topics
 from fedward.errors import PeerError, RejectReason
-from fedward.limits import CHUNK_BYTES
 from fedward.messages import (
     Announcement,
     Chunk,
@@ -38,7 +37,7 @@ from fedward.messages import (
     Status,
     Telemetry,
 )
-from fedward.ports import Clock, Connected, Delivery, Disconnected, Link, LinkEvent, LinkInbox, Room
+from fedward.ports import Clock, Connected, Delivery, Disconnected, Link, LinkEvent, LinkInbox, Room, check_broker
 
 LOG = logging.getLogger(__name__)
 
@@ -86,6 +85,7 @@ class Service:
                 pass  # time passed, which tick looks at
             self.tick()
         self._link.close()
+        self._uploads.close()
 
     def handle(self, event: LinkEvent) -> None:
         """One event of the link; a message is acknowledged when all that follows from it is durable."""
@@ -94,6 +94,7 @@ class Service:
                 self._on_delivery(event)
                 self._link.acknowledge(event)
             case Connected():
+                check_broker(self._link)
                 self.connected = True
                 LOG.info("connected", extra={"generation": event.generation})
                 self._announce()
@@ -171,13 +172,11 @@ class Service:
             return
         try:
             check_offer(offer, self._terms())
+            upload = self._uploads.open(site, offer)
+            upload.take_inline()
         except PeerError as error:
             self._refuse_update(site, offer, error)
             return
-        upload = self._uploads.open(site, offer)
-        if offer.payload is not None:
-            for start in range(0, len(offer.payload), CHUNK_BYTES):
-                upload.collected.add(start // CHUNK_BYTES, offer.payload[start : start + CHUNK_BYTES])
         if upload.collected.num_missing:
             self._publisher.grant(site, Grant(update_id=offer.update_id, missing=upload.collected.missing()))
         else:
@@ -217,6 +216,7 @@ class Service:
 
     def _refuse_update(self, site: str, offer: Offer, error: PeerError) -> None:
         row = self._ledger.add_update(offer, site, self._clock.now_s(), None, error.reason)
+        self._uploads.abandon(site, offer.update_id)
         if not self._ledger.names_blob(offer.manifest.digest):
             self._blobs.drop(offer.manifest.digest)
         self._members.on_update(row)
@@ -226,8 +226,10 @@ class Service:
     # aggregate
 
     def _aggregate(self) -> None:
-        finished = self._state is FederationState.FINISHED
-        if not finished and self._aggregator.make_if_ready(self._clock.now_s()) and not self._finish_if_done():
+        """The end is looked for before a version too: a crash may have come between the last version and its wish."""
+        if self._state is FederationState.FINISHED or self._finish_if_done():
+            return
+        if self._aggregator.make_if_ready(self._clock.now_s()) and not self._finish_if_done():
             self._announce()
 
     def _finish_if_done(self) -> bool:
@@ -286,7 +288,6 @@ class Service:
             raise PeerError(RejectReason.UNKNOWN_BASE, f"measured version {evaluation.version}, which is not out")
         self._ledger.add_evaluation(evaluation, site, self._clock.now_s())
         self._members.on_evaluation(site, evaluation)
-        self._finish_if_done()
 
     @property
     def _state(self) -> FederationState:
@@ -302,11 +303,11 @@ class Service:
             self._control_sites()
 
     def _wait_s(self) -> float:
-        """Until the next deadline, at most TICK_S."""
+        """Until the next deadline, at most TICK_S. What is left in the buffer of a finished federation is never due."""
         now_s, monotonic_s = self._clock.now_s(), self._clock.monotonic_s()
         due_s, chunks_s = self._aggregator.due_at_s(now_s), self._publisher.next_at_s()
         waits = [TICK_S]
-        if due_s is not None:
+        if due_s is not None and self._state is not FederationState.FINISHED:
             waits.append(due_s - now_s)
         if chunks_s is not None:
             waits.append(chunks_s - monotonic_s)

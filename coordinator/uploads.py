@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fedward.chunks import ChunkFile
 from fedward.errors import PeerError, RejectReason
+from fedward.limits import CHUNK_BYTES
 from fedward.messages import Offer
 
 
@@ -18,6 +19,12 @@ class Upload:
     site: str
     offer: Offer
     collected: ChunkFile
+
+    def take_inline(self) -> None:
+        """Take the payload that rode inside the offer. Raises PeerError (DIGEST_MISMATCH)."""
+        payload = self.offer.payload or b""
+        for start in range(0, len(payload), CHUNK_BYTES):
+            self.collected.add(start // CHUNK_BYTES, payload[start : start + CHUNK_BYTES])
 
 
 class Uploads:
@@ -32,7 +39,7 @@ class Uploads:
         """The upload of this offer; one of another update of the same site is dropped: the agent gave it up."""
         upload = self._open.get(site)
         if upload and upload.offer.update_id != offer.update_id:
-            self.drop(upload)
+            self.abandon(site, upload.offer.update_id)
             upload = None
         if upload is None:
             path = self._folder / f"{site}.{offer.update_id.hex()}"
@@ -54,7 +61,15 @@ class Uploads:
         """Forget an upload whose file has become a blob."""
         self._open.pop(upload.site, None)
 
-    def drop(self, upload: Upload) -> None:
-        """Forget an upload and delete what was collected."""
-        self._open.pop(upload.site, None)
-        upload.collected.drop()
+    def abandon(self, site: str, update_id: bytes) -> None:
+        """Forget an update that was refused and delete what was collected of it; nothing if it was not open."""
+        upload = self._open.get(site)
+        if upload and upload.offer.update_id == update_id:
+            del self._open[site]
+            upload.collected.drop()
+
+    def close(self) -> None:
+        """Leave every file for the next process."""
+        for upload in self._open.values():
+            upload.collected.close()
+        self._open.clear()

@@ -7,6 +7,7 @@ Fedward's float32 codec the two are equal. Shape letter: P parameters.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -88,11 +89,20 @@ class Versions:
         self._persist(version, parts, {row.number: w for row, w in zip(updates, weights, strict=True)}, now_s)
 
     def parts(self) -> tuple[Part, ...]:
-        """What an announcement lists: the newest snapshot, and the last deltas."""
+        """What an announcement lists, in the order of versions: the newest snapshot and the deltas after it.
+
+        And of the deltas that lead to the snapshot the last ones, while they are together smaller than it is: a
+        longer chain is nobody's cheapest recipe, and would make the announcement too large to send.
+        """
         version = self.current.version
-        snapshot = self._ledger.newest_snapshot(version)
-        listed = self._ledger.parts(min(snapshot, max(0, version - LONGEST_CHAIN)), version)
-        return tuple(part for part in listed if part.kind is PartKind.DELTA or part.version == snapshot)
+        base = self._ledger.newest_snapshot(version)
+        listed = self._ledger.parts(min(base, max(0, version - LONGEST_CHAIN)), version)
+        snapshot = next(part for part in listed if part.kind is PartKind.SNAPSHOT and part.version == base)
+        older = [part for part in listed if part.kind is PartKind.DELTA and part.version <= base]
+        sizes = accumulate(part.manifest.size_bytes for part in reversed(older))
+        useful = sum(1 for size_bytes in sizes if size_bytes < snapshot.manifest.size_bytes)
+        newer = [part for part in listed if part.kind is PartKind.DELTA and part.version > base]
+        return (*older[len(older) - useful :], snapshot, *newer)
 
     def vector(self, version: int) -> Vector:
         """(P,) float32 that agents hold at `version`, rebuilt from the stored parts. Raises KeyError if unknown."""

@@ -40,7 +40,7 @@ from fedward.messages import (
     Receipt,
 )
 from fedward.pack import pack
-from fedward.ports import Clock, Connected, Delivery, Disconnected, Link, LinkEvent, Room
+from fedward.ports import Clock, Connected, Delivery, Disconnected, Link, LinkEvent, Room, check_broker
 from fedward.topics import Up
 
 LOG = logging.getLogger(__name__)
@@ -66,9 +66,13 @@ class Agent:
         self._link = link
         self._clock = clock
         self._outbox = Outbox(config.state_folder / "outbox")
+        self._outbox.tidy()
         self._progress_file = ProgressFile(config.state_folder / "progress.json")
-        self._progress = self._progress_file.load(entry.offer for entry in self._outbox.entries())
-        self._fetcher = Fetcher(link, config.site, ModelFolder(config.state_folder / "model"))
+        # Saved as corrected: its receipt will delete the update that the correction was read from.
+        self._set_progress(self._progress_file.load(entry.offer for entry in self._outbox.entries()))
+        models = ModelFolder(config.state_folder / "model")
+        models.tidy()
+        self._fetcher = Fetcher(link, config.site, models)
         self._publisher = Publisher(link, config.federation, config.site, self._outbox, rng)
         self._reporter = Reporter(link, config, boot_id)
         self._announcement: Announcement | None = None
@@ -94,7 +98,7 @@ class Agent:
             except queue.Empty:
                 pass  # time passed, which step looks at
             self.step()
-        self._leave()
+        self._leave(inbox)
 
     def handle(self, event: Event) -> None:
         """Take one event in."""
@@ -119,6 +123,7 @@ class Agent:
     def step(self) -> None:
         """Everything that can be done now, in the order of the data's way."""
         now_s = self.looped_at_s = self._clock.monotonic_s()
+        self._compute.check()
         if self._announcement:
             self._step_fetch(self._announcement, now_s)
             self._step_evaluate(self._announcement)
@@ -164,6 +169,7 @@ class Agent:
             self._control = control
 
     def _on_connected(self, event: Connected) -> None:
+        check_broker(self._link)
         self.connected = True
         LOG.info("connected", extra={"generation": event.generation})
         self._reporter.arrive()
@@ -175,14 +181,17 @@ class Agent:
 
     def _step_fetch(self, announcement: Announcement, now_s: float) -> None:
         layout = self._compute.layouts[announcement.task]
-        self._fetcher.recall(layout)
+        self._fetcher.recall(announcement, layout)
+        base = self._fetcher.held
         if not wants_fetch(self._situation()):
             return
         try:
             self._fetcher.step(announcement, layout, now_s)
         except PeerError as error:
             self._count_refusal(error)
-            self._announcement = None  # wait for one that leads somewhere
+            if self._fetcher.held is base:
+                self._announcement = None  # wait for one that leads somewhere
+            # Otherwise the held version was dropped, and the next attempt starts from a snapshot.
 
     # train and encode, on the compute thread
 
@@ -230,11 +239,11 @@ class Agent:
     def _save(self, done: Encoded) -> None:
         """Save, and only then send."""
         self._job = None
-        self._train_loss = done.trained.train_loss
         if done.trained.num_examples < self._config.policy.min_examples:
             self._failed_at = done.job.version
             LOG.warning("too_few_examples", extra={"least": self._config.policy.min_examples})
             return
+        self._train_loss = done.trained.train_loss
         offer = Offer(
             federation=self._config.federation,
             update_id=done.job.update_id,
@@ -269,8 +278,12 @@ class Agent:
             topic = topics.up(self._config.federation, self._config.site, Up.EVALUATION)
             self._link.publish(topic, pack(self._evaluation))
 
-    def _leave(self) -> None:
+    def _leave(self, inbox: Inbox) -> None:
         self._compute.stop(STOP_S)
+        while not inbox.empty():
+            event = inbox.get_nowait()
+            if isinstance(event, Encoded):  # done while we were asked to stop
+                self._save(event)
         self._fetcher.close()
         self._reporter.leave()
         self._link.close()

@@ -6,7 +6,6 @@ One job at a time. What comes of it goes to the agent's inbox as an event; nothi
 import logging
 import statistics
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,9 +17,10 @@ from edge_agent.training.task import Task
 from edge_agent.training.train import Progress as StepProgress
 from edge_agent.training.train import Trained, train
 from fedward.codec import codec
-from fedward.errors import ConfigError
+from fedward.errors import ConfigError, PeerError
 from fedward.layout import Layout, Vector
 from fedward.messages import Evaluation, Work
+from fedward.pack import pack, unpack
 
 LOG = logging.getLogger(__name__)
 
@@ -91,21 +91,29 @@ class Compute:
         self._deliver = deliver
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._step_times_s: deque[float] = deque(maxlen=RECENT_STEPS)
+        self._delivered = True
+        self._step_times_s: tuple[float, ...] = ()  # replaced, never changed: other threads read it
         self.last_step: StepProgress | None = None
 
     @property
     def step_s(self) -> float | None:
         """Median duration of the recent steps, None before the first."""
-        return statistics.median(self._step_times_s) if self._step_times_s else None
+        step_times_s = self._step_times_s
+        return statistics.median(step_times_s) if step_times_s else None
 
     def begin(self, job: TrainJob | EvaluateJob) -> None:
         """Start a job; the event of the one before must have been delivered."""
         if self._thread:
             self._thread.join()
         self.last_step = None
+        self._delivered = False
         self._thread = threading.Thread(target=self._run, args=(job,), name="compute", daemon=True)
         self._thread.start()
+
+    def check(self) -> None:
+        """Raises RuntimeError when the thread ended without an event: a bug, and the agent would wait for ever."""
+        if self._thread and not self._thread.is_alive() and not self._delivered and not self._stop.is_set():
+            raise RuntimeError("the compute thread has died, and this process can't go on")
 
     def stop(self, timeout_s: float) -> None:
         """Ask the running job to stop within a step and wait for it; training that was not finished is dropped."""
@@ -124,16 +132,15 @@ class Compute:
         except ConfigError as error:
             LOG.error("records_unusable", extra={"problem": str(error)})
             event = Failed(job.version, FailureKind.EXCEPTION)
+        self._delivered = True
         self._deliver(event)
 
     def _evaluate(self, job: EvaluateJob) -> Evaluated:
         count, metrics = evaluate(self._tasks[job.task], self.layouts[job.task], job.vector_P, self._capability)
         if count == 0 or not metrics:
             return Evaluated(job.version, None)
-        return Evaluated(
-            job.version,
-            Evaluation(federation=job.federation, version=job.version, num_examples=count, metrics=metrics),
-        )
+        evaluation = Evaluation(federation=job.federation, version=job.version, num_examples=count, metrics=metrics)
+        return Evaluated(job.version, as_sent(evaluation))
 
     def _train(self, job: TrainJob) -> Encoded:
         layout = self.layouts[job.task]
@@ -155,5 +162,17 @@ class Compute:
         return Encoded(job, trained, payload)
 
     def _on_step(self, progress: StepProgress) -> None:
-        self._step_times_s.append(progress.step_s)
+        self._step_times_s = (*self._step_times_s, progress.step_s)[-RECENT_STEPS:]
         self.last_step = progress
+
+
+def as_sent(evaluation: Evaluation) -> Evaluation:
+    """The evaluation as the coordinator will read it.
+
+    Raises TrainingFailed for names, numbers or types that no message can hold: a task's metrics are the hospital's
+    own code, and must fail here and not in the agent's loop.
+    """
+    try:
+        return unpack(pack(evaluation), Evaluation)
+    except (PeerError, TypeError, ValueError) as error:
+        raise TrainingFailed(FailureKind.EXCEPTION, type(error).__name__) from None

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from edge_agent.models import Held, ModelFolder
 from fedward import topics
-from fedward.chunks import ChunkFile
+from fedward.chunks import ChunkFile, check_manifest
+from fedward.codec import codec
 from fedward.errors import PeerError, RejectReason
 from fedward.layout import Layout, vector_digest
 from fedward.messages import Announcement, Chunk, Get, Part
@@ -30,7 +31,11 @@ class Download:
     """One download of one announced version."""
 
     def __init__(self, announcement: Announcement, held: Held | None, layout: Layout, folder: ModelFolder) -> None:
-        """Raises PeerError (MALFORMED) when the announcement leads nowhere."""
+        """Raises PeerError when the announcement leads nowhere, before anything is asked for.
+
+        MALFORMED: no way to the version, or a manifest that contradicts itself. UNKNOWN_CODEC, LAYOUT_MISMATCH: a
+        part that could not be applied.
+        """
         self.announcement = announcement
         self._held = held
         self._layout = layout
@@ -39,10 +44,22 @@ class Download:
         self._open: dict[bytes, ChunkFile] = {}
         self._ask_at_s = 0.0
         self._patience_s = ASK_AGAIN_S
+        for part in self._recipe:
+            check_part(part, layout)
         self._drop_other_parts()
         for part in self._recipe:
-            if not self._path(part).exists():
+            # Two parts may be one payload: two deltas of nothing, for instance.
+            if part.manifest.digest not in self._open and not self._path(part).exists():
                 self._collect(part)
+
+    def leads_to(self, announcement: Announcement) -> bool:
+        """Whether this is the way to what is announced now."""
+        ours = self.announcement
+        return ours is announcement or (ours.version, ours.model_digest, ours.parts) == (
+            announcement.version,
+            announcement.model_digest,
+            announcement.parts,
+        )
 
     @property
     def complete(self) -> bool:
@@ -75,25 +92,21 @@ class Download:
             return
         self._ask_at_s, self._patience_s = now_s + ASK_AGAIN_S, ASK_AGAIN_S
         if not collected.num_missing:
-            self._finish(chunk.owner)
+            self._finish(collected)
 
     def assemble(self) -> Held:
         """The complete parts -> the announced version, saved.
 
         Raises PeerError when a part can't be applied, or (DIGEST_MISMATCH) when the result is not what was
-        announced. The parts are gone in any case.
+        announced. The parts are gone then; otherwise they go when the version is saved and not before.
         """
-        vector_P = self._held.vector_P.copy() if self._held else None
         try:
-            for part in self._recipe:
-                vector_P = apply_part(vector_P, part, memoryview(self._path(part).read_bytes()), self._layout)
-            if vector_P is None or vector_digest(vector_P) != self.announcement.model_digest:
-                raise PeerError(RejectReason.DIGEST_MISMATCH, f"version {self.announcement.version} came out wrong")
-        finally:
-            for part in self._recipe:
-                self._path(part).unlink(missing_ok=True)
-        held = Held(self.announcement.version, vector_P)
+            held = self._apply_parts()
+        except PeerError:
+            self._drop_parts()
+            raise
         self._folder.save(held)
+        self._drop_parts()
         return held
 
     def close(self) -> None:
@@ -101,14 +114,34 @@ class Download:
         for collected in self._open.values():
             collected.close()
 
+    def _apply_parts(self) -> Held:
+        announcement = self.announcement
+        vector_P = self._held.vector_P.copy() if self._held else None
+        for part in self._recipe:
+            vector_P = apply_part(vector_P, part, memoryview(self._path(part).read_bytes()), self._layout)
+        if vector_P is None or vector_digest(vector_P) != announcement.model_digest:
+            raise PeerError(RejectReason.DIGEST_MISMATCH, f"version {announcement.version} came out wrong")
+        return Held(announcement.version, announcement.model_digest, vector_P)
+
+    def _drop_parts(self) -> None:
+        for part in self._recipe:
+            self._path(part).unlink(missing_ok=True)
+
     def _collect(self, part: Part) -> None:
         collected = ChunkFile(self._path(part).with_suffix(".part"), part.manifest)
         self._open[part.manifest.digest] = collected
         if not collected.num_missing:
-            self._finish(part.manifest.digest)
+            self._finish(collected)
 
-    def _finish(self, digest: bytes) -> None:
-        self._open.pop(digest).finish(self._folder.parts / digest.hex())
+    def _finish(self, collected: ChunkFile) -> None:
+        """A whole that is not what its manifest promised is collected anew: only a new announcement can help."""
+        digest = collected.manifest.digest
+        try:
+            collected.finish(self._folder.parts / digest.hex())
+        except PeerError:
+            self._open[digest] = ChunkFile(collected.path, collected.manifest)
+            raise
+        del self._open[digest]
 
     def _path(self, part: Part) -> Path:
         return self._folder.parts / part.manifest.digest.hex()
@@ -118,6 +151,16 @@ class Download:
         for path in self._folder.parts.iterdir():
             if path.stem not in needed:
                 path.unlink()
+
+
+def check_part(part: Part, layout: Layout) -> None:
+    """Raise PeerError for a part that could not be applied: UNKNOWN_CODEC, LAYOUT_MISMATCH, MALFORMED."""
+    check_manifest(part.manifest)
+    got, expected = part.manifest.size_bytes, codec(part.codec).size_bytes(layout)
+    if got != expected:
+        raise PeerError(
+            RejectReason.LAYOUT_MISMATCH, f"a part of {got} bytes, expected {expected} of {part.codec} for this layout"
+        )
 
 
 class Fetcher:
@@ -132,11 +175,17 @@ class Fetcher:
         self.held: Held | None = None
         self.num_fetched = 0
 
-    def recall(self, layout: Layout) -> None:
-        """Take what an earlier process left on disk, once."""
+    def recall(self, announcement: Announcement, layout: Layout) -> None:
+        """Take what an earlier process left on disk, once; drop what only shares its number with the announced one."""
         if not self._looked_on_disk:
             self._looked_on_disk = True
             self.held = self._folder.load(layout)
+        held = self.held
+        if held is None:
+            return
+        same_number = held.version == announcement.version
+        if held.vector_P.size != layout.size or (same_number and held.digest != announcement.model_digest):
+            self._forget()
 
     def step(self, announcement: Announcement, layout: Layout, now_s: float) -> None:
         """Go on with the download of this version; when it is complete, it is the held one.
@@ -144,8 +193,8 @@ class Fetcher:
         Raises PeerError when the announcement leads nowhere or its parts do not lead to what it promised; in the
         latter case the held version is dropped too, so that the next attempt starts from a snapshot.
         """
-        if self._download is None or self._download.announcement.version != announcement.version:
-            self._begin(Download(announcement, self.held, layout, self._folder))
+        if self._download is None or not self._download.leads_to(announcement):
+            self._begin(announcement, layout)
         download = self._download
         if download is None:
             return
@@ -170,14 +219,18 @@ class Fetcher:
         if self._download:
             self._download.close()
 
-    def _begin(self, download: Download) -> None:
+    def _begin(self, announcement: Announcement, layout: Layout) -> None:
+        """The old download is closed first: the new one reads the parts that they share from disk."""
         before = self._download.filters() if self._download else set()
         self.close()
-        self._download = download
-        if before - download.filters():
-            self._link.unsubscribe(*(before - download.filters()))
-        if not download.complete:
-            self._link.subscribe(*download.filters())
+        self._download = None
+        wanted: set[str] = set()
+        try:
+            self._download = Download(announcement, self.held, layout, self._folder)
+            wanted = set() if self._download.complete else self._download.filters()
+        finally:
+            self._link.unsubscribe(*(before - wanted))
+            self._link.subscribe(*(wanted - before))
 
     def _end(self, download: Download) -> None:
         self._download = None
@@ -185,8 +238,11 @@ class Fetcher:
         try:
             self.held = download.assemble()
         except PeerError:
-            self.held = None
-            self._folder.forget()
+            self._forget()
             raise
         self.num_fetched += 1
         LOG.info("fetched", extra={"version": self.held.version})
+
+    def _forget(self) -> None:
+        self.held = None
+        self._folder.forget()

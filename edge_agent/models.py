@@ -19,6 +19,7 @@ class Held:
     """The version that this site has, exactly as announced."""
 
     version: int
+    digest: bytes  # of the vector
     vector_P: Vector
 
 
@@ -45,16 +46,22 @@ class ModelFolder:
         if not label or not self._vector.exists():
             return None
         vector_P = np.fromfile(self._vector, "<f4").astype(np.float32, copy=False)
-        if vector_P.size != layout.size or vector_digest(vector_P).hex() != label.get("digest"):
-            LOG.warning("held_model_damaged")
+        digest = vector_digest(vector_P)
+        if vector_P.size != layout.size or digest.hex() != label.get("digest"):
+            LOG.warning("held_model_unusable")  # damaged, or of another task
             return None
-        return Held(int(label["version"]), vector_P)
+        return Held(int(label["version"]), digest, vector_P)
 
     def save(self, held: Held) -> None:
         """The label goes last: between the two writes the digest does not fit, and the model is fetched again."""
         write_durably(self._vector, memoryview(held.vector_P.astype("<f4", copy=False).data).cast("B"))
-        label = {"version": held.version, "digest": vector_digest(held.vector_P).hex()}
+        label = {"version": held.version, "digest": held.digest.hex()}
         write_durably(self._label, json.dumps(label).encode())
+
+    def tidy(self) -> None:
+        """Drop what crashes left half-written, each as large as the model. Only for the folder's owner."""
+        for path in self._vector.parent.glob(".*.part"):
+            path.unlink()
 
     def forget(self) -> None:
         """Drop the held version: the next download starts from a snapshot."""

@@ -3,6 +3,9 @@
 An update is saved before the first byte of it is sent, and deleted after its receipt and not before.
 """
 
+import hashlib
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +15,10 @@ from fedward.files import sync_folder, write_durably
 from fedward.limits import INLINE_BYTES
 from fedward.messages import Offer
 from fedward.pack import pack, unpack
+
+LOG = logging.getLogger(__name__)
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,6 @@ class Outbox:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._drop_orphans()
 
     def save(self, offer: Offer, payload: bytes) -> None:
         """Make the update durable; when this returns, it survives this process, and power loss."""
@@ -47,8 +53,7 @@ class Outbox:
 
     def entries(self) -> tuple[Entry, ...]:
         """The saved updates, oldest first."""
-        offers = (unpack(path.read_bytes(), Offer) for path in self._folder.glob("*.offer"))
-        ordered = sorted(offers, key=lambda offer: offer.sequence)
+        ordered = sorted(self._offers(), key=lambda offer: offer.sequence)
         return tuple(Entry(offer, self._path(offer.update_id, "payload")) for offer in ordered)
 
     def delete(self, update_id: bytes) -> bool:
@@ -61,18 +66,40 @@ class Outbox:
         self._path(update_id, "payload").unlink(missing_ok=True)
         return True
 
-    def _path(self, update_id: bytes, kind: str) -> Path:
-        return self._folder / f"{update_id.hex()}.{kind}"
+    def tidy(self) -> None:
+        """Drop what a crash left between the two files, and put updates that can't be sent aside, as `.unreadable`.
 
-    def _drop_orphans(self) -> None:
-        """What a crash left between the two files, and offers of a format that this release can't read."""
+        Only for the process that owns the folder, before it saves: a reader that tidied up would delete a payload
+        whose offer is being written.
+        """
         for path in self._folder.glob("*.offer"):
-            try:
-                unpack(path.read_bytes(), Offer)
-            except PeerError:
+            if not _is_whole(path):
+                LOG.error("update_put_aside", extra={"update": path.stem})
                 path.rename(path.with_suffix(".unreadable"))
         for path in self._folder.glob("*.payload"):
             if not path.with_suffix(".offer").exists() and not path.with_suffix(".unreadable").exists():
                 path.unlink()
         for path in self._folder.glob(".*.part"):
             path.unlink()
+
+    def _path(self, update_id: bytes, kind: str) -> Path:
+        return self._folder / f"{update_id.hex()}.{kind}"
+
+    def _offers(self) -> Iterator[Offer]:
+        for path in self._folder.glob("*.offer"):
+            try:
+                yield unpack(path.read_bytes(), Offer)
+            except FileNotFoundError:
+                pass  # its receipt came while a reader looked
+            except PeerError:
+                pass  # of a newer release: `tidy` puts it aside
+
+
+def _is_whole(offer: Path) -> bool:
+    """Can this update be offered? One whose payload was damaged would be offered for ever."""
+    try:
+        manifest = unpack(offer.read_bytes(), Offer).manifest
+        with offer.with_suffix(".payload").open("rb") as payload:
+            return hashlib.file_digest(payload, "sha256").digest() == manifest.digest
+    except (PeerError, FileNotFoundError):
+        return False

@@ -75,6 +75,8 @@ class Publisher:
     def on_receipt(self, receipt: Receipt, now_s: float) -> Outcome | None:
         """What became of an update of ours; None for one that is not in the outbox. `later` keeps it."""
         if receipt.outcome is Outcome.LATER:
+            if self._entry is None or receipt.update_id != self._entry.offer.update_id:
+                return None
             self._granted.clear()
             self._wait_for_answer(now_s)
             return receipt.outcome

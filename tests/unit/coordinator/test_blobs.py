@@ -1,0 +1,48 @@
+"""The blob store."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from coordinator.blobs import BlobFolder
+from fedward.chunks import ChunkFile, manifest_of
+from fedward.errors import PeerError, RejectReason
+
+
+def test_a_blob_is_found_by_its_digest(blobs: BlobFolder) -> None:
+    digest = blobs.put(b"content")
+    assert digest == hashlib.sha256(b"content").digest()
+    assert bytes(blobs.view(digest)) == b"content"
+
+
+def test_storing_the_same_content_again_changes_nothing(blobs: BlobFolder) -> None:
+    digest = blobs.put(b"content")
+    before = blobs.path(digest).stat()
+    assert blobs.put(memoryview(b"content")) == digest
+    assert blobs.path(digest).stat().st_ino == before.st_ino
+
+
+def test_a_complete_upload_becomes_a_blob(blobs: BlobFolder, tmp_path: Path) -> None:
+    collected = ChunkFile(tmp_path / "incoming", manifest_of(b"content"))
+    collected.add(0, b"content")
+    blobs.adopt(collected)
+    assert bytes(blobs.view(collected.manifest.digest)) == b"content"
+    assert not (tmp_path / "incoming").exists()
+
+
+def test_an_incomplete_upload_never_becomes_a_blob(blobs: BlobFolder, tmp_path: Path) -> None:
+    collected = ChunkFile(tmp_path / "incoming", manifest_of(b"content"))
+    with pytest.raises(PeerError) as refusal:
+        blobs.adopt(collected)
+    assert refusal.value.reason is RejectReason.DIGEST_MISMATCH
+    assert not blobs.path(collected.manifest.digest).exists()
+
+
+def test_a_dropped_blob_is_gone_and_may_be_dropped_again(blobs: BlobFolder) -> None:
+    digest = blobs.put(b"content")
+    view = blobs.view(digest)
+    blobs.drop(digest)
+    blobs.drop(digest)
+    assert not blobs.path(digest).exists()
+    assert bytes(view) == b"content", "what is mapped stays readable"

@@ -1,0 +1,107 @@
+"""The coordinator's configuration file."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from coordinator.config import FederationConfig
+from fedward.errors import ConfigError
+from fedward.messages import LocalOptimizer, Work
+from fedward.settings import describe, load_settings
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "federation.yaml"
+LEAST: dict[str, Any] = {
+    "federation": "ward",
+    "sites": ["north"],
+    "task": "tabular",
+    "model": "initial.safetensors",
+    "work": {"local_epochs": 1, "batch_size": 16, "local_lr": 0.1},
+    "state_folder": "state",
+    "broker": {"host": "broker"},
+}
+
+
+def load(folder: Path, environment: dict[str, str] | None = None, **changes: object) -> FederationConfig:
+    path = folder / "federation.yaml"
+    path.write_text(yaml.safe_dump({**LEAST, **changes}))
+    return load_settings(FederationConfig, path, environment or {})
+
+
+def problems(folder: Path, **changes: object) -> str:
+    with pytest.raises(ConfigError) as refusal:
+        load(folder, None, **changes)
+    return str(refusal.value)
+
+
+def names(model: type[BaseModel], prefix: str = "") -> set[str]:
+    """Every setting, by its dotted name."""
+    found = set()
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found |= names(inner, f"{prefix}{name}.")
+        else:
+            found.add(f"{prefix}{name}")
+    return found
+
+
+def test_the_example_is_valid() -> None:
+    config = load_settings(FederationConfig, EXAMPLE, {})
+    assert config.sites == ["north", "south", "west"]
+    assert (config.finish.metric, config.finish.value) == ("accuracy", 0.95)
+    assert config.work.max_seconds == 3600
+
+
+def test_the_least_file_has_the_defaults(tmp_path: Path) -> None:
+    config = load(tmp_path)
+    assert (config.codec, config.model_codec, config.http.port) == ("eden4", "q8", None)
+    assert config.finish.version is None
+    assert isinstance(config.work, Work)
+    assert config.work.optimizer is LocalOptimizer.SGD
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    text = problems(
+        tmp_path, federation="No Name", sites=[], sitess=["x"], codec="zip", gather_s=-1, broker={"port": 0}
+    )
+    for place in ("federation:", "sites:", "sitess:", "codec:", "gather_s:", "broker.host: missing", "broker.port:"):
+        assert f"  - {place}" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"codec": "zip"}, "codec: Value error, unknown codec; known: f32, q8, eden4, got 'zip'"),
+        ({"model_codec": "zip"}, "model_codec: Value error, unknown codec; known: f32, q8, eden4, got 'zip'"),
+        ({"model_codec": "eden4"}, "decoding differs between machines, so it can't carry a model; choose f32 or q8"),
+        ({"finish": {"metric": "auc"}}, "metric and value go together"),
+        ({"finish": {"value": 0.5}}, "metric and value go together"),
+        ({"sites": ["North"]}, "sites.0:"),
+        ({"task": "a" * 65}, "task:"),
+        ({"work": {**LEAST["work"], "local_epochs": 0}}, "work.local_epochs:"),
+        ({"work": {**LEAST["work"], "epochs": 1}}, "work.epochs:"),
+        ({"work": {**LEAST["work"], "optimizer": "lion"}}, "work.optimizer:"),
+        ({"engine": {"preset": "nothing"}}, "engine.preset:"),
+        ({"engine": {"preset": "fedavg", "buffer_size": 3}}, "barrier sets the buffer size"),
+        ({"engine": {"optimizer": {"name": "sgd", "lr": 1}}}, "engine.optimizer.lr:"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(tmp_path: Path, changes: dict[str, object], expected: str) -> None:
+    assert expected in problems(tmp_path, **changes)
+
+
+def test_the_environment_reaches_into_sections(tmp_path: Path) -> None:
+    environment = {"FEDWARD_BROKER__PORT": "8883", "FEDWARD_WORK__LOCAL_EPOCHS": "3", "FEDWARD_SITES": "[a, b]"}
+    config = load(tmp_path, environment)
+    assert (config.broker.port, config.work.local_epochs, config.sites) == (8883, 3, ["a", "b"])
+
+
+def test_help_describes_every_setting() -> None:
+    lines = list(describe(FederationConfig))
+    described = {line.split()[0] for line in lines}
+    assert described == names(FederationConfig)
+    assert {"broker.host", "engine.optimizer.beta1", "finish.metric", "http.port", "gather_s"} <= described
+    assert not [line for line in lines if line.rstrip().endswith(":")], "a setting without an explanation"

@@ -1,0 +1,144 @@
+"""What Prometheus reads from the coordinator, and the other pages."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from coordinator.api import STUCK_AFTER_S, pages
+from coordinator.metrics import SITE_COUNTERS, SITE_GAUGES, SITE_PHASES, exposition
+from fedward.errors import RejectReason
+from fedward.messages import Evaluation, Phase, Ratio, Status, Telemetry
+from fedward.testing import ManualClock
+from fedward.topics import Up
+from tests.unit.coordinator.coordinator_bench import FEDERATION, SITES, Bench, Site, offer_of, payload_of
+from tests.unit.coordinator.coordinator_bench import SMALL as LAYOUT
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+ONLY_STATE = {"federation", "state", "num_parameters", "sites"}
+"""Of the page, what is no metric."""
+ONLY_STATE_OF_A_SITE = {"online", "num_steps", "num_fetched", "base_version", "evaluated_version", "metrics"}
+
+
+def samples(text: str) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(found: Samples, name: str, **labels: str) -> float:
+    return found[name, frozenset(labels.items())]
+
+
+@pytest.fixture
+def busy(start: Callable[..., Bench], north: Site, south: Site) -> Bench:
+    """A coordinator after one version of two updates, a refusal, telemetry and a measurement of the first site."""
+    bench = start()
+    bench.settle()
+    for seed, site in enumerate((north, south)):
+        payload = payload_of(LAYOUT, seed)
+        site.offer(offer_of(payload, seed, site.name, payload=payload))
+    north.offer(offer_of(b"x", 9, base_version=7))
+    north.say(
+        Up.TELEMETRY,
+        Telemetry(
+            boot_id=b"boot-one", phase=Phase.TRAINING, version=1, step=7, num_steps=10, num_updates=1, num_refused=1,
+            num_fetched=2, bytes_sent=1000, bytes_received=2000, step_s=0.5, train_loss=0.25,
+        ),
+    )  # fmt: skip
+    metrics = {"auc": Ratio(numerator=8.0, denominator=10.0)}
+    north.say(Up.EVALUATION, Evaluation(federation=FEDERATION, version=0, num_examples=10, metrics=metrics))
+    bench.settle()
+    return bench
+
+
+def test_every_field_of_the_page_is_exported_or_known_to_be_no_metric(busy: Bench) -> None:
+    page = busy.service.page()
+    exported = {
+        "version", "version_created_at_s", "buffer", "buffer_size", "connected", "metrics", "refused", "bytes_sent",
+        "bytes_received",
+    }  # fmt: skip
+    assert set(page) == exported | ONLY_STATE
+    assert set(page["sites"]["north"]) == {"phase", *SITE_GAUGES, *SITE_COUNTERS} | ONLY_STATE_OF_A_SITE
+
+
+def test_the_text_says_what_the_page_says(busy: Bench) -> None:
+    page = busy.service.page()
+    found = samples(exposition(page))
+    assert value(found, "fed_model_version") == page["version"] == 1
+    assert value(found, "fed_model_version_timestamp_seconds") == page["version_created_at_s"]
+    assert value(found, "fed_buffer_updates") == 0
+    assert value(found, "fed_buffer_size") == 2
+    assert value(found, "fed_broker_connected") == 1
+    assert value(found, "fed_sent_bytes_total") == busy.link.bytes_sent
+    assert value(found, "fed_received_bytes_total") == busy.link.bytes_received
+    assert value(found, "fed_messages_refused_total", reason="unknown_base") == 1
+    assert value(found, "fed_evaluation_ratio", metric="auc") == 0.8
+
+
+@pytest.mark.parametrize("field", [*SITE_GAUGES, *SITE_COUNTERS])
+def test_each_figure_of_a_site_carries_its_name(busy: Bench, field: str) -> None:
+    page = busy.service.page()["sites"]["north"]
+    name = SITE_GAUGES[field][0] if field in SITE_GAUGES else f"{SITE_COUNTERS[field][0]}_total"
+    assert page[field] is not None, "the fixture has a value for every figure"
+    assert value(samples(exposition(busy.service.page())), name, site="north") == pytest.approx(float(page[field]))
+
+
+def test_what_a_site_never_said_is_missing_and_not_zero(busy: Bench) -> None:
+    found = samples(exposition(busy.service.page()))
+    assert ("fed_site_train_loss", frozenset({("site", "south")})) not in found
+
+
+def test_a_site_is_in_exactly_one_phase(busy: Bench, south: Site) -> None:
+    south.say(Up.STATUS, Status(boot_id=b"boot-one", online=False))
+    busy.settle()
+    found = samples(exposition(busy.service.page()))
+    phases = {
+        site: [phase for phase in SITE_PHASES if value(found, "fed_site_phase", site=site, phase=phase)]
+        for site in SITES
+    }
+    assert phases == {"north": ["training"], "south": ["offline"]}
+
+
+def test_every_reason_of_a_refusal_starts_at_zero(start: Callable[..., Bench]) -> None:
+    found = samples(exposition(start().service.page()))
+    for reason in RejectReason:
+        assert value(found, "fed_messages_refused_total", reason=reason.value) == 0
+
+
+def test_help_texts_are_there(busy: Bench) -> None:
+    families = list(text_string_to_metric_families(exposition(busy.service.page())))
+    assert len(families) >= 10 + len(SITE_GAUGES) + len(SITE_COUNTERS)
+    assert all(family.documentation.endswith(".") for family in families)
+
+
+def test_the_loop_is_healthy_until_it_stands_still(start: Callable[..., Bench], clock: ManualClock) -> None:
+    bench = start()
+    served = pages(bench.service, clock)
+    clock.advance(STUCK_AFTER_S - 1)
+    assert served["/healthz"]().status == 200
+    clock.advance(1)
+    assert served["/healthz"]().status == 503
+    bench.settle()
+    assert served["/healthz"]().status == 200
+
+
+def test_a_coordinator_is_ready_while_the_broker_is_there(start: Callable[..., Bench], clock: ManualClock) -> None:
+    bench = start()
+    served = pages(bench.service, clock)
+    assert served["/readyz"]().status == 503
+    bench.settle()
+    assert served["/readyz"]().status == 200
+    bench.link.went_down()
+    bench.settle()
+    assert served["/readyz"]().status == 503
+
+
+def test_the_state_page_is_json_and_the_metrics_page_is_prometheus_text(busy: Bench, clock: ManualClock) -> None:
+    served = pages(busy.service, clock)
+    assert json.loads(served["/v1/state"]().body)["sites"]["north"]["phase"] == "training"
+    assert value(samples(served["/metrics"]().body), "fed_model_version") == 1

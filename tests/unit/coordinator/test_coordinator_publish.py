@@ -1,0 +1,93 @@
+"""What the coordinator sends, and when chunks leave."""
+
+from queue import Queue
+
+import pytest
+
+from coordinator.blobs import BlobFolder
+from coordinator.publish import Publisher
+from fedward.chunks import manifest_of, num_chunks
+from fedward.limits import CHUNK_BYTES
+from fedward.messages import Get, Part, PartKind, Range
+from fedward.testing import MemoryBroker, MemoryLink
+from tests.unit.coordinator.coordinator_bench import FEDERATION, Site
+
+CONTENT = b"".join(bytes([number]) * CHUNK_BYTES for number in range(5)) + b"end"
+PART = Part(kind=PartKind.SNAPSHOT, version=0, codec="f32", manifest=manifest_of(CONTENT))
+GATHER_S = 0.5
+
+
+@pytest.fixture
+def link(broker: MemoryBroker) -> MemoryLink:
+    link = MemoryLink(broker, "coordinator", Queue(), window=2)
+    link.open()
+    return link
+
+
+@pytest.fixture
+def publisher(link: MemoryLink, blobs: BlobFolder) -> Publisher:
+    blobs.put(CONTENT)
+    return Publisher(link, FEDERATION, blobs, GATHER_S)
+
+
+def get(*ranges: tuple[int, int]) -> Get:
+    missing = tuple(Range(start=start, stop=stop) for start, stop in ranges)
+    return Get(federation=FEDERATION, digest=PART.manifest.digest, missing=missing)
+
+
+def indices(site: Site) -> list[int]:
+    return [int(topic.rsplit("/", 1)[1]) for topic in site.chunk_topics()]
+
+
+def test_chunks_carry_the_bytes_of_the_part(publisher: Publisher, north: Site) -> None:
+    publisher.ask("north", get((4, 6)), PART, now_s=0.0)
+    publisher.send_chunks(GATHER_S)
+    payloads = [delivery.payload for delivery in north.deliveries() if "/m/" in delivery.topic]
+    assert payloads == [bytes([4]) * CHUNK_BYTES, b"end"]
+
+
+def test_nothing_leaves_before_the_requests_are_gathered(publisher: Publisher, north: Site) -> None:
+    publisher.ask("north", get((0, 1)), PART, now_s=10.0)
+    assert publisher.next_at_s() == 10.0 + GATHER_S
+    publisher.send_chunks(10.0 + 0.99 * GATHER_S)
+    assert indices(north) == []
+    publisher.send_chunks(10.0 + GATHER_S)
+    assert indices(north) == [0]
+    assert publisher.next_at_s() is None
+
+
+def test_indices_beyond_the_end_are_not_sent(publisher: Publisher, north: Site) -> None:
+    publisher.ask("north", get((5, 8192), (0, 1), (5, 6)), PART, now_s=0.0)
+    publisher.send_chunks(GATHER_S)
+    assert indices(north) == [num_chunks(PART.manifest) - 1]
+
+
+def test_chunks_leave_in_the_order_of_their_requests_as_far_as_there_is_room(
+    publisher: Publisher, north: Site, broker: MemoryBroker
+) -> None:
+    broker.pause()
+    publisher.ask("north", get((3, 6)), PART, now_s=0.0)
+    publisher.ask("north", get((0, 1)), PART, now_s=0.1)
+    publisher.send_chunks(GATHER_S)
+    assert publisher.next_at_s() is None, "the window is full: the link's Room event tells when to go on"
+    broker.resume()
+    assert indices(north) == [3, 4]
+    assert publisher.next_at_s() == GATHER_S
+    publisher.send_chunks(GATHER_S)
+    assert indices(north) == [3, 4, 5, 0]
+
+
+def test_the_same_site_asking_twice_is_one_site(publisher: Publisher, north: Site, south: Site) -> None:
+    for _ in range(2):
+        publisher.ask("north", get((0, 1)), PART, now_s=0.0)
+    publisher.send_chunks(GATHER_S)
+    assert (indices(north), indices(south)) == ([0], [])
+
+
+def test_a_lost_link_forgets_what_was_asked(publisher: Publisher, north: Site) -> None:
+    publisher.ask("north", get((0, 1)), PART, now_s=0.0)
+    publisher.forget_asked()
+    publisher.send_chunks(GATHER_S)
+    assert indices(north) == []
+    publisher.ask("north", get((1, 2)), PART, now_s=5.0)
+    assert publisher.next_at_s() == 5.0 + GATHER_S

@@ -1,0 +1,191 @@
+"""The end of a federation, the operator's wishes, and who is there."""
+
+import threading
+from collections.abc import Callable
+from queue import Empty, Queue
+
+import pytest
+
+from coordinator.config import FinishSettings
+from coordinator.engine.settings import EngineSettings
+from coordinator.ledger import ALL
+from coordinator.service import TICK_S, is_done
+from fedward import topics
+from fedward.errors import RejectReason
+from fedward.messages import (
+    Control,
+    Evaluation,
+    FederationState,
+    Ratio,
+    Status,
+)
+from fedward.pack import unpack
+from fedward.ports import LinkEvent
+from fedward.testing import ManualClock, MemoryBroker
+from fedward.topics import Down, Up
+from tests.unit.coordinator.coordinator_bench import FEDERATION, Bench, Site, inline, refusals, refused
+
+Start = Callable[..., Bench]
+
+
+def measured(version: int, loss: float) -> Evaluation:
+    ratio = Ratio(numerator=loss, denominator=1.0)
+    return Evaluation(federation=FEDERATION, version=version, num_examples=10, metrics={"loss": ratio})
+
+
+def test_the_federation_finishes_with_its_last_version(start: Start, north: Site, south: Site) -> None:
+    bench = start(engine=EngineSettings(buffer_size=1), finish=FinishSettings(version=1))
+    bench.settle()
+    north.offer(inline(1))
+    bench.settle()
+    said = north.announcements()[-1]
+    assert (said.version, said.state) == (1, FederationState.FINISHED)
+    late = inline(2, base_version=1)
+    north.offer(late)
+    bench.settle()
+    assert north.receipts()[-1] == refused(late, RejectReason.FINISHED)
+    assert bench.ledger.wishes() == {ALL: FederationState.FINISHED}
+
+
+def test_the_federation_finishes_when_all_sites_together_reach_the_metric(
+    start: Start, north: Site, south: Site
+) -> None:
+    bench = start(finish=FinishSettings(metric="loss", value=0.5))
+    bench.settle()
+    north.say(Up.EVALUATION, measured(0, loss=0.8))
+    bench.settle()
+    assert north.announcements()[-1].state is FederationState.RUNNING
+    south.say(Up.EVALUATION, measured(0, loss=0.1))
+    bench.settle()
+    assert north.announcements()[-1].state is FederationState.FINISHED
+
+
+def test_a_crash_between_the_last_version_and_the_end_makes_no_further_version(
+    start: Start, north: Site, south: Site
+) -> None:
+    bench = start(engine=EngineSettings(buffer_size=1))
+    bench.settle()
+    north.offer(inline(1))
+    bench.settle()
+    bench.kill()  # nothing in the ledger tells the end yet
+    again = start(engine=EngineSettings(buffer_size=1), finish=FinishSettings(version=1))
+    again.settle()
+    assert north.announcements()[-1].state is FederationState.FINISHED
+
+
+class OneLook(Queue[LinkEvent]):
+    """An inbox that is empty, notes how long the loop would have waited for it, and ends the loop."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        super().__init__()
+        self.stop = stop
+        self.waited_s: float | None = None
+
+    def get(self, block: bool = True, timeout: float | None = None) -> LinkEvent:
+        self.waited_s = timeout
+        self.stop.set()
+        raise Empty
+
+
+@pytest.mark.parametrize(
+    ("wish", "later_s", "waits_s"),
+    [
+        (FederationState.RUNNING, 0.0, TICK_S),
+        (FederationState.RUNNING, 599.9, 0.1),
+        (FederationState.RUNNING, 700.0, 0.001),
+        (FederationState.FINISHED, 700.0, TICK_S),
+    ],
+    ids=["far from the deadline", "just before it", "overdue", "finished with a rest in the buffer"],
+)
+def test_the_loop_waits_for_the_next_deadline_and_never_spins(
+    start: Start, north: Site, south: Site, clock: ManualClock, wish: FederationState, later_s: float, waits_s: float
+) -> None:
+    bench = start()
+    bench.settle()
+    north.offer(inline(1))
+    bench.settle()
+    bench.ledger.wish(ALL, wish)
+    clock.advance(TICK_S)
+    bench.settle()
+    clock.advance(max(0.0, later_s - TICK_S))
+    stop = threading.Event()
+    inbox = OneLook(stop)
+    bench.service.run(inbox, stop)
+    assert inbox.waited_s == pytest.approx(waits_s)
+
+
+def test_a_measurement_of_a_version_that_is_not_out_is_refused(start: Start, north: Site) -> None:
+    bench = start()
+    north.say(Up.EVALUATION, measured(1, loss=0.5))
+    bench.settle()
+    assert refusals(bench) == {"unknown_base": 1}
+    assert bench.ledger.evaluations() == ()
+
+
+@pytest.mark.parametrize(
+    ("finish", "version", "metrics", "done"),
+    [
+        (FinishSettings(), 9, {"auc": 1.0}, False),
+        (FinishSettings(version=9), 8, {}, False),
+        (FinishSettings(version=9), 9, {}, True),
+        (FinishSettings(metric="auc", value=0.9), 1, {}, False),
+        (FinishSettings(metric="auc", value=0.9), 1, {"auc": 0.9}, True),
+        (FinishSettings(metric="auc", value=0.9), 1, {"auc": 0.89}, False),
+        (FinishSettings(metric="loss", value=0.1), 1, {"loss": 0.09}, True),
+        (FinishSettings(metric="loss", value=0.1), 1, {"loss": 0.11}, False),
+        (FinishSettings(version=9, metric="auc", value=0.9), 9, {"auc": 0.1}, True),
+    ],
+)
+def test_the_end_is_what_the_configuration_says(
+    finish: FinishSettings, version: int, metrics: dict[str, float], done: bool
+) -> None:
+    assert is_done(finish, version, metrics) is done
+
+
+def test_a_wish_for_all_is_announced_within_a_tick(start: Start, north: Site, clock: ManualClock) -> None:
+    bench = start()
+    bench.settle()
+    bench.ledger.wish(ALL, FederationState.PAUSED)
+    clock.advance(TICK_S)
+    bench.settle()
+    assert north.announcements()[-1].state is FederationState.PAUSED
+
+
+def test_a_wish_for_one_site_goes_to_it_alone_and_is_retained(
+    start: Start, south: Site, broker: MemoryBroker, clock: ManualClock
+) -> None:
+    bench = start()
+    bench.settle()
+    bench.ledger.wish("north", FederationState.PAUSED)
+    clock.advance(TICK_S)
+    bench.settle()
+    late = Site(broker, "north")
+    topic = topics.down(FEDERATION, "north", Down.CONTROL)
+    [control] = [delivery for delivery in late.deliveries() if delivery.topic == topic]
+    assert unpack(control.payload, Control).paused
+    assert not [delivery for delivery in south.deliveries() if "/dn/" in delivery.topic]
+
+
+def test_a_broker_that_forgot_everything_has_the_wishes_again(
+    start: Start, broker: MemoryBroker, clock: ManualClock
+) -> None:
+    bench = start()
+    bench.ledger.wish("north", FederationState.PAUSED)
+    clock.advance(TICK_S)
+    bench.settle()
+    broker.stop()
+    broker.start()
+    bench.settle()
+    topic = topics.down(FEDERATION, "north", Down.CONTROL)
+    assert [delivery.topic for delivery in Site(broker, "north").deliveries()].count(topic) == 1
+
+
+def test_a_death_notice_of_an_older_process_is_not_believed(start: Start, north: Site) -> None:
+    bench = start()
+    north.say(Up.STATUS, Status(boot_id=b"boot-two", online=True))
+    north.say(Up.STATUS, Status(boot_id=b"boot-one", online=False))
+    bench.settle()
+    assert bench.service.page()["sites"]["north"]["online"]
+    north.say(Up.STATUS, Status(boot_id=b"boot-two", online=False, leaving=True))
+    bench.settle()
+    assert bench.service.page()["sites"]["north"]["phase"] == "leaving"

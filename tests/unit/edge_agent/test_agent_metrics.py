@@ -1,0 +1,59 @@
+"""The hospital's own monitoring: every figure of the page under its name, labels from closed sets only."""
+
+import json
+from typing import Any
+
+from edge_agent.api import STUCK_AFTER_S, pages
+from edge_agent.metrics import COUNTERS, GAUGES, exposition
+from fedward.errors import RejectReason
+from fedward.messages import Phase
+
+
+def samples(text: str) -> dict[str, float]:
+    lines = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in lines}
+
+
+def test_a_new_agent_shows_every_counter_and_no_invented_version(hospital: Any) -> None:
+    shown = samples(exposition(hospital.page))
+    assert {f"{name}_total" for name, _ in COUNTERS.values()} <= set(shown)
+    assert "fed_agent_model_version" not in shown
+    assert shown['fed_agent_messages_refused_total{reason="stale"}'] == 0
+
+
+def test_after_a_round_every_figure_is_there(hospital: Any) -> None:
+    hospital.office.announce()
+    hospital.settle()
+    shown = samples(exposition(hospital.page))
+    assert {name for name, _ in GAUGES.values()} <= set(shown)
+    assert shown["fed_agent_outbox_updates"] == 1
+    assert shown["fed_agent_sent_bytes_total"] == hospital.link.bytes_sent
+    assert shown["fed_agent_versions_fetched_total"] == 1
+
+
+def test_exactly_one_phase_is_1(hospital: Any) -> None:
+    shown = samples(exposition({**hospital.page, "phase": "training"}))
+    phases = {name: value for name, value in shown.items() if name.startswith("fed_agent_phase")}
+    assert len(phases) == len(Phase)
+    assert [name for name, value in phases.items() if value] == ['fed_agent_phase{phase="training"}']
+
+
+def test_every_reason_to_refuse_is_a_series_from_the_start(hospital: Any) -> None:
+    shown = samples(exposition(hospital.page))
+    refused = [name for name in shown if name.startswith("fed_agent_messages_refused_total{")]
+    assert len(refused) == len(RejectReason)
+
+
+def test_health_follows_the_loop_and_readiness_the_broker(hospital: Any) -> None:
+    served = pages(hospital.agent, hospital.clock)
+    assert served["/readyz"]().status == 503
+    hospital.settle()
+    assert (served["/healthz"]().status, served["/readyz"]().status) == (200, 200)
+    hospital.clock.advance(STUCK_AFTER_S)
+    assert served["/healthz"]().status == 503
+
+
+def test_the_state_page_is_json_and_metrics_are_text(hospital: Any) -> None:
+    served = pages(hospital.agent, hospital.clock)
+    assert json.loads(served["/v1/state"]().body)["site"] == "st-anna"
+    assert "fed_agent_broker_connected" in served["/metrics"]().body

@@ -1,0 +1,130 @@
+"""The compute thread: one job at a time, each with one event, the same update always the same bytes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_agent.compute import RECENT_STEPS, Encoded, Evaluated, EvaluateJob, Failed, TrainJob, as_sent
+from edge_agent.training.failures import FailureKind, TrainingFailed
+from fedward.codec import codec, decode
+from fedward.errors import ConfigError
+from fedward.messages import Evaluation, Ratio, Work
+
+WORK = Work(local_epochs=2, batch_size=4, local_lr=0.1)
+
+
+@pytest.fixture
+def event_of(hospital: Any) -> Callable[..., Any]:
+    """Run one job and return its event."""
+    hospital.take_events()
+
+    def run(job: TrainJob | EvaluateJob) -> Any:
+        hospital.compute.begin(job)
+        return hospital.inbox.get(timeout=10)
+
+    return run
+
+
+def train_job(hospital: Any, **changes: Any) -> TrainJob:
+    fields = {
+        "task": "tiny",
+        "version": 3,
+        "vector_P": hospital.office.vector_P,
+        "work": WORK,
+        "codec": "eden4",
+        "update_id": bytes(32),
+        "share": 1.0,
+    }
+    return TrainJob(**{**fields, **changes})
+
+
+def evaluate_job(hospital: Any) -> EvaluateJob:
+    return EvaluateJob("tiny", "ward", 3, hospital.office.vector_P)
+
+
+def test_training_ends_in_the_encoded_delta(hospital: Any, event_of: Callable[..., Any]) -> None:
+    done = event_of(job := train_job(hospital))
+    assert isinstance(done, Encoded)
+    assert done.job == job
+    decoded_P = decode(done.payload, codec("eden4"), hospital.office.layout, bytes(32))
+    np.testing.assert_array_equal(decoded_P, done.trained.delta_P)  # three parameters travel exactly
+    assert hospital.compute.last_step.step == done.trained.num_steps == 4
+    assert hospital.compute.step_s > 0
+
+
+def test_the_same_id_is_the_same_bytes_and_another_id_is_not(hospital: Any, event_of: Callable[..., Any]) -> None:
+    payloads = [event_of(train_job(hospital, update_id=id_)).payload for id_ in (bytes(32), bytes(32), b"1" * 32)]
+    assert payloads[0] == payloads[1] != payloads[2]
+
+
+def test_only_the_recent_steps_are_told(hospital: Any, event_of: Callable[..., Any]) -> None:
+    event_of(train_job(hospital, work=Work(local_epochs=2 * RECENT_STEPS, batch_size=8, local_lr=0.0)))
+    assert hospital.compute.last_step.step == 2 * RECENT_STEPS
+    assert 0 < hospital.compute.step_s < 10
+
+
+def test_an_evaluation_is_sums_and_counts(hospital: Any, event_of: Callable[..., Any]) -> None:
+    measured = event_of(evaluate_job(hospital))
+    assert isinstance(measured, Evaluated)
+    assert measured.evaluation is not None
+    assert measured.evaluation.num_examples == 8
+    assert measured.evaluation.metrics["loss"].denominator == 8
+
+
+@pytest.mark.parametrize("attribute", ["held_out", "measured"])
+def test_without_records_or_metrics_there_is_nothing_to_tell(
+    hospital: Any, event_of: Callable[..., Any], attribute: str
+) -> None:
+    setattr(hospital.task, attribute, {})
+    assert event_of(evaluate_job(hospital)) == Evaluated(3, None)
+
+
+def raise_memory_error() -> None:
+    raise MemoryError
+
+
+def raise_config_error() -> None:
+    raise ConfigError("records: a column is missing")
+
+
+@pytest.mark.parametrize(
+    ("fail", "kind"),
+    [(raise_memory_error, FailureKind.OUT_OF_MEMORY), (raise_config_error, FailureKind.EXCEPTION)],
+)
+def test_a_failure_is_an_event_too(
+    hospital: Any, event_of: Callable[..., Any], fail: Callable[[], None], kind: FailureKind
+) -> None:
+    hospital.task.before_loss = fail
+    assert event_of(train_job(hospital)) == Failed(3, kind)
+    hospital.compute.check()
+
+
+def test_training_that_runs_away_is_not_finite(hospital: Any, event_of: Callable[..., Any]) -> None:
+    away = Work(local_epochs=50, batch_size=4, local_lr=1e6)
+    assert event_of(train_job(hospital, work=away)) == Failed(3, FailureKind.NOT_FINITE)
+
+
+def test_a_stopped_training_says_nothing(hospital: Any, event_of: Callable[..., Any]) -> None:
+    hospital.compute.stop(0.0)
+    hospital.compute.begin(train_job(hospital))
+    hospital.compute.stop(10.0)
+    assert hospital.inbox.empty()
+    hospital.compute.check()
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"loss": Ratio(numerator=np.float32(1), denominator=1.0)},  # type: ignore[arg-type]
+        {"Weber, 1951": Ratio(numerator=1.0, denominator=1.0)},
+        {"loss": Ratio(numerator=1.0, denominator=-1.0)},
+        {f"metric-{n}": Ratio(numerator=1.0, denominator=1.0) for n in range(40)},
+        {"m" * 10_000: Ratio(numerator=1.0, denominator=1.0)},
+    ],
+)
+def test_metrics_that_no_message_can_hold_fail_without_their_text(metrics: dict[str, Ratio]) -> None:
+    with pytest.raises(TrainingFailed) as error:
+        as_sent(Evaluation(federation="ward", version=1, num_examples=1, metrics=metrics))
+    assert "Weber" not in str(error.value)

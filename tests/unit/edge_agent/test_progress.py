@@ -1,0 +1,39 @@
+"""The counters that survive a restart, and how the outbox corrects them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_agent.progress import Progress, ProgressFile
+
+SAVED = Progress(sequence=5, trained_from=8, num_accepted=3, num_refused=1)
+
+
+def test_progress_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    ProgressFile(tmp_path / "progress.json").save(SAVED)
+    assert ProgressFile(tmp_path / "progress.json").load([]) == SAVED
+
+
+def test_an_update_saved_after_the_progress_moves_it_on(tmp_path: Path, new_offer: Any) -> None:
+    file = ProgressFile(tmp_path / "progress.json")
+    file.save(SAVED)
+    corrected = file.load([new_offer(sequence=5, base_version=9)])
+    assert corrected == Progress(sequence=6, trained_from=9, num_accepted=3, num_refused=1)
+
+
+def test_an_update_that_was_counted_already_changes_nothing(tmp_path: Path, new_offer: Any) -> None:
+    file = ProgressFile(tmp_path / "progress.json")
+    file.save(SAVED)
+    assert file.load([new_offer(sequence=4, base_version=2)]) == SAVED
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "null", "{", '{"sequence": 1, "of_a_newer_release": 2}'])
+def test_without_readable_progress_the_outbox_alone_decides(
+    tmp_path: Path, new_offer: Any, content: str | None
+) -> None:
+    path = tmp_path / "progress.json"
+    if content is not None:
+        path.write_text(content)
+    progress = ProgressFile(path).load([new_offer(sequence=2, base_version=1), new_offer(sequence=3, base_version=4)])
+    assert progress == Progress(sequence=4, trained_from=4)
