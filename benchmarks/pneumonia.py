@@ -30,7 +30,8 @@ from torch.nn.utils import vector_to_parameters
 from benchmarks.reference_fedavg import Site, Workers
 from coordinator.blobs import BlobFolder
 from coordinator.engine.settings import EngineSettings
-from coordinator.ledger import ALL, Ledger, StoredUpdate
+from coordinator.ledger import Ledger
+from coordinator.tables import ALL, StoredUpdate
 from coordinator.versions import Settings, Versions
 from edge_agent.training.capability import measure
 from edge_agent.training.evaluate import evaluate

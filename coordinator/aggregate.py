@@ -7,8 +7,9 @@ from coordinator.engine.rates import Arrival
 from coordinator.engine.rounds import flush_after_s, flush_at_s, is_ready
 from coordinator.engine.settings import EngineSettings
 from coordinator.engine.weigh import weights
-from coordinator.ledger import Ledger, StoredUpdate
+from coordinator.ledger import Ledger
 from coordinator.members import Members
+from coordinator.tables import StoredUpdate
 from coordinator.versions import Versions, arrival_of
 
 LOG = logging.getLogger(__name__)

@@ -3,7 +3,8 @@
 import json
 from datetime import UTC, datetime
 
-from coordinator.ledger import Ledger, StoredEvaluation, StoredUpdate
+from coordinator.ledger import Ledger
+from coordinator.tables import StoredEvaluation, StoredUpdate
 
 
 def model_card(ledger: Ledger, version: int, file_digest: bytes) -> str:

@@ -7,14 +7,16 @@ import os
 import queue
 import random
 import sys
+import threading
 from pathlib import Path
 
 from coordinator.api import pages
 from coordinator.blobs import BlobFolder
 from coordinator.card import model_card
 from coordinator.config import FederationConfig
-from coordinator.ledger import ALL, Ledger
+from coordinator.ledger import Ledger
 from coordinator.service import Service
+from coordinator.tables import ALL
 from coordinator.versions import Settings, Versions
 from fedward.errors import ConfigError
 from fedward.http import HttpServer
@@ -22,8 +24,8 @@ from fedward.layout import Layout, Vector
 from fedward.messages import FederationState
 from fedward.modelfile import load_model, save_model
 from fedward.mqtt import MqttLink, MqttSettings
-from fedward.ports import LinkInbox
-from fedward.process import SystemClock, log_to_stderr, stop_on_signals
+from fedward.ports import Clock, LinkInbox
+from fedward.process import SystemClock, log_to_stderr, only_process_in, stop_on_signals
 from fedward.settings import describe, load_settings
 
 LOG = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         ("status", _status, "versions, sites and buffer, from the ledger"),
         ("export", _export, "write a version as a safetensors file, with its model card"),
         ("pause", _wish, "ask all sites, or one, to begin no new training"),
-        ("resume", _wish, "undo pause"),
+        ("resume", _wish, "undo pause, or finish"),
         ("finish", _wish, "end the federation: the current version is the last"),
     ):
         command = verbs.add_parser(
@@ -68,6 +70,12 @@ def _run(arguments: argparse.Namespace) -> None:
     config = load_settings(FederationConfig, arguments.config, os.environ)
     log_to_stderr()
     clock, stop = SystemClock(), stop_on_signals()
+    with only_process_in(config.state_folder):
+        _serve(config, clock, stop)
+    LOG.info("stopped")
+
+
+def _serve(config: FederationConfig, clock: Clock, stop: threading.Event) -> None:
     layout, initial_P = load_model(config.model)
     ledger = open_ledger(config, layout)
     blobs = BlobFolder(config.state_folder / "blobs")
@@ -80,7 +88,6 @@ def _run(arguments: argparse.Namespace) -> None:
         LOG.info("started", extra={"federation": config.federation, "http_port": http.port})
         service.run(inbox, stop)
     ledger.close()
-    LOG.info("stopped")
 
 
 def open_ledger(config: FederationConfig, layout: Layout) -> Ledger:
@@ -134,6 +141,8 @@ def _status(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    if arguments.out.suffix != ".safetensors":
+        raise ConfigError(f"--out {arguments.out}: expected a name that ends in .safetensors; the card goes beside it")
     config, ledger, layout, _ = _open(arguments)
     newest = ledger.newest_version()
     version = newest.version if arguments.version is None and newest else arguments.version
@@ -165,6 +174,8 @@ def _wish(arguments: argparse.Namespace) -> None:
     target = getattr(arguments, "site", None) or ALL
     if target != ALL and target not in config.sites:
         raise ConfigError(f"site {target} is not admitted; admitted: {', '.join(config.sites)}")
+    if arguments.verb == "pause" and ledger.wishes().get(ALL) is FederationState.FINISHED:
+        raise ConfigError("the federation is finished; `resume` takes it up again")
     ledger.wish(target, WISHES[arguments.verb])
     ledger.close()
     print(f"{arguments.verb}: noted for {'all sites' if target == ALL else target}", file=sys.stderr)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
 from coordinator.engine.settings import EngineSettings
@@ -49,6 +49,13 @@ class FinishSettings(Settings):
 
 class FederationConfig(Settings):
     """One federation."""
+
+    @field_validator("sites")
+    @classmethod
+    def _each_site_once(cls, sites: list[str]) -> list[str]:
+        if len(set(sites)) != len(sites):
+            raise ValueError("a site is listed twice")
+        return sites
 
     federation: NameSetting
     """Name of the federation: a topic level, so a-z, 0-9 and '-'."""

@@ -5,145 +5,26 @@ One transaction a change of state, committed and synced before anybody is told.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
+from coordinator.tables import (
+    EVALUATIONS,
+    FACTS,
+    METADATA,
+    PARTS,
+    UPDATES,
+    VERSIONS,
+    WISHES,
+    StoredEvaluation,
+    StoredUpdate,
+    StoredVersion,
+)
 from fedward.errors import ConfigError, RejectReason
-from fedward.messages import Evaluation, FederationState, Manifest, Offer, Outcome, Part, PartKind, Ratio
-
-METADATA = sql.MetaData()
-
-FACTS = sql.Table(
-    "facts",
-    METADATA,
-    sql.Column("name", sql.String(64), primary_key=True),
-    sql.Column("value", sql.String(256), nullable=False),
-)
-"""One line a fact: what this ledger is of, and counters that must never go back."""
-
-UPDATES = sql.Table(
-    "updates",
-    METADATA,
-    sql.Column("number", sql.Integer, primary_key=True, autoincrement=True),
-    sql.Column("update_id", sql.LargeBinary(32), nullable=False, unique=True),
-    sql.Column("site", sql.String(64), nullable=False),
-    sql.Column("sequence", sql.BigInteger, nullable=False),
-    sql.Column("base_version", sql.BigInteger, nullable=False),
-    sql.Column("codec", sql.String(64), nullable=False),
-    sql.Column("num_examples", sql.BigInteger, nullable=False),
-    sql.Column("num_steps", sql.BigInteger, nullable=False),
-    sql.Column("work_s", sql.Float, nullable=False),
-    sql.Column("size_bytes", sql.BigInteger, nullable=False),
-    sql.Column("digest", sql.LargeBinary(32), nullable=False, index=True),
-    sql.Column("received_at_s", sql.Float, nullable=False),
-    sql.Column("norm", sql.Float),
-    sql.Column("reason", sql.String(32)),  # why it was refused; null: accepted
-    sql.Column("version", sql.BigInteger, index=True),  # the version it went into; null: in the buffer
-    sql.Column("weight", sql.Float),
-    sqlite_autoincrement=True,
-)
-"""Every update that ended in a receipt, in the order of its acceptance."""
-
-VERSIONS = sql.Table(
-    "versions",
-    METADATA,
-    sql.Column("version", sql.BigInteger, primary_key=True, autoincrement=False),
-    sql.Column("created_at_s", sql.Float, nullable=False),
-    sql.Column("model_digest", sql.LargeBinary(32), nullable=False),
-    sql.Column("state_digest", sql.LargeBinary(32), nullable=False),
-    sql.Column("settings", sql.Text, nullable=False),
-)
-
-PARTS = sql.Table(
-    "parts",
-    METADATA,
-    sql.Column("version", sql.BigInteger, primary_key=True, autoincrement=False),
-    sql.Column("kind", sql.String(16), primary_key=True),
-    sql.Column("codec", sql.String(64), nullable=False),
-    sql.Column("size_bytes", sql.BigInteger, nullable=False),
-    sql.Column("digest", sql.LargeBinary(32), nullable=False, index=True),
-    sql.Column("chunk_digests", sql.LargeBinary, nullable=False),
-)
-
-EVALUATIONS = sql.Table(
-    "evaluations",
-    METADATA,
-    sql.Column("version", sql.BigInteger, primary_key=True, autoincrement=False),
-    sql.Column("site", sql.String(64), primary_key=True),
-    sql.Column("metric", sql.String(64), primary_key=True),
-    sql.Column("numerator", sql.Float, nullable=False),
-    sql.Column("denominator", sql.Float, nullable=False),
-    sql.Column("num_examples", sql.BigInteger, nullable=False),
-    sql.Column("received_at_s", sql.Float, nullable=False),
-)
-
-WISHES = sql.Table(
-    "wishes",
-    METADATA,
-    sql.Column("target", sql.String(64), primary_key=True),  # a site, or ALL
-    sql.Column("state", sql.String(16), nullable=False),
-)
-"""What the operator wants: the running coordinator makes it so."""
-
-ALL = "*"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredUpdate:
-    """A row of `updates`."""
-
-    number: int
-    update_id: bytes
-    site: str
-    sequence: int
-    base_version: int
-    codec: str
-    num_examples: int
-    num_steps: int
-    work_s: float
-    size_bytes: int
-    digest: bytes
-    received_at_s: float
-    norm: float | None
-    reason: str | None
-    version: int | None
-    weight: float | None
-
-    @property
-    def outcome(self) -> Outcome:
-        return Outcome.REFUSED if self.reason else Outcome.ACCEPTED
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredVersion:
-    """A row of `versions`."""
-
-    version: int
-    created_at_s: float
-    model_digest: bytes
-    state_digest: bytes
-    settings: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredEvaluation:
-    """A row of `evaluations`: one metric of one site at one version."""
-
-    version: int
-    site: str
-    metric: str
-    numerator: float
-    denominator: float
-    num_examples: int
-    received_at_s: float
-
-    @property
-    def ratio(self) -> Ratio:
-        return Ratio(numerator=self.numerator, denominator=self.denominator)
+from fedward.messages import Evaluation, FederationState, Manifest, Offer, Part, PartKind
 
 
 class Ledger:
@@ -215,6 +96,14 @@ class Ledger:
             connection.execute(sql.insert(UPDATES).values(row))
         return self._updates(UPDATES.c.update_id == offer.update_id)[0]
 
+    def has_delivered(self, site: str, base_version: int) -> bool:
+        """Whether an update of this site from this version was accepted."""
+        query = sql.select(UPDATES.c.number).where(
+            UPDATES.c.site == site, UPDATES.c.base_version == base_version, UPDATES.c.reason.is_(None)
+        )
+        with self._engine.connect() as connection:
+            return connection.execute(query.limit(1)).first() is not None
+
     def buffered(self) -> tuple[StoredUpdate, ...]:
         """The accepted updates since the last version, in ledger order."""
         return self._updates(UPDATES.c.version.is_(None), UPDATES.c.reason.is_(None))
@@ -233,10 +122,12 @@ class Ledger:
 
     def latest_of_sites(self, before_number: int) -> dict[str, StoredUpdate]:
         """Of each site, its last update that is in a version and older than row `before_number`."""
-        rows = self._updates(
-            UPDATES.c.version.is_not(None), UPDATES.c.reason.is_(None), UPDATES.c.number < before_number
+        newest = (
+            sql.select(sql.func.max(UPDATES.c.number))
+            .where(UPDATES.c.version.is_not(None), UPDATES.c.reason.is_(None), UPDATES.c.number < before_number)
+            .group_by(UPDATES.c.site)
         )
-        return {row.site: row for row in rows}
+        return {row.site: row for row in self._updates(UPDATES.c.number.in_(newest))}
 
     def _updates(self, *conditions: sql.ColumnElement[bool]) -> tuple[StoredUpdate, ...]:
         query = sql.select(UPDATES).where(*conditions).order_by(UPDATES.c.number)

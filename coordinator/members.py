@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from coordinator.engine.rates import SiteRate, observe
-from coordinator.ledger import Ledger, StoredUpdate
+from coordinator.ledger import Ledger
 from coordinator.state import SiteState, active_sites, federation_metrics
+from coordinator.tables import StoredUpdate
 from coordinator.versions import arrival_of
 from fedward.errors import RejectReason
 from fedward.messages import Evaluation, Status, Telemetry
@@ -31,9 +32,8 @@ class Members:
     def __contains__(self, name: object) -> bool:
         return name in self.sites
 
-    def heard(self, name: str, num_bytes: int, now_s: float) -> None:
+    def heard(self, name: str, now_s: float) -> None:
         self.sites[name].heard_at_s = now_s
-        self.sites[name].bytes_received += num_bytes
 
     def on_status(self, name: str, status: Status) -> None:
         """A notice that a process is gone is only believed of the process that was last here."""
@@ -46,6 +46,10 @@ class Members:
         self.sites[name].telemetry = telemetry
 
     def on_evaluation(self, name: str, evaluation: Evaluation) -> None:
+        """Take a measurement; one of an older version than the last comes from a repeated message."""
+        known = self.sites[name].evaluated_version
+        if known is not None and evaluation.version < known:
+            return
         self.sites[name].evaluated_version = evaluation.version
         self.sites[name].metrics = dict(evaluation.metrics)
 
@@ -72,7 +76,13 @@ class Members:
         return active_sites(self.sites, self.rates, barrier)
 
     def metrics(self) -> dict[str, float]:
+        """Each metric over all sites, of their latest measurements."""
         return federation_metrics(self.sites)
+
+    def measured_by_all(self) -> bool:
+        """Whether every site that is here has measured a trained version: the first to do so does not decide alone."""
+        here = self.active(barrier=False)
+        return bool(here) and all((self.sites[name].evaluated_version or 0) > 0 for name in here)
 
     def page(self) -> dict[str, Any]:
         return {name: site.page() for name, site in self.sites.items()}

@@ -17,6 +17,9 @@ from fedward.topics import Down
 SHARED_FROM = 2
 """Sites that ask for a chunk at which it is published for all."""
 
+CHUNKS_AT_ONCE = 64
+"""Chunks sent before other events are looked at again."""
+
 
 class Publisher:
     """Sends over the link; keeps nothing that a restart would have to know: whoever lacks something asks again."""
@@ -52,7 +55,9 @@ class Publisher:
         """Send asked chunks, oldest request first, as far as the link has room."""
         if self._send_at_s is None or now_s < self._send_at_s:
             return
-        while self._asked and self._link.room() > 0:
+        for _ in range(CHUNKS_AT_ONCE):
+            if not self._asked or self._link.room() == 0:
+                break
             (digest, index), sites = self._asked.popitem(last=False)
             chunk = chunk_of(self._blobs.path(digest), index)
             for topic in self._topics(digest, index, sites):

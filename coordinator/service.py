@@ -14,10 +14,11 @@ from typing import Any
 from coordinator.aggregate import Aggregator
 from coordinator.blobs import BlobFolder
 from coordinator.config import FederationConfig, FinishSettings
-from coordinator.ledger import ALL, Ledger
+from coordinator.ledger import Ledger
 from coordinator.members import Members
 from coordinator.publish import Publisher
 from coordinator.receive import Received, receive
+from coordinator.tables import ALL
 from coordinator.uploads import Upload, Uploads
 from coordinator.verify import Terms, check_offer, check_update
 from coordinator.versions import Versions
@@ -40,6 +41,9 @@ from fedward.messages import (
 from fedward.ports import Clock, Connected, Delivery, Disconnected, Link, LinkEvent, LinkInbox, Room, check_broker
 
 LOG = logging.getLogger(__name__)
+
+LISTEN_S = 1.0
+"""Time after the first connection before a version is made: until then it is not known which sites are there."""
 
 TICK_S = 0.5
 """Longest wait without looking at deadlines, the operator's wishes and the request to stop."""
@@ -70,6 +74,7 @@ class Service:
         self._boot_id = secrets.token_bytes(8)
         self._wishes = ledger.wishes()
         self._read_wishes_at_s = 0.0
+        self._aggregate_from_s: float | None = None
         self._refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
         self.connected = False
         self.looped_at_s = clock.monotonic_s()
@@ -96,6 +101,8 @@ class Service:
             case Connected():
                 check_broker(self._link)
                 self.connected = True
+                if self._aggregate_from_s is None:
+                    self._aggregate_from_s = self._clock.monotonic_s() + LISTEN_S
                 LOG.info("connected", extra={"generation": event.generation})
                 self._announce()
                 self._control_sites()
@@ -124,7 +131,7 @@ class Service:
         except PeerError as error:
             self._refuse_message(delivery.topic, error)
             return
-        self._members.heard(received.site, len(delivery.payload), self._clock.now_s())
+        self._members.heard(received.site, self._clock.now_s())
         try:
             self._on_message(received)
         except PeerError as error:
@@ -155,8 +162,9 @@ class Service:
             return
         site = address.site if address.site in self._members else None
         self._count_refusal(site, error)
-        if site and address.kind is topics.Up.OFFER and address.owner:
-            self._send_receipt(site, address.owner, Outcome.REFUSED, error.reason)
+        if site and address.kind is topics.Up.OFFER and address.owner and not self._send_known(site, address.owner):
+            later = error.reason is RejectReason.PROTOCOL_VERSION  # an upgrade of either side may still save the work
+            self._send_receipt(site, address.owner, Outcome.LATER if later else Outcome.REFUSED, error.reason)
 
     def _count_refusal(self, site: str | None, error: PeerError) -> None:
         self._refused[error.reason] += 1
@@ -165,13 +173,10 @@ class Service:
     # verify
 
     def _on_offer(self, site: str, offer: Offer) -> None:
-        known = self._ledger.update(offer.update_id)
-        if known:
-            reason = RejectReason(known.reason) if known.reason else None
-            self._send_receipt(site, offer.update_id, known.outcome, reason)
+        if self._send_known(site, offer.update_id):
             return
         try:
-            check_offer(offer, self._terms())
+            self._check_offer(site, offer)
             upload = self._uploads.open(site, offer)
             upload.take_inline()
         except PeerError as error:
@@ -187,14 +192,16 @@ class Service:
         if upload.collected.add(chunk.index, chunk.payload) and not upload.collected.num_missing:
             self._store(upload)
 
-    def _terms(self) -> Terms:
-        return Terms(
+    def _check_offer(self, site: str, offer: Offer) -> None:
+        terms = Terms(
             layout=self._versions.layout,
             version=self._versions.current.version,
             max_staleness=self._config.engine.max_staleness,
             codec=self._config.codec,
             state=self._state,
         )
+        repeated = not self._config.engine.repeat_base and self._ledger.has_delivered(site, offer.base_version)
+        check_offer(offer, terms, repeated)
 
     # store
 
@@ -203,6 +210,7 @@ class Service:
         offer = upload.offer
         self._uploads.end(upload)
         try:
+            self._check_offer(upload.site, offer)  # again: versions may have been made while the chunks came
             self._blobs.adopt(upload.collected)
             norm = check_update(self._blobs.view(offer.manifest.digest), offer, self._versions.layout)
         except PeerError as error:
@@ -227,6 +235,8 @@ class Service:
 
     def _aggregate(self) -> None:
         """The end is looked for before a version too: a crash may have come between the last version and its wish."""
+        if self._aggregate_from_s is None or self._clock.monotonic_s() < self._aggregate_from_s:
+            return
         if self._state is FederationState.FINISHED or self._finish_if_done():
             return
         if self._aggregator.make_if_ready(self._clock.now_s()) and not self._finish_if_done():
@@ -235,7 +245,8 @@ class Service:
     def _finish_if_done(self) -> bool:
         """Turn the end that the configuration names into a wish of the operator, which outlives this process."""
         version = self._versions.current.version
-        done = is_done(self._config.finish, version, self._members.metrics())
+        metrics = self._members.metrics() if self._members.measured_by_all() else {}
+        done = is_done(self._config.finish, version, metrics)
         if self._state is FederationState.RUNNING and done:
             LOG.info("finished", extra={"version": version})
             self._ledger.wish(ALL, FederationState.FINISHED)
@@ -273,6 +284,14 @@ class Service:
 
     def _send_receipt(self, site: str, update_id: bytes, outcome: Outcome, reason: RejectReason | None) -> None:
         self._publisher.receipt(site, Receipt(update_id=update_id, outcome=outcome, reason=reason))
+
+    def _send_known(self, site: str, update_id: bytes) -> bool:
+        """Repeat the receipt of an update that had its end; False when it had none."""
+        known = self._ledger.update(update_id)
+        if known is None or known.site != site:
+            return False
+        self._send_receipt(site, update_id, known.outcome, RejectReason(known.reason) if known.reason else None)
+        return True
 
     def _on_get(self, site: str, get: Get) -> None:
         for part in self._versions.parts():

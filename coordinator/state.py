@@ -16,7 +16,6 @@ class SiteState:
     heard_at_s: float | None = None
     num_accepted: int = 0
     num_refused: int = 0
-    bytes_received: int = 0
     base_version: int | None = None  # of its last accepted update
     staleness: int | None = None  # of its last folded update, in versions
     weight: float | None = None  # of its last folded update

@@ -21,8 +21,11 @@ class Terms:
     state: FederationState
 
 
-def check_offer(offer: Offer, terms: Terms) -> None:
-    """Raises PeerError: FINISHED, UNKNOWN_BASE, STALE, LAYOUT_MISMATCH, UNKNOWN_CODEC, MALFORMED, TOO_LARGE."""
+def check_offer(offer: Offer, terms: Terms, repeated: bool) -> None:
+    """`repeated`: the federation takes one update of a site from a version, and has one from this base.
+
+    Raises PeerError: FINISHED, UNKNOWN_BASE, STALE, REPEATED, LAYOUT_MISMATCH, UNKNOWN_CODEC, MALFORMED.
+    """
     if terms.state is FederationState.FINISHED:
         raise PeerError(RejectReason.FINISHED, "the federation takes no more updates")
     if offer.base_version > terms.version:
@@ -30,6 +33,8 @@ def check_offer(offer: Offer, terms: Terms) -> None:
     if terms.version - offer.base_version > terms.max_staleness:
         staleness = terms.version - offer.base_version
         raise PeerError(RejectReason.STALE, f"{staleness} versions old, the limit is {terms.max_staleness}")
+    if repeated:
+        raise PeerError(RejectReason.REPEATED, f"another update from version {offer.base_version} was accepted")
     if offer.layout_digest != terms.layout.digest:
         raise PeerError(RejectReason.LAYOUT_MISMATCH, "the update is of another model")
     if offer.codec != terms.codec:

@@ -17,9 +17,11 @@ from coordinator.engine.buffer import divisor
 from coordinator.engine.optimizer import ServerState
 from coordinator.engine.rates import Arrival
 from coordinator.engine.settings import EngineSettings
-from coordinator.ledger import Ledger, StoredUpdate, StoredVersion
+from coordinator.ledger import Ledger
+from coordinator.tables import StoredUpdate, StoredVersion
 from fedward.chunks import manifest_of
 from fedward.codec import codec
+from fedward.errors import ConfigError
 from fedward.layout import Block, Layout, Vector, vector_digest
 from fedward.limits import MAX_PARTS
 from fedward.messages import Part, PartKind
@@ -59,6 +61,7 @@ class Versions:
         self._settings = settings
         self.layout = layout
         self._current: StoredVersion | None = None
+        self._parts: tuple[Part, ...] | None = None
         self._state: ServerState
         self._what_P: Vector
 
@@ -77,6 +80,7 @@ class Versions:
             self._what_P = initial_P.copy()
             self._persist(0, [self._snapshot(0)], {}, now_s)
             return
+        self._check_optimizer(newest)
         self._current = newest
         self._state = self._load_state(newest)
         self._what_P = self.vector(newest.version)
@@ -94,6 +98,11 @@ class Versions:
         And of the deltas that lead to the snapshot the last ones, while they are together smaller than it is: a
         longer chain is nobody's cheapest recipe, and would make the announcement too large to send.
         """
+        if self._parts is None:
+            self._parts = self._list_parts()
+        return self._parts
+
+    def _list_parts(self) -> tuple[Part, ...]:
         version = self.current.version
         base = self._ledger.newest_snapshot(version)
         listed = self._ledger.parts(min(base, max(0, version - LONGEST_CHAIN)), version)
@@ -169,7 +178,7 @@ class Versions:
             },
         )
         self._ledger.add_version(row, parts, weights)
-        replaced, self._current = self._current, row
+        replaced, self._current, self._parts = self._current, row, None
         if replaced is not None and not self._ledger.names_blob(replaced.state_digest):
             self._blobs.drop(replaced.state_digest)
 
@@ -177,6 +186,15 @@ class Versions:
         """The state's arrays one after another, float32 little-endian: w, then the moments that there are."""
         arrays = [array for array in self._arrays(self._state) if array is not None]
         return memoryview(np.concatenate(arrays).astype("<f4", copy=False).data).cast("B")
+
+    def _check_optimizer(self, newest: StoredVersion) -> None:
+        """The moments on disk are those of the optimizer that made them."""
+        recorded, configured = newest.settings["engine"]["optimizer"]["name"], self._settings.engine.optimizer.name
+        if recorded != configured:
+            raise ConfigError(
+                f"engine.optimizer.name: the state folder's model was made with {recorded}, got {configured}; "
+                "go on with that one, or export the model and begin anew from it in another state_folder"
+            )
 
     def _load_state(self, row: StoredVersion) -> ServerState:
         flat = np.frombuffer(self._blobs.view(row.state_digest), "<f4")

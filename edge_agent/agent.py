@@ -76,6 +76,7 @@ class Agent:
         self._publisher = Publisher(link, config.federation, config.site, self._outbox, rng)
         self._reporter = Reporter(link, config, boot_id)
         self._announcement: Announcement | None = None
+        self._newest_sequence: int | None = None
         self._control: Control | None = None
         self._job: TrainJob | EvaluateJob | None = None
         self._evaluation: Evaluation | None = None
@@ -152,9 +153,10 @@ class Agent:
             self._count_refusal(error)
 
     def _on_announcement(self, announcement: Announcement) -> None:
-        known = self._announcement
-        if known and announcement.sequence <= known.sequence:
+        if self._newest_sequence is not None and announcement.sequence <= self._newest_sequence:
             return
+        known, self._announcement = self._announcement, None  # one that is refused ends the work on the one before
+        self._newest_sequence = announcement.sequence
         check_announcement(announcement, self._config)
         if announcement.layout_digest != self._compute.layouts[announcement.task].digest:
             raise PeerError(RejectReason.LAYOUT_MISMATCH, "the installed task's model is not the federation's")
@@ -213,6 +215,7 @@ class Agent:
             codec=announcement.codec,
             update_id=update_id_of(config.federation, config.site, held.version, self._progress.sequence),
             share=config.policy.compute_share,
+            min_examples=config.policy.min_examples,
         )
         self._begin(job)
         LOG.info("training", extra={"version": held.version})
@@ -239,10 +242,6 @@ class Agent:
     def _save(self, done: Encoded) -> None:
         """Save, and only then send."""
         self._job = None
-        if done.trained.num_examples < self._config.policy.min_examples:
-            self._failed_at = done.job.version
-            LOG.warning("too_few_examples", extra={"least": self._config.policy.min_examples})
-            return
         self._train_loss = done.trained.train_loss
         offer = Offer(
             federation=self._config.federation,

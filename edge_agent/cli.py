@@ -25,7 +25,7 @@ from fedward.http import HttpServer
 from fedward.modelfile import save_model
 from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import LinkInbox, Will
-from fedward.process import SystemClock, log_to_stderr, stop_on_signals
+from fedward.process import SystemClock, claim_folder, log_to_stderr, only_process_in, stop_on_signals
 from fedward.settings import describe, load_settings
 
 LOG = logging.getLogger(__name__)
@@ -60,6 +60,13 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _run(arguments: argparse.Namespace) -> None:
     config = load_settings(SiteConfig, arguments.config, os.environ)
     log_to_stderr()
+    with only_process_in(config.state_folder):
+        claim_folder(config.state_folder, f"{config.federation} {config.site}")
+        _serve(config)
+    LOG.info("stopped")
+
+
+def _serve(config: SiteConfig) -> None:
     import torch  # noqa: PLC0415 - seconds, which only `run` should pay
 
     from edge_agent.agent import Agent, Inbox  # noqa: PLC0415
@@ -81,7 +88,6 @@ def _run(arguments: argparse.Namespace) -> None:
     with HttpServer(config.http, pages(agent, clock)) as http:
         LOG.info("started", extra={"site": config.site, "device": capability.name, "http_port": http.port})
         agent.run(inbox, stop)
-    LOG.info("stopped")
 
 
 def mqtt_settings(config: SiteConfig, will: Will) -> MqttSettings:

@@ -39,6 +39,7 @@ class TrainJob:
     codec: str
     update_id: bytes
     share: float
+    min_examples: int = 1
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ class Compute:
             capability=self._capability,
             seed=int.from_bytes(job.update_id[:7], "little"),  # the same update, trained again, is the same bytes
             share=job.share,
+            min_examples=job.min_examples,
             on_step=self._on_step,
             stop=self._stop,
         )

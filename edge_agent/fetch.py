@@ -26,6 +26,9 @@ ASK_AGAIN_S = 4.0
 
 LONGEST_ASK_S = 60.0
 
+SLOW_LINK_GAPS = 3
+"""On a slow link a chunk takes longer than ASK_AGAIN_S: what is on its way must not be asked for again."""
+
 
 class Download:
     """One download of one announced version."""
@@ -44,6 +47,7 @@ class Download:
         self._open: dict[bytes, ChunkFile] = {}
         self._ask_at_s = 0.0
         self._patience_s = ASK_AGAIN_S
+        self._last_chunk_s: float | None = None
         for part in self._recipe:
             check_part(part, layout)
         self._drop_other_parts()
@@ -90,7 +94,10 @@ class Download:
         collected = self._open.get(chunk.owner)
         if collected is None or not collected.add(chunk.index, chunk.payload):
             return
-        self._ask_at_s, self._patience_s = now_s + ASK_AGAIN_S, ASK_AGAIN_S
+        gap_s = now_s - self._last_chunk_s if self._last_chunk_s is not None else 0.0
+        self._last_chunk_s = now_s
+        self._patience_s = min(max(ASK_AGAIN_S, SLOW_LINK_GAPS * gap_s), LONGEST_ASK_S)
+        self._ask_at_s = now_s + self._patience_s
         if not collected.num_missing:
             self._finish(collected)
 

@@ -17,6 +17,9 @@ OFFER_AGAIN_S = 3.0
 
 LONGEST_OFFER_S = 60.0
 
+EXPIRY_S = 2 * 60
+"""How long the broker keeps what a coordinator that is away has not taken: it is offered again long before."""
+
 
 class Publisher:
     """Uploads the oldest update of the outbox."""
@@ -58,11 +61,11 @@ class Publisher:
             index = self._granted.popleft()
             update_id = self._entry.offer.update_id
             topic = topics.update_chunk(self._federation, self._site, update_id, index)
-            self._link.publish(topic, self._entry.chunk(index), expiry_s=86_400)
+            self._link.publish(topic, self._entry.chunk(index), expiry_s=EXPIRY_S)
             self._wait_for_answer(now_s)
         if not self._granted and now_s >= self._offer_at_s:
             topic = topics.offer(self._federation, self._site, self._entry.offer.update_id)
-            if self._link.publish(topic, self._entry.packed_offer(), expiry_s=86_400):
+            if self._link.publish(topic, self._entry.packed_offer(), expiry_s=EXPIRY_S):
                 self._wait_for_answer(now_s)
                 self._patience_s = min(2 * self._patience_s, LONGEST_OFFER_S)
 

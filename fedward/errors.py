@@ -29,6 +29,7 @@ class RejectReason(StrEnum):
     UNKNOWN_SITE = "unknown_site"  # not on the list of admitted sites
     UNKNOWN_BASE = "unknown_base"  # trained from a version that was never announced
     STALE = "stale"  # trained from a version older than the federation accepts
+    REPEATED = "repeated"  # the federation takes one update of a site from a version, and has it
     UNKNOWN_CODEC = "unknown_codec"  # a codec that the announcement does not allow
     LAYOUT_MISMATCH = "layout_mismatch"  # not the shape of this federation's model
     DIGEST_MISMATCH = "digest_mismatch"  # the bytes are not those that were promised

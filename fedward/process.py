@@ -1,11 +1,18 @@
 """What every long-running program of Fedward does at its edges: clock, log, signals."""
 
+import fcntl
 import json
 import logging
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedward.errors import ConfigError, TransientError
+from fedward.files import write_durably
 
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "taskName"}
 
@@ -35,6 +42,33 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
+
+
+@contextmanager
+def only_process_in(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock inside the block. Raises TransientError when another process works there.
+
+    The kernel lets go of the lock when the process ends, however it ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TransientError(f"{folder}: another process works in this state folder; stop it first") from None
+        yield
+
+
+def claim_folder(folder: Path, owner: str) -> None:
+    """Write down whose state this is, once. Raises ConfigError when it is another's: nothing of it may be sent on."""
+    label = folder / "owner"
+    if not label.exists():
+        write_durably(label, owner.encode())
+    elif label.read_text() != owner:
+        raise ConfigError(
+            f"state_folder {folder}: belongs to {label.read_text()}, the configuration says {owner}; "
+            "use another state_folder, or correct the configuration"
+        )
 
 
 def log_to_stderr(level: str = "INFO") -> None:

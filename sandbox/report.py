@@ -9,7 +9,8 @@ from typing import Any
 
 from coordinator.blobs import BlobFolder
 from coordinator.engine.settings import EngineSettings
-from coordinator.ledger import Ledger, StoredEvaluation, StoredUpdate
+from coordinator.ledger import Ledger
+from coordinator.tables import StoredEvaluation, StoredUpdate
 from coordinator.versions import Settings, Versions
 from edge_agent.training.capability import measure
 from edge_agent.training.evaluate import evaluate

@@ -62,16 +62,19 @@ def train(  # noqa: PLR0913 - what to train (four), and the hospital's condition
     capability: Capability,
     seed: int,
     share: float = 1.0,
+    min_examples: int = 1,
     on_step: Callable[[Progress], None],
     stop: threading.Event,
 ) -> Trained:
     """Train from `vector_P` for `work.local_epochs`, or until `max_steps` or `max_seconds`, but at least one step.
 
     `share` in (0, 1] is the part of the time that training may use: after each step it pauses so long that steps
-    take that share. On a CPU the same seed and inputs give the same bytes, whatever the share, unless `max_seconds`
-    cuts. The optimizer starts fresh. Raises TrainingStopped within one step of `stop` being set, at once in a
-    pause; TrainingFailed for an exception of the task's code or a loss or delta that is not finite; ConfigError for
-    records that can't be read or a site without any; ValueError for a share out of bounds or another layout.
+    take that share. With fewer than `min_examples` records it does not begin. On a CPU the same seed and inputs give
+    the same bytes, whatever the share, unless `max_seconds` cuts. The optimizer starts fresh.
+
+    Raises TrainingStopped within one step of `stop` being set, at once in a pause; TrainingFailed for an exception
+    of the task's code, too few records, or a loss or delta that is not finite; ConfigError for records that can't be
+    read or a site without any; ValueError for a share out of bounds or another layout.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be in (0, 1], got {share}")
@@ -81,6 +84,8 @@ def train(  # noqa: PLR0913 - what to train (four), and the hospital's condition
         model = task.model().to(capability.device).train()
         records = task.train_data()
         loader = shuffled(records, work.batch_size, seed)
+        if num_records(records) < min_examples:
+            raise TrainingFailed(FailureKind.TOO_FEW_RECORDS)
     write_vector(model, layout, vector_P)
     optimizer = build_optimizer(model, work)
     scaler = capability.grad_scaler()

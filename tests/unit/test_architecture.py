@@ -21,7 +21,7 @@ ONLY_IN = {
     "msgpack": ["fedward/pack.py"],
     "prometheus_client": ["edge_agent/metrics.py", "coordinator/metrics.py"],
     "docker": ["edge_agent/appliance/"],
-    "sqlalchemy": ["coordinator/ledger.py"],
+    "sqlalchemy": ["coordinator/ledger.py", "coordinator/tables.py"],
     "yaml": ["fedward/settings.py", "edge_agent/cli.py", "edge_agent/training/tasks/", "sandbox/federation.py"],
     "sklearn": ["sandbox/"],
     "rich": ["sandbox/"],

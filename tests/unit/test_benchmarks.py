@@ -14,7 +14,7 @@ from benchmarks.pneumonia import (
     received_until,
 )
 from benchmarks.reference_fedavg import balanced
-from coordinator.ledger import StoredUpdate
+from coordinator.tables import StoredUpdate
 from fedward.chunks import manifest_of
 from fedward.messages import Part, PartKind
 

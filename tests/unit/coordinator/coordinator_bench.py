@@ -12,7 +12,7 @@ from coordinator.cli import open_ledger
 from coordinator.config import FederationConfig, FinishSettings, WorkSettings
 from coordinator.engine.settings import EngineSettings
 from coordinator.ledger import Ledger
-from coordinator.service import Service
+from coordinator.service import LISTEN_S, Service
 from coordinator.versions import Settings, Versions
 from fedward import topics
 from fedward.chunks import manifest_of
@@ -98,6 +98,8 @@ class Bench:
     ) -> None:
         self.config = config
         self.killed = False
+        self.clock = clock
+        self.listened = False
         self.ledger: Ledger = open_ledger(config, layout)
         self.blobs = BlobFolder(config.state_folder / "blobs")
         self.versions = Versions(self.ledger, self.blobs, layout, Settings(config.engine, config.model_codec))
@@ -109,7 +111,14 @@ class Bench:
         self.link.open()
 
     def settle(self) -> None:
-        """Handle what is there, as `run` does, and look at the time once."""
+        """Handle what is there, as `run` does, and look at the time once.
+
+        The first time, the clock moves on by LISTEN_S: no version is made before.
+        """
+        if not self.listened and not self.inbox.empty():
+            self.service.handle(self.inbox.get_nowait())
+            self.clock.advance(LISTEN_S)
+            self.listened = True
         while not self.inbox.empty():
             self.service.handle(self.inbox.get_nowait())
             self.service.tick()

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from coordinator.card import model_card
-from coordinator.ledger import Ledger, StoredVersion
+from coordinator.ledger import Ledger
+from coordinator.tables import StoredVersion
 from fedward.errors import RejectReason
 from fedward.messages import Evaluation, Ratio
 from tests.unit.coordinator.coordinator_bench import FEDERATION, offer_of

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from coordinator.ledger import ALL, Ledger
+from coordinator.ledger import Ledger
+from coordinator.tables import ALL
 from fedward.cli import EXIT_CONFIG, main
 from fedward.messages import FederationState
 from fedward.modelfile import load_model, save_model

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.ledger import ALL, Ledger, StoredVersion
+from coordinator.ledger import Ledger
+from coordinator.tables import ALL, StoredVersion
 from fedward.chunks import manifest_of
 from fedward.errors import ConfigError, RejectReason
 from fedward.messages import Evaluation, FederationState, Offer, Outcome, Part, PartKind, Ratio

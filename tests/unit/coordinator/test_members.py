@@ -117,7 +117,7 @@ def test_a_version_waits_for_those_who_may_come(barrier: bool, heard: list[str],
 
 
 def test_the_page_of_a_site_says_what_its_telemetry_says(members: Members) -> None:
-    members.heard("north", 17, now_s=5.0)
+    members.heard("north", now_s=5.0)
     members.on_status("north", ONLINE)
     members.on_telemetry("north", TELEMETRY)
     page = members.page()["north"]

@@ -8,8 +8,8 @@ import pytest
 
 from coordinator.config import FinishSettings
 from coordinator.engine.settings import EngineSettings
-from coordinator.ledger import ALL
 from coordinator.service import TICK_S, is_done
+from coordinator.tables import ALL
 from fedward import topics
 from fedward.errors import RejectReason
 from fedward.messages import (
@@ -50,12 +50,15 @@ def test_the_federation_finishes_with_its_last_version(start: Start, north: Site
 def test_the_federation_finishes_when_all_sites_together_reach_the_metric(
     start: Start, north: Site, south: Site
 ) -> None:
-    bench = start(finish=FinishSettings(metric="loss", value=0.5))
+    bench = start(engine=EngineSettings(buffer_size=1), finish=FinishSettings(metric="loss", value=0.5))
     bench.settle()
-    north.say(Up.EVALUATION, measured(0, loss=0.8))
-    bench.settle()
-    assert north.announcements()[-1].state is FederationState.RUNNING
+    north.offer(inline(1))
     south.say(Up.EVALUATION, measured(0, loss=0.1))
+    bench.settle()
+    north.say(Up.EVALUATION, measured(1, loss=0.2))
+    bench.settle()
+    assert north.announcements()[-1].state is FederationState.RUNNING, "south has not measured a trained version"
+    south.say(Up.EVALUATION, measured(1, loss=0.1))
     bench.settle()
     assert north.announcements()[-1].state is FederationState.FINISHED
 

@@ -39,17 +39,23 @@ TOO_FEW_DIGESTS = Manifest(size_bytes=OFFER.manifest.size_bytes, digest=b"d" * 3
 )  # fmt: skip
 def test_an_offer_that_can_not_count_is_refused(reason: RejectReason, offer: Offer, terms: Terms) -> None:
     with pytest.raises(PeerError) as refusal:
-        check_offer(offer, terms)
+        check_offer(offer, terms, repeated=False)
     assert refusal.value.reason is reason
 
 
 @pytest.mark.parametrize("base_version", [2, 7], ids=["as stale as allowed", "of the newest version"])
 def test_an_offer_within_the_terms_is_taken(base_version: int) -> None:
-    check_offer(replace(OFFER, base_version=base_version, payload=PAYLOAD), TERMS)
+    check_offer(replace(OFFER, base_version=base_version, payload=PAYLOAD), TERMS, repeated=False)
 
 
 def test_a_paused_federation_takes_what_was_begun() -> None:
-    check_offer(OFFER, replace(TERMS, state=FederationState.PAUSED))
+    check_offer(OFFER, replace(TERMS, state=FederationState.PAUSED), repeated=False)
+
+
+def test_a_second_update_of_a_site_from_one_version_is_refused_where_one_is_asked_for() -> None:
+    with pytest.raises(PeerError) as refusal:
+        check_offer(OFFER, TERMS, repeated=True)
+    assert refusal.value.reason is RejectReason.REPEATED
 
 
 def spoiled(index: int, value: float) -> memoryview:

@@ -8,9 +8,11 @@ import pytest
 
 from coordinator.blobs import BlobFolder
 from coordinator.engine.settings import EngineSettings, OptimizerSettings
-from coordinator.ledger import Ledger, StoredUpdate, StoredVersion
+from coordinator.ledger import Ledger
+from coordinator.tables import StoredUpdate, StoredVersion
 from coordinator.versions import LONGEST_CHAIN, Settings, Versions
 from fedward.codec import CODECS, codec
+from fedward.errors import ConfigError
 from fedward.layout import Layout, Tensor, Vector, vector_digest
 from fedward.limits import MAX_PARTS
 from fedward.messages import Part, PartKind
@@ -252,7 +254,7 @@ def test_a_state_that_is_a_snapshot_too_is_kept(ledger: Ledger, blobs: BlobFolde
 
 def test_another_optimizer_cannot_go_on_with_the_stored_state(ledger: Ledger, blobs: BlobFolder) -> None:
     begun(ledger, blobs)
-    with pytest.raises(RuntimeError, match="optimizer"):
+    with pytest.raises(ConfigError, match="made with sgd, got adam"):
         begun(ledger, blobs, engine=ADAM)
 
 

@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from coordinator.ledger import StoredEvaluation, StoredUpdate
+from coordinator.tables import StoredEvaluation, StoredUpdate
 from sandbox.chart import write_chart
 from sandbox.report import Contribution, Report, SiteFigures, VersionFigures, contribution, mean, sites_metrics
 from sandbox.summary import print_summary
