@@ -10,16 +10,16 @@ import sys
 import threading
 from pathlib import Path
 
-from coordinator.api import pages
 from coordinator.blobs import BlobFolder
 from coordinator.card import model_card
 from coordinator.config import FederationConfig
 from coordinator.ledger import Ledger
+from coordinator.metrics import exposition
 from coordinator.service import Service
 from coordinator.tables import ALL
 from coordinator.versions import Settings, Versions
 from fedward.errors import ConfigError
-from fedward.http import HttpServer
+from fedward.http import HttpServer, pages_of
 from fedward.layout import Layout, Vector
 from fedward.messages import FederationState
 from fedward.modelfile import load_model, save_model
@@ -84,7 +84,7 @@ def _serve(config: FederationConfig, clock: Clock, stop: threading.Event) -> Non
     inbox: LinkInbox = queue.Queue(INBOX_EVENTS)
     link = MqttLink(_mqtt_settings(config), inbox, random.Random())  # noqa: S311 - jitter, not a secret
     service = Service(config, ledger, blobs, versions, link, clock)
-    with HttpServer(config.http, pages(service, clock)) as http:
+    with HttpServer(config.http, pages_of(service, exposition, clock)) as http:
         LOG.info("started", extra={"federation": config.federation, "http_port": http.port})
         service.run(inbox, stop)
     ledger.close()

@@ -16,12 +16,13 @@ from typing import Any, cast
 import yaml
 
 from edge_agent.config import SiteConfig
+from edge_agent.metrics import exposition
 from edge_agent.models import ModelFolder
 from edge_agent.outbox import Outbox
 from edge_agent.progress import ProgressFile
 from edge_agent.report import will_of
 from fedward.errors import ConfigError
-from fedward.http import HttpServer
+from fedward.http import HttpServer, pages_of
 from fedward.modelfile import save_model
 from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import LinkInbox, Will
@@ -70,7 +71,6 @@ def _serve(config: SiteConfig) -> None:
     import torch  # noqa: PLC0415 - seconds, which only `run` should pay
 
     from edge_agent.agent import Agent, Inbox  # noqa: PLC0415
-    from edge_agent.api import pages  # noqa: PLC0415
     from edge_agent.compute import Compute  # noqa: PLC0415
     from edge_agent.training.capability import measure  # noqa: PLC0415
     from edge_agent.training.task import load_task  # noqa: PLC0415
@@ -85,7 +85,7 @@ def _serve(config: SiteConfig) -> None:
     boot_id = secrets.token_bytes(8)
     link = MqttLink(mqtt_settings(config, will_of(config, boot_id)), cast(LinkInbox, inbox), rng)
     agent = Agent(config, compute, link, clock, rng, boot_id)
-    with HttpServer(config.http, pages(agent, clock)) as http:
+    with HttpServer(config.http, pages_of(agent, exposition, clock)) as http:
         LOG.info("started", extra={"site": config.site, "device": capability.name, "http_port": http.port})
         agent.run(inbox, stop)
 

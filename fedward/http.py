@@ -1,12 +1,15 @@
-"""The small HTTP endpoint that both sides serve: read-only pages, computed when asked."""
+"""The small HTTP endpoint that both sides serve: health, metrics and read-only state, computed when asked."""
 
+import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
+from typing import Any, Protocol
 
 from fedward.errors import ConfigError
+from fedward.ports import Clock
 from fedward.settings import HttpSettings
 
 
@@ -20,6 +23,43 @@ class Page:
 
 
 Pages = Mapping[str, Callable[[], Page]]
+
+
+STUCK_AFTER_S = 120.0
+"""A loop that did not turn for this long is stuck: the supervisor should restart the process."""
+
+
+class Program(Protocol):
+    """What a page can ask of a running program."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there."""
+
+    @property
+    def looped_at_s(self) -> float:
+        """Monotonic time at which the loop last turned."""
+
+    def page(self) -> dict[str, Any]:
+        """What the program knows now."""
+
+
+def pages_of(program: Program, exposition: Callable[[Mapping[str, Any]], str], clock: Clock) -> Pages:
+    """/healthz: the loop turns. /readyz: and the broker is there. /metrics, /v1/state: what is known."""
+
+    def healthz() -> Page:
+        silent_s = clock.monotonic_s() - program.looped_at_s
+        return Page("ok\n") if silent_s < STUCK_AFTER_S else Page(f"stuck for {silent_s:.0f} s\n", status=503)
+
+    def readyz() -> Page:
+        return Page("ok\n") if program.connected else Page("not connected to the broker\n", status=503)
+
+    return {
+        "/healthz": healthz,
+        "/readyz": readyz,
+        "/metrics": lambda: Page(exposition(program.page()), "text/plain; version=0.0.4; charset=utf-8"),
+        "/v1/state": lambda: Page(json.dumps(program.page()), "application/json"),
+    }
 
 
 class HttpServer:

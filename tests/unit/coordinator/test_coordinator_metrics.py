@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from coordinator.api import STUCK_AFTER_S, pages
 from coordinator.metrics import SITE_COUNTERS, SITE_GAUGES, SITE_PHASES, exposition
 from fedward.errors import RejectReason
+from fedward.http import STUCK_AFTER_S, pages_of
 from fedward.messages import Evaluation, Phase, Ratio, Status, Telemetry
 from fedward.testing import ManualClock
 from fedward.topics import Up
@@ -118,7 +118,7 @@ def test_help_texts_are_there(busy: Bench) -> None:
 
 def test_the_loop_is_healthy_until_it_stands_still(start: Callable[..., Bench], clock: ManualClock) -> None:
     bench = start()
-    served = pages(bench.service, clock)
+    served = pages_of(bench.service, exposition, clock)
     clock.advance(STUCK_AFTER_S - 1)
     assert served["/healthz"]().status == 200
     clock.advance(1)
@@ -129,7 +129,7 @@ def test_the_loop_is_healthy_until_it_stands_still(start: Callable[..., Bench], 
 
 def test_a_coordinator_is_ready_while_the_broker_is_there(start: Callable[..., Bench], clock: ManualClock) -> None:
     bench = start()
-    served = pages(bench.service, clock)
+    served = pages_of(bench.service, exposition, clock)
     assert served["/readyz"]().status == 503
     bench.settle()
     assert served["/readyz"]().status == 200
@@ -139,6 +139,6 @@ def test_a_coordinator_is_ready_while_the_broker_is_there(start: Callable[..., B
 
 
 def test_the_state_page_is_json_and_the_metrics_page_is_prometheus_text(busy: Bench, clock: ManualClock) -> None:
-    served = pages(busy.service, clock)
+    served = pages_of(busy.service, exposition, clock)
     assert json.loads(served["/v1/state"]().body)["sites"]["north"]["phase"] == "training"
     assert value(samples(served["/metrics"]().body), "fed_model_version") == 1

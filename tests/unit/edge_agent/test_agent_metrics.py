@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from edge_agent.api import STUCK_AFTER_S, pages
 from edge_agent.metrics import COUNTERS, GAUGES, exposition
 from fedward.errors import RejectReason
+from fedward.http import STUCK_AFTER_S, pages_of
 from fedward.messages import Phase
 
 
@@ -45,7 +45,7 @@ def test_every_reason_to_refuse_is_a_series_from_the_start(hospital: Any) -> Non
 
 
 def test_health_follows_the_loop_and_readiness_the_broker(hospital: Any) -> None:
-    served = pages(hospital.agent, hospital.clock)
+    served = pages_of(hospital.agent, exposition, hospital.clock)
     assert served["/readyz"]().status == 503
     hospital.settle()
     assert (served["/healthz"]().status, served["/readyz"]().status) == (200, 200)
@@ -54,6 +54,6 @@ def test_health_follows_the_loop_and_readiness_the_broker(hospital: Any) -> None
 
 
 def test_the_state_page_is_json_and_metrics_are_text(hospital: Any) -> None:
-    served = pages(hospital.agent, hospital.clock)
+    served = pages_of(hospital.agent, exposition, hospital.clock)
     assert json.loads(served["/v1/state"]().body)["site"] == "st-anna"
     assert "fed_agent_broker_connected" in served["/metrics"]().body
