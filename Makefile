@@ -42,7 +42,7 @@ check: $(READY)  ## style and types: ruff, mypy --strict
 	$(RUN)/mypy
 
 unit: $(READY)  ## the tests without network
-	$(RUN)/pytest tests/unit tests/compat $(ARGS)
+	$(RUN)/pytest --numprocesses 2 tests/unit tests/compat $(ARGS)
 
 contract integration learning: $(READY) mosquitto  ## one group of tests
 	$(RUN)/pytest tests/$@ $(ARGS)

@@ -75,7 +75,7 @@ class HttpServer:
         except OSError as error:
             raise ConfigError(f"http: can't listen on {settings.host}:{settings.port}: {error.strerror}") from error
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="http", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="http", daemon=True)
 
     @property
     def port(self) -> int | None:

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,13 @@ def sources() -> list[str]:
     return [str(path.relative_to(ROOT)) for side in SIDES for path in sorted((ROOT / side).rglob("*.py"))]
 
 
-def imports(source: str) -> Iterator[tuple[str, bool]]:
+@cache
+def imports(source: str) -> tuple[tuple[str, bool], ...]:
     """Top-level module names that a file imports; True where the import stands at the top of the module."""
+    return tuple(_imports(source))
+
+
+def _imports(source: str) -> Iterator[tuple[str, bool]]:
     tree = ast.parse((ROOT / source).read_text())
     at_top = set(map(id, tree.body))
     for node in ast.walk(tree):

@@ -1,0 +1,9 @@
+"""For all tests."""
+
+import gc
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the collector need not walk through torch and scikit-learn again for every test."""
+    gc.collect()
+    gc.freeze()
