@@ -23,6 +23,7 @@ from coordinator.uploads import Upload, Uploads
 from coordinator.verify import Terms, check_offer, check_update
 from coordinator.versions import Versions
 from fedward import topics
+from fedward.disk import free_bytes, has_room
 from fedward.errors import PeerError, RejectReason
 from fedward.messages import (
     Announcement,
@@ -44,6 +45,9 @@ LOG = logging.getLogger(__name__)
 
 LISTEN_S = 1.0
 """Time after the first connection before a version is made: until then it is not known which sites are there."""
+
+VERSION_BYTES = 24
+"""What a version writes at most, for each parameter: four arrays of state, a snapshot and a delta."""
 
 TICK_S = 0.5
 """Longest wait without looking at deadlines, the operator's wishes and the request to stop."""
@@ -175,6 +179,10 @@ class Service:
     def _on_offer(self, site: str, offer: Offer) -> None:
         if self._send_known(site, offer.update_id):
             return
+        if self._is_full(offer.manifest.size_bytes):
+            self._count_refusal(site, PeerError(RejectReason.BUSY, "no room on the disk"))
+            self._send_receipt(site, offer.update_id, Outcome.LATER, RejectReason.BUSY)
+            return
         try:
             self._check_offer(site, offer)
             upload = self._uploads.open(site, offer)
@@ -237,7 +245,7 @@ class Service:
         """The end is looked for before a version too: a crash may have come between the last version and its wish."""
         if self._aggregate_from_s is None or self._clock.monotonic_s() < self._aggregate_from_s:
             return
-        if self._state is FederationState.FINISHED or self._finish_if_done():
+        if self._state is FederationState.FINISHED or self._finish_if_done() or self._is_full():
             return
         if self._aggregator.make_if_ready(self._clock.now_s()) and not self._finish_if_done():
             self._announce()
@@ -332,6 +340,17 @@ class Service:
             waits.append(chunks_s - monotonic_s)
         return max(0.001, min(waits))
 
+    @property
+    def unready(self) -> str | None:
+        """Why the program can't do its work now; None when it can."""
+        if not self.connected:
+            return "not connected to the broker"
+        return "no room on the disk" if self._is_full() else None
+
+    def _is_full(self, payload_bytes: int = 0) -> bool:
+        """Whether an update and the version made of it (state, delta, snapshot) would not fit."""
+        return not has_room(self._config.state_folder, payload_bytes + VERSION_BYTES * self._versions.layout.size)
+
     def page(self) -> dict[str, Any]:
         """What API, metrics and demo show. Other threads read it: every value is replaced, none is changed in place."""
         current = self._versions.current
@@ -342,6 +361,7 @@ class Service:
             "version": current.version,
             "version_created_at_s": current.created_at_s,
             "num_parameters": self._versions.layout.size,
+            "disk_free_bytes": free_bytes(self._config.state_folder),
             "buffer": len(self._aggregator),
             "buffer_size": self._aggregator.size,
             "metrics": self._members.metrics(),

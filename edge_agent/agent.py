@@ -4,6 +4,7 @@ Every event (a message, a finished job, time) is taken in, and then each step as
 has something to do. So a message that was lost or came twice, or a restart anywhere, changes nothing but time.
 """
 
+import errno
 import logging
 import queue
 import random
@@ -27,6 +28,7 @@ from edge_agent.states import Situation, phase, wants_evaluation, wants_fetch, w
 from edge_agent.training.failures import FailureKind
 from fedward import topics
 from fedward.chunks import manifest_of
+from fedward.disk import free_bytes, has_room
 from fedward.errors import PeerError, RejectReason
 from fedward.identity import update_id_of
 from fedward.messages import (
@@ -83,6 +85,7 @@ class Agent:
         self._evaluated: int | None = None
         self._failed_at: int | None = None
         self._train_loss: float | None = None
+        self._unsaved: Encoded | None = None
         self._refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
         self._failures: Counter[FailureKind] = Counter(dict.fromkeys(FailureKind, 0))
         self.connected = False
@@ -124,6 +127,8 @@ class Agent:
     def step(self) -> None:
         """Everything that can be done now, in the order of the data's way."""
         now_s = self.looped_at_s = self._clock.monotonic_s()
+        if self._unsaved and has_room(self._config.state_folder, len(self._unsaved.payload)):
+            self._save(self._unsaved)
         self._compute.check()
         if self._announcement:
             self._step_fetch(self._announcement, now_s)
@@ -255,7 +260,15 @@ class Agent:
             work_s=done.trained.work_s,
             manifest=manifest_of(done.payload),
         )
-        self._outbox.save(offer, done.payload)
+        try:
+            self._outbox.save(offer, done.payload)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            LOG.error("disk_full", extra={"needed_bytes": len(done.payload)})
+            self._unsaved = done  # kept in memory until there is room: hours of work may be in it
+            return
+        self._unsaved = None
         self._set_progress(self._progress.after(offer))
         self._publisher.take_next()
         LOG.info("saved", extra={"base_version": offer.base_version, "size_bytes": len(done.payload)})
@@ -303,7 +316,21 @@ class Agent:
             computing=self._job is not None,
             training=isinstance(self._job, TrainJob),
             outbox=self._publisher.entry is not None,
+            full=self._is_full(),
         )
+
+    def _is_full(self) -> bool:
+        """Whether a download (its parts, and the version twice while it is written) and an update would not fit."""
+        task = self._announcement.task if self._announcement else None
+        size = self._compute.layouts[task].size if task else 0
+        return self._unsaved is not None or not has_room(self._config.state_folder, 4 * 4 * size)
+
+    @property
+    def unready(self) -> str | None:
+        """Why the program can't do its work now; None when it can."""
+        if not self.connected:
+            return "not connected to the broker"
+        return "no room on the disk" if self._is_full() else None
 
     def page(self) -> dict[str, Any]:
         """What API, metrics and telemetry show. Other threads read it: every value is replaced, none is changed."""
@@ -317,6 +344,7 @@ class Agent:
             "announced": now.announced,
             "held": now.held,
             "outbox": int(now.outbox),
+            "disk_free_bytes": free_bytes(self._config.state_folder),
             "step": last_step.step if last_step else 0,
             "num_steps": last_step.num_steps if last_step else 0,
             "step_s": self._compute.step_s,

@@ -60,7 +60,7 @@ def test_every_field_of_the_page_is_exported_or_known_to_be_no_metric(busy: Benc
     page = busy.service.page()
     exported = {
         "version", "version_created_at_s", "buffer", "buffer_size", "connected", "metrics", "refused", "bytes_sent",
-        "bytes_received",
+        "bytes_received", "disk_free_bytes",
     }  # fmt: skip
     assert set(page) == exported | ONLY_STATE
     assert set(page["sites"]["north"]) == {"phase", *SITE_GAUGES, *SITE_COUNTERS} | ONLY_STATE_OF_A_SITE

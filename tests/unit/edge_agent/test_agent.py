@@ -1,6 +1,8 @@
 """The agent's loop, end to end over the in-memory link, with kills between any two steps."""
 
+import errno
 import logging
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,27 @@ def test_repeat_base_trains_again_from_the_same_version_under_a_new_id(hospital:
     first, second = offers(hospital)
     assert first.base_version == second.base_version
     assert first.update_id != second.update_id
+
+
+def test_an_update_that_finds_the_disk_full_is_kept_and_saved_when_there_is_room(
+    hospital: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    hospital.office.announce()
+    while hospital.page["phase"] != Phase.TRAINING:
+        hospital.office.listen()
+        hospital.take_event()
+    hospital.wait_for_compute()
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        hospital.agent.handle(hospital.inbox.get_nowait())
+        assert (hospital.page["phase"], hospital.agent.unready) == (Phase.FULL, "no room on the disk")
+    hospital.settle()
+    assert hospital.page["phase"] == Phase.PUBLISHING
+    assert offers(hospital)[-1].base_version == 0
+    assert hospital.task.num_trainings == 1
 
 
 def test_killed_after_saving_it_offers_the_same_update_without_training_again(hospital: Any) -> None:
