@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
+from coordinator.clock import Moment
 from coordinator.tables import (
     EVALUATIONS,
     FACTS,
@@ -78,7 +79,7 @@ class Ledger:
         return rows[0] if rows else None
 
     def add_update(
-        self, offer: Offer, site: str, received_at_s: float, norm: float | None, reason: RejectReason | None
+        self, offer: Offer, site: str, at: Moment, norm: float | None, reason: RejectReason | None
     ) -> StoredUpdate:
         """Record the end of an update, accepted or refused; the same id a second time returns the first row."""
         known = self.update(offer.update_id)
@@ -88,13 +89,19 @@ class Ledger:
             "site": site,
             "size_bytes": offer.manifest.size_bytes,
             "digest": offer.manifest.digest,
-            "received_at_s": received_at_s,
+            "received_at_s": at.wall_s,
+            "arrived_s": at.own_s,
             "norm": norm,
             "reason": reason.value if reason else None,
         }
         with self._engine.begin() as connection:
             connection.execute(sql.insert(UPDATES).values(row))
         return self._updates(UPDATES.c.update_id == offer.update_id)[0]
+
+    def latest_arrival_s(self) -> float:
+        """When the last update arrived by the federation's own clock; 0 before the first."""
+        with self._engine.connect() as connection:
+            return float(connection.execute(sql.select(sql.func.max(UPDATES.c.arrived_s))).scalar() or 0.0)
 
     def has_delivered(self, site: str, base_version: int) -> bool:
         """Whether an update of this site from this version was accepted."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from coordinator.aggregate import Aggregator
 from coordinator.blobs import BlobFolder
+from coordinator.clock import FederationClock
 from coordinator.config import FederationConfig, FinishSettings
 from coordinator.ledger import Ledger
 from coordinator.members import Members
@@ -71,6 +72,7 @@ class Service:
         self._versions = versions
         self._link = link
         self._clock = clock
+        self._federation_clock = FederationClock(clock, ledger.latest_arrival_s())
         self._members = Members(config.sites, ledger)
         self._uploads = Uploads(config.state_folder / "incoming")
         self._aggregator = Aggregator(ledger, versions, self._members, config.engine)
@@ -224,14 +226,14 @@ class Service:
         except PeerError as error:
             self._refuse_update(upload.site, offer, error)
             return
-        row = self._ledger.add_update(offer, upload.site, self._clock.now_s(), norm, None)
+        row = self._ledger.add_update(offer, upload.site, self._federation_clock.now(), norm, None)
         self._members.on_update(row)
         self._aggregator.add(row)
         LOG.info("accepted", extra={"site": row.site, "base_version": row.base_version, "number": row.number})
         self._send_receipt(upload.site, offer.update_id, Outcome.ACCEPTED, None)
 
     def _refuse_update(self, site: str, offer: Offer, error: PeerError) -> None:
-        row = self._ledger.add_update(offer, site, self._clock.now_s(), None, error.reason)
+        row = self._ledger.add_update(offer, site, self._federation_clock.now(), None, error.reason)
         self._uploads.abandon(site, offer.update_id)
         if not self._ledger.names_blob(offer.manifest.digest):
             self._blobs.drop(offer.manifest.digest)
@@ -247,7 +249,7 @@ class Service:
             return
         if self._state is FederationState.FINISHED or self._finish_if_done() or self._is_full():
             return
-        if self._aggregator.make_if_ready(self._clock.now_s()) and not self._finish_if_done():
+        if self._aggregator.make_if_ready(self._federation_clock.now()) and not self._finish_if_done():
             self._announce()
 
     def _finish_if_done(self) -> bool:
@@ -331,11 +333,11 @@ class Service:
 
     def _wait_s(self) -> float:
         """Until the next deadline, at most TICK_S. What is left in the buffer of a finished federation is never due."""
-        now_s, monotonic_s = self._clock.now_s(), self._clock.monotonic_s()
-        due_s, chunks_s = self._aggregator.due_at_s(now_s), self._publisher.next_at_s()
+        own_s, monotonic_s = self._federation_clock.now().own_s, self._clock.monotonic_s()
+        due_s, chunks_s = self._aggregator.due_s(own_s), self._publisher.next_at_s()
         waits = [TICK_S]
         if due_s is not None and self._state is not FederationState.FINISHED:
-            waits.append(due_s - now_s)
+            waits.append(due_s - own_s)
         if chunks_s is not None:
             waits.append(chunks_s - monotonic_s)
         return max(0.001, min(waits))
