@@ -119,8 +119,8 @@ def train(  # noqa: PLR0913 - what to train (four), and the hospital's condition
         step_s = time.monotonic() - step_started_s
         on_step(Progress(len(losses), num_steps, losses[-1], step_s))
         if checkpoint and checkpoint.is_due(time.monotonic() - saved_s, step_s / share):
-            saved_s = time.monotonic()  # before it is written: what a crash costs counts from here
-            checkpoint.save(moving.take(losses, saved_s - started_s))
+            checkpoint.save(moving.take(losses, time.monotonic() - started_s))
+            saved_s = time.monotonic()  # not before: a slow disk must not turn every step into a checkpoint
         pause_s = (1 / share - 1) * step_s
 
     delta_P = read_vector(model, layout) - vector_P

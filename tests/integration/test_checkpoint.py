@@ -1,8 +1,10 @@
 """Training that outlives its process: killed or asked to leave in the middle, and finished by the next one."""
 
+import hashlib
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +14,21 @@ import pytest
 import yaml
 
 from coordinator.ledger import Ledger
-from sandbox.federation import Federation, Plan
+from edge_agent.training.capability import Capability, Precision
+from edge_agent.training.task import load_task
+from edge_agent.training.train import train
+from fedward.codec import codec
+from fedward.identity import update_id_of
+from fedward.messages import Work
+from fedward.modelfile import load_model
+from sandbox.federation import FEDERATION, Federation, Plan
 from tests.integration.conftest import READY_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
 SITE = "hospital-a"
-NUM_STEPS = 3000
-"""Some ten seconds of training at a quarter of the time: long enough to be hit in the middle."""
+NUM_STEPS = 1500
+"""Some seconds of training at a quarter of the time: long enough to be hit in the middle."""
 
 
 @pytest.fixture
@@ -40,7 +49,9 @@ def training(tmp_path: Path) -> Iterator[Federation]:
     running.config_path(SITE).write_text(yaml.safe_dump({**settings, "checkpoint_s": 0.3}))
     with running:
         running.wait_for(
-            lambda state: state["sites"][SITE]["step"] >= 200 and checkpoint(running).exists(), READY_S, "step 200"
+            lambda state: (state["sites"][SITE]["step"] or 0) >= 200 and checkpoint(running).exists(),
+            READY_S,
+            "step 200",
         )
         yield running
 
@@ -56,11 +67,25 @@ def events(running: Federation, name: str) -> list[dict[str, Any]]:
     return [entry for entry in entries if entry["event"] == name]
 
 
+def payload_without_a_stop(running: Federation) -> bytes:
+    """What the same update is when one process makes it in one go."""
+    update_id = update_id_of(FEDERATION, SITE, base_version=0, sequence=0)
+    layout, vector_P = load_model(running.model_path)
+    options = next(site.options for site in running.split if site.name == SITE)
+    trained = train(
+        load_task(running.plan.task, options), layout, vector_P, Work(**running.work),  # type: ignore[arg-type]
+        capability=Capability("cpu", Precision.FLOAT32), seed=int.from_bytes(update_id[:7], "little"),
+        on_step=lambda _: None, stop=threading.Event(),
+    )  # fmt: skip
+    return codec(running.plan.codec).encode(trained.delta_P, layout, update_id)
+
+
 def assert_it_is_finished_and_accepted(running: Federation) -> int:
-    """Wait for the receipt; the step at which training went on."""
+    """Wait for the receipt of the very bytes that no stop would have changed; the step at which training went on."""
     running.wait_for(lambda state: state["sites"][SITE]["num_accepted"] >= 1, READY_S, "the update")
     first = Ledger.in_folder(running.state_folder("coordinator")).accepted()[0]
     assert first.base_version == 0
+    assert first.manifest.digest == hashlib.sha256(payload_without_a_stop(running)).digest()
     (resumed,) = events(running, "training_resumed")
     return int(resumed["step"])
 
@@ -77,7 +102,7 @@ def test_sigterm_saves_the_training_says_so_and_leaves_within_ten_seconds(traini
     os.kill(child.pid, signal.SIGTERM)
     assert child.process.wait(10) == 0
     assert time.monotonic() - asked_s < 10
-    left = training.wait_for(lambda state: state["sites"][SITE]["leaving"], 10, "the goodbye")
+    left = training.wait_for(lambda state: state["sites"][SITE]["phase"] == "leaving", 10, "the goodbye")
     assert not left["sites"][SITE]["online"]
     training.start(SITE)
     assert assert_it_is_finished_and_accepted(training) >= 200
