@@ -24,13 +24,14 @@ from edge_agent.progress import Progress, ProgressFile
 from edge_agent.publish import Publisher
 from edge_agent.receive import receive
 from edge_agent.report import Reporter
-from edge_agent.states import Situation, phase, wants_evaluation, wants_fetch, wants_training
+from edge_agent.states import Situation, can_still_count, phase, wants_evaluation, wants_fetch, wants_training
 from edge_agent.training.failures import FailureKind
 from fedward import topics
 from fedward.chunks import manifest_of
 from fedward.disk import free_bytes, has_room
 from fedward.errors import PeerError, RejectReason
 from fedward.identity import update_id_of
+from fedward.layout import vector_digest
 from fedward.messages import (
     Announcement,
     Chunk,
@@ -81,6 +82,7 @@ class Agent:
         self._newest_sequence: int | None = None
         self._control: Control | None = None
         self._job: TrainJob | EvaluateJob | None = None
+        self._unfinished = compute.unfinished(config.policy.compute_share, config.policy.min_examples)
         self._evaluation: Evaluation | None = None
         self._evaluated: int | None = None
         self._failed_at: int | None = None
@@ -131,6 +133,7 @@ class Agent:
             self._save(self._unsaved)
         self._compute.check()
         if self._announcement:
+            self._step_resume(self._announcement)
             self._step_fetch(self._announcement, now_s)
             self._step_evaluate(self._announcement)
             self._step_train(self._announcement)
@@ -202,6 +205,23 @@ class Agent:
 
     # train and encode, on the compute thread
 
+    def _step_resume(self, announcement: Announcement) -> None:
+        """Once: go on with what the process before this one began, whatever is newest by now, or drop it."""
+        job, self._unfinished = self._unfinished, None
+        if job is None:
+            return
+        if not self._is_next(job) or not still_counts(job, announcement):
+            self._compute.forget_unfinished()
+            LOG.info("unfinished_dropped", extra={"version": job.version})
+            return
+        self._begin(job)
+        LOG.info("resuming", extra={"version": job.version})
+
+    def _is_next(self, job: TrainJob) -> bool:
+        """Is this the next update of the site? Otherwise it is in the outbox, or has been counted."""
+        config = self._config
+        return job.update_id == update_id_of(config.federation, config.site, job.version, self._progress.sequence)
+
     def _step_evaluate(self, announcement: Announcement) -> None:
         held = self._fetcher.held
         if held and wants_evaluation(self._situation()):
@@ -237,6 +257,7 @@ class Agent:
     def _on_failed(self, event: Failed) -> None:
         if isinstance(self._job, TrainJob):
             self._failed_at = event.version
+            self._compute.forget_unfinished()
         else:
             self._evaluated, self._evaluation = event.version, None
         self._job = None
@@ -270,6 +291,7 @@ class Agent:
             return
         self._unsaved = None
         self._set_progress(self._progress.after(offer))
+        self._compute.forget_unfinished()  # last: a crash before leaves one that is known by its sequence
         self._publisher.take_next()
         LOG.info("saved", extra={"base_version": offer.base_version, "size_bytes": len(done.payload)})
 
@@ -365,3 +387,12 @@ class Agent:
     def _count_refusal(self, error: PeerError) -> None:
         self._refused[error.reason] += 1
         LOG.warning("refused", extra={"reason": error.reason.value, "detail": error.detail})
+
+
+def still_counts(job: TrainJob, announcement: Announcement) -> bool:
+    """Is an unfinished update one that this announcement's federation can still use?"""
+    if job.task != announcement.task:
+        return False
+    if job.version == announcement.version and vector_digest(job.vector_P) != announcement.model_digest:
+        return False  # another federation's version of the same number
+    return can_still_count(job.version, announcement.version, announcement.max_staleness, announcement.state)

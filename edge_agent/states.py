@@ -49,6 +49,11 @@ def wants_training(now: Situation) -> bool:
     )
 
 
+def can_still_count(base: int, announced: int, max_staleness: int, state: FederationState) -> bool:
+    """Is an unfinished update from version `base` worth resuming? What was begun is finished, also in a pause."""
+    return state is not FederationState.FINISHED and 0 <= announced - base <= max_staleness
+
+
 def _settled(now: Situation) -> bool:
     return now.held is not None and now.held == now.announced and not now.computing
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.states import Situation, phase, wants_evaluation, wants_fetch, wants_training
+from edge_agent.states import Situation, can_still_count, phase, wants_evaluation, wants_fetch, wants_training
 from fedward.messages import FederationState, Phase
 
 READY = Situation(
@@ -140,3 +140,20 @@ def test_training_never_starts_against_a_wish_or_over_an_unsent_update(now: Situ
         assert now.held is not None
         assert now.held == now.announced != now.failed_at
         assert now.repeat_base or now.trained_from != now.held
+
+
+@pytest.mark.parametrize(
+    ("base", "announced", "state", "counts"),
+    [
+        (3, 3, FederationState.RUNNING, True),
+        (3, 5, FederationState.RUNNING, True),
+        (3, 6, FederationState.RUNNING, False),
+        (4, 3, FederationState.RUNNING, False),
+        (3, 3, FederationState.PAUSED, True),
+        (3, 3, FederationState.FINISHED, False),
+    ],
+)
+def test_an_unfinished_update_counts_within_the_staleness_until_the_federation_ends(
+    base: int, announced: int, state: FederationState, counts: bool
+) -> None:
+    assert can_still_count(base, announced, max_staleness=2, state=state) is counts
