@@ -162,8 +162,8 @@ def settle(running: Federation) -> bool:
     return False
 
 
-def write_records(folder: Path, hidden: Sequence[int], rng: Random) -> tuple[Path, Split]:
-    """A column map for a network with these hidden layers, and drawn records of NUM_SITES sites that fit it."""
+def write_records(folder: Path, hidden: Sequence[int], rng: Random, num_sites: int = NUM_SITES) -> tuple[Path, Split]:
+    """A column map for a network with these hidden layers, and drawn records of so many sites that fit it."""
     names = [f"x{index}" for index in range(NUM_FEATURES)]
     columns = folder / "columns.yaml"
     columns.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,7 @@ def write_records(folder: Path, hidden: Sequence[int], rng: Random) -> tuple[Pat
         json.dumps({"label": {"name": "y", "positive_above": 0}, "features": features, "hidden": list(hidden)})
     )
     sites = []
-    for index in range(NUM_SITES):
+    for index in range(num_sites):
         rows = [[round(rng.gauss(), 4) for _ in names] for _ in range(NUM_RECORDS)]
         lines = [",".join([*names, "y"]), *(",".join(map(str, [*row, int(sum(row) > 0)])) for row in rows)]
         path = folder / f"{site_name(index)}.csv"

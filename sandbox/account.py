@@ -34,6 +34,11 @@ class Account:
     num_versions: int  # made after the initial one
     num_chunks: int  # that the accepted updates have together, if they did not ride inside their offers
 
+    @property
+    def lost(self) -> Ids:
+        """Trained, and nowhere."""
+        return self.trained - self.accepted - self.refused - self.waiting
+
     def difference(self) -> list[str]:
         """What was lost, counted twice or came from nowhere, in words; empty when all adds up.
 
@@ -41,7 +46,7 @@ class Account:
         """
         ended = self.accepted | self.refused
         findings = {
-            "trained, and neither accepted nor refused nor in an outbox": self.trained - ended - self.waiting,
+            "trained, and neither accepted nor refused nor in an outbox": self.lost,
             "never trained": (ended | self.waiting) - self.trained,
             "trained again although it was in the outbox": self.saved_again,
             "accepted and refused": self.accepted & self.refused,
@@ -53,7 +58,10 @@ class Account:
 
 
 def account(running: Federation) -> Account:
-    """Look at logs, outboxes and ledger. Call it between kills as often as you like: it changes nothing."""
+    """Look at logs, outboxes and ledger, in the order of an update's life, so that none slips by: it changes nothing.
+
+    What is lost or was trained twice shows at any time; the rest of the difference only when everything has settled.
+    """
     saved: Counter[str] = Counter()
     found: set[str] = set()
     receipted: set[str] = set()
@@ -69,7 +77,7 @@ def account(running: Federation) -> Account:
         outbox = Outbox(running.state_folder(site) / "outbox")
         waiting |= {entry.offer.update_id.hex() for entry in outbox.entries()}
     ledger = Ledger.in_folder(running.state_folder(COORDINATOR))
-    rows, versions = ledger.updates(), ledger.versions()
+    versions, rows = ledger.versions(), ledger.updates()
     ledger.close()
     accepted = [row for row in rows if row.reason is None]
     of_versions: dict[int, set[int]] = {row.version: set() for row in versions if row.version > 0}
