@@ -1,4 +1,4 @@
-"""Kill a federation at random and count: `python -m benchmarks.chaos [--seed N] [--kills N] [--seconds S] [--json FILE]`.
+"""Kill a federation at random and count: `python -m benchmarks.chaos [--seed N] [--kills N] [--seconds S] ...`.
 
 Three sites train a wide network on drawn records, one step a version, so that nearly all time is spent on the way:
 an update has some hundred chunks. Agents, coordinator and broker are killed (SIGKILL) after a plan that the seed

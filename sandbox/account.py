@@ -11,7 +11,7 @@ from typing import Any
 
 from coordinator.ledger import Ledger
 from edge_agent.outbox import Outbox
-from fedward.limits import CHUNK_BYTES
+from fedward.limits import CHUNK_BYTES, INLINE_BYTES
 from sandbox.faults import COORDINATOR
 from sandbox.federation import Federation
 from sandbox.logs import Log
@@ -32,7 +32,7 @@ class Account:
     applied: Ids  # accepted, and in a version
     torn_versions: tuple[int, ...]  # whose updates are other ones in the log than in the ledger, or none
     num_versions: int  # made after the initial one
-    num_chunks: int  # that the accepted updates have together, if they did not ride inside their offers
+    num_chunks: int  # of the accepted updates together; one that rides inside its offer has none
 
     @property
     def lost(self) -> Ids:
@@ -92,13 +92,13 @@ def account(running: Federation) -> Account:
         refused=frozenset(row.update_id.hex() for row in rows if row.reason is not None),
         waiting=frozenset(waiting),
         applied=frozenset(row.update_id.hex() for row in accepted if row.version is not None),
-        torn_versions=tuple(_torn(of_versions, _events(running, COORDINATOR))),
+        torn_versions=tuple(torn_versions(of_versions, _events(running, COORDINATOR))),
         num_versions=len(of_versions),
-        num_chunks=sum(-(-row.size_bytes // CHUNK_BYTES) for row in accepted),
+        num_chunks=sum(-(-row.size_bytes // CHUNK_BYTES) for row in accepted if row.size_bytes > INLINE_BYTES),
     )
 
 
-def _torn(of_versions: dict[int, set[int]], events: Iterator[dict[str, Any]]) -> list[int]:
+def torn_versions(of_versions: dict[int, set[int]], events: Iterator[dict[str, Any]]) -> list[int]:
     """The ledger names one version of an update; what the coordinator said when it made one has to be the same."""
     torn = {version for version, numbers in of_versions.items() if not numbers}
     for event in events:

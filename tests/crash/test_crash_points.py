@@ -1,4 +1,4 @@
-"""Every durable step, killed just before and just after it: one federation, whose victims die at one step after another.
+"""Every durable step, killed just before and just after it: one federation, and one step of it after another.
 
 A victim is not started normally in between but with its next step to die at, so that each step that is reached also
 shows that the federation went on after the one before.
