@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Where tests and demo find the clinical data sets; what needs them is skipped, loudly, without.
 export FEDWARD_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data))
 
-.PHONY: help setup demo test check unit contract integration learning bench soak clean
+.PHONY: help setup demo test check unit contract integration learning bench chaos soak clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ bench: $(READY)  ## every benchmark, beside its bound
 
 soak: $(READY)  ## 20 minutes of a federation; what grows in memory, files and threads
 	$(RUN)/python -m benchmarks.soak $(ARGS)
+
+chaos: $(READY) mosquitto  ## 100 kills over agents, broker and coordinator, and an account of every update
+	$(RUN)/python -m benchmarks.chaos $(ARGS)
 
 clean:  ## delete the virtual environment and what the demo left
 	rm -rf $(VENV) fedward-demo

@@ -54,7 +54,8 @@ class Aggregator:
         self._versions.make(self._buffer, shares, at.wall_s)
         for row, weight in zip(self._buffer, shares, strict=True):
             self._members.on_folded(row, base - row.base_version, weight)
-        LOG.info("version", extra={"version": base + 1, "updates": len(self._buffer)})
+        numbers = [row.number for row in self._buffer]
+        LOG.info("version", extra={"version": base + 1, "updates": len(numbers), "numbers": numbers})
         self._buffer.clear()
         return True
 

@@ -62,6 +62,12 @@ class StateCollector(Collector):
         )
         yield CounterMetricFamily("fed_sent_bytes", "Payload bytes sent to the broker.", page["bytes_sent"])
         yield CounterMetricFamily("fed_received_bytes", "Payload bytes from the broker.", page["bytes_received"])
+        yield CounterMetricFamily("fed_chunks_received", "Chunks of updates that came in.", page["chunks_received"])
+        yield CounterMetricFamily(
+            "fed_chunks_redundant",
+            "Of these, chunks that brought nothing; a rising share: links that break.",
+            page["chunks_redundant"],
+        )
         refused = CounterMetricFamily(
             "fed_messages_refused",
             "Refused messages; docs/protocol.md has each reason.",

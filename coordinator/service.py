@@ -198,8 +198,8 @@ class Service:
             self._store(upload)
 
     def _on_chunk(self, site: str, chunk: Chunk) -> None:
-        upload = self._uploads.find(site, chunk.owner)
-        if upload.collected.add(chunk.index, chunk.payload) and not upload.collected.num_missing:
+        upload = self._uploads.add(site, chunk)
+        if not upload.collected.num_missing:
             self._store(upload)
 
     def _check_offer(self, site: str, offer: Offer) -> None:
@@ -370,6 +370,8 @@ class Service:
             "refused": {reason.value: count for reason, count in self._refused.items()},
             "bytes_sent": self._link.bytes_sent,
             "bytes_received": self._link.bytes_received,
+            "chunks_received": self._uploads.num_received,
+            "chunks_redundant": self._uploads.num_received - self._uploads.num_useful,
             "sites": self._members.page(),
         }
 

@@ -70,9 +70,12 @@ class Agent:
         self._clock = clock
         self._outbox = Outbox(config.state_folder / "outbox")
         self._outbox.tidy()
+        waiting = [entry.offer for entry in self._outbox.entries()]
+        for offer in waiting:
+            LOG.info("waiting", extra={"update": offer.update_id.hex(), "base_version": offer.base_version})
         self._progress_file = ProgressFile(config.state_folder / "progress.json")
         # Saved as corrected: its receipt will delete the update that the correction was read from.
-        self._set_progress(self._progress_file.load(entry.offer for entry in self._outbox.entries()))
+        self._set_progress(self._progress_file.load(waiting))
         models = ModelFolder(config.state_folder / "model")
         models.tidy()
         self._fetcher = Fetcher(link, config.site, models)
@@ -290,10 +293,11 @@ class Agent:
             self._unsaved = done  # kept in memory until there is room: hours of work may be in it
             return
         self._unsaved = None
+        facts = {"update": offer.update_id.hex(), "base_version": offer.base_version, "size_bytes": len(done.payload)}
+        LOG.info("saved", extra=facts)
         self._set_progress(self._progress.after(offer))
         self._compute.forget_unfinished()  # last: a crash before leaves one that is known by its sequence
         self._publisher.take_next()
-        LOG.info("saved", extra={"base_version": offer.base_version, "size_bytes": len(done.payload)})
 
     # publish
 
@@ -301,7 +305,8 @@ class Agent:
         outcome = self._publisher.on_receipt(receipt, self._clock.monotonic_s())
         if outcome is None:
             return
-        LOG.info("receipt", extra={"outcome": outcome, "reason": receipt.reason})
+        facts = {"update": receipt.update_id.hex(), "outcome": outcome, "reason": receipt.reason}
+        LOG.info("receipt", extra=facts)
         if outcome is Outcome.ACCEPTED:
             self._set_progress(replace(self._progress, num_accepted=self._progress.num_accepted + 1))
         elif outcome is Outcome.REFUSED:
