@@ -85,7 +85,7 @@ def assert_it_is_finished_and_accepted(running: Federation) -> int:
     running.wait_for(lambda state: state["sites"][SITE]["num_accepted"] >= 1, READY_S, "the update")
     first = Ledger.in_folder(running.state_folder("coordinator")).accepted()[0]
     assert first.base_version == 0
-    assert first.manifest.digest == hashlib.sha256(payload_without_a_stop(running)).digest()
+    assert first.digest == hashlib.sha256(payload_without_a_stop(running)).digest()
     (resumed,) = events(running, "training_resumed")
     return int(resumed["step"])
 
