@@ -52,9 +52,11 @@ def test_the_metrics_document_has_every_metric_with_its_labels_and_meaning() -> 
             "buffer",
             "buffer_size",
             "connected",
-            "disk_free_bytes",
             "bytes_sent",
             "bytes_received",
+            "chunks_received",
+            "chunks_redundant",
+            "disk_free_bytes",
         ],
         1,
     )
