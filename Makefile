@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Where tests and demo find the clinical data sets; what needs them is skipped, loudly, without.
 export FEDWARD_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data))
 
-.PHONY: help setup demo test check unit contract integration learning bench clean
+.PHONY: help setup demo test check unit contract integration learning bench chaos soak clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,12 @@ contract integration learning: $(READY) mosquitto  ## one group of tests
 bench: $(READY)  ## every benchmark, beside its bound
 	$(RUN)/python -m benchmarks.codecs
 	$(RUN)/python -m benchmarks.pneumonia
+
+soak: $(READY)  ## 20 minutes of a federation; what grows in memory, files and threads
+	$(RUN)/python -m benchmarks.soak $(ARGS)
+
+chaos: $(READY) mosquitto  ## 100 kills over agents, broker and coordinator, and an account of every update
+	$(RUN)/python -m benchmarks.chaos $(ARGS)
 
 clean:  ## delete the virtual environment and what the demo left
 	rm -rf $(VENV) fedward-demo

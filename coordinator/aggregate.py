@@ -2,6 +2,7 @@
 
 import logging
 
+from coordinator.clock import Moment
 from coordinator.engine.buffer import buffer_size
 from coordinator.engine.rates import Arrival
 from coordinator.engine.rounds import flush_after_s, flush_at_s, is_ready
@@ -38,23 +39,24 @@ class Aggregator:
         """Take an accepted update, which is in the ledger already."""
         self._buffer.append(row)
 
-    def due_at_s(self, now_s: float) -> float | None:
-        """When a version is made of what is there; None while the buffer is empty."""
-        return flush_at_s(self._arrivals(), flush_after_s(self._settings, self.size, self._members.rates, now_s))
+    def due_s(self, own_s: float) -> float | None:
+        """When a version is made of what is there, by the federation's clock; None while the buffer is empty."""
+        return flush_at_s(self._arrivals(), flush_after_s(self._settings, self.size, self._members.rates, own_s))
 
-    def make_if_ready(self, now_s: float) -> bool:
+    def make_if_ready(self, at: Moment) -> bool:
         """Fold the buffer into a version and persist it, if it is time; True when there is a new version."""
-        arrivals, size, rates = self._arrivals(), self.size, self._members.rates
+        arrivals, size, rates, now_s = self._arrivals(), self.size, self._members.rates, at.own_s
         deadline_s = flush_after_s(self._settings, size, rates, now_s)
         active = self._members.active(self._settings.barrier)
         if not is_ready(arrivals, self._settings, active, deadline_s, now_s):
             return False
         base = self._versions.current.version
         shares = weights(arrivals, base, rates, self._settings, size, now_s)
-        self._versions.make(self._buffer, shares, now_s)
+        self._versions.make(self._buffer, shares, at.wall_s)
         for row, weight in zip(self._buffer, shares, strict=True):
             self._members.on_folded(row, base - row.base_version, weight)
-        LOG.info("version", extra={"version": base + 1, "updates": len(self._buffer)})
+        numbers = [row.number for row in self._buffer]
+        LOG.info("version", extra={"version": base + 1, "updates": len(numbers), "numbers": numbers})
         self._buffer.clear()
         return True
 

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 
 from coordinator import chaining
 from coordinator.chain import Entry, first_fault
+from coordinator.clock import Moment
 from coordinator.tables import (
     EVALUATIONS,
     FACTS,
@@ -96,7 +97,7 @@ class Ledger:
         return rows[0] if rows else None
 
     def add_update(
-        self, offer: Offer, site: str, received_at_s: float, norm: float | None, reason: RejectReason | None
+        self, offer: Offer, site: str, at: Moment, norm: float | None, reason: RejectReason | None
     ) -> StoredUpdate:
         """Record the end of an update, accepted or refused; the same id a second time returns the first row."""
         known = self.update(offer.update_id)
@@ -106,7 +107,8 @@ class Ledger:
             "site": site,
             "size_bytes": offer.manifest.size_bytes,
             "digest": offer.manifest.digest,
-            "received_at_s": received_at_s,
+            "received_at_s": at.wall_s,
+            "arrived_s": at.own_s,
             "norm": norm,
             "reason": reason.value if reason else None,
         }
@@ -114,6 +116,11 @@ class Ledger:
             connection.execute(sql.insert(UPDATES).values(row))
             chaining.append_update(connection, offer.update_id)
         return self._updates(UPDATES.c.update_id == offer.update_id)[0]
+
+    def latest_arrival_s(self) -> float:
+        """When the last update arrived by the federation's own clock; 0 before the first."""
+        with self._engine.connect() as connection:
+            return float(connection.execute(sql.select(sql.func.max(UPDATES.c.arrived_s))).scalar() or 0.0)
 
     def has_delivered(self, site: str, base_version: int) -> bool:
         """Whether an update of this site from this version was accepted."""

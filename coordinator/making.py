@@ -98,7 +98,7 @@ def arrival_of(update: StoredUpdate) -> Arrival:
         update.num_examples,
         update.num_steps,
         update.work_s,
-        update.received_at_s,
+        update.arrived_s,
     )
 
 

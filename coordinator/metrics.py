@@ -53,10 +53,21 @@ class StateCollector(Collector):
         yield GaugeMetricFamily("fed_buffer_updates", "Accepted updates since the last version.", page["buffer"])
         yield GaugeMetricFamily("fed_buffer_size", "Updates that make a version.", page["buffer_size"])
         yield GaugeMetricFamily(
+            "fed_disk_free_bytes",
+            "Free space below the state folder; low: offers will be answered `busy`.",
+            page["disk_free_bytes"],
+        )
+        yield GaugeMetricFamily(
             "fed_broker_connected", "1 while connected to the broker; 0: check the broker.", int(page["connected"])
         )
         yield CounterMetricFamily("fed_sent_bytes", "Payload bytes sent to the broker.", page["bytes_sent"])
         yield CounterMetricFamily("fed_received_bytes", "Payload bytes from the broker.", page["bytes_received"])
+        yield CounterMetricFamily("fed_chunks_received", "Chunks of updates that came in.", page["chunks_received"])
+        yield CounterMetricFamily(
+            "fed_chunks_redundant",
+            "Of these, chunks that brought nothing; a rising share: links that break.",
+            page["chunks_redundant"],
+        )
         refused = CounterMetricFamily(
             "fed_messages_refused",
             "Refused messages; docs/protocol.md has each reason.",

@@ -13,6 +13,7 @@ from typing import Any
 
 from coordinator.aggregate import Aggregator
 from coordinator.blobs import BlobFolder
+from coordinator.clock import FederationClock
 from coordinator.config import FederationConfig, FinishSettings
 from coordinator.ledger import Ledger
 from coordinator.members import Members
@@ -23,6 +24,7 @@ from coordinator.uploads import Upload, Uploads
 from coordinator.verify import Terms, check_offer, check_update
 from coordinator.versions import Versions
 from fedward import topics
+from fedward.disk import free_bytes, has_room
 from fedward.errors import PeerError, RejectReason
 from fedward.messages import (
     Announcement,
@@ -44,6 +46,9 @@ LOG = logging.getLogger(__name__)
 
 LISTEN_S = 1.0
 """Time after the first connection before a version is made: until then it is not known which sites are there."""
+
+VERSION_BYTES = 24
+"""What a version writes at most, for each parameter: four arrays of state, a snapshot and a delta."""
 
 TICK_S = 0.5
 """Longest wait without looking at deadlines, the operator's wishes and the request to stop."""
@@ -67,6 +72,7 @@ class Service:
         self._versions = versions
         self._link = link
         self._clock = clock
+        self._federation_clock = FederationClock(clock, ledger.latest_arrival_s())
         self._members = Members(config.sites, ledger)
         self._uploads = Uploads(config.state_folder / "incoming")
         self._aggregator = Aggregator(ledger, versions, self._members, config.engine)
@@ -175,6 +181,10 @@ class Service:
     def _on_offer(self, site: str, offer: Offer) -> None:
         if self._send_known(site, offer.update_id):
             return
+        if self._is_full(offer.manifest.size_bytes):
+            self._count_refusal(site, PeerError(RejectReason.BUSY, "no room on the disk"))
+            self._send_receipt(site, offer.update_id, Outcome.LATER, RejectReason.BUSY)
+            return
         try:
             self._check_offer(site, offer)
             upload = self._uploads.open(site, offer)
@@ -188,8 +198,8 @@ class Service:
             self._store(upload)
 
     def _on_chunk(self, site: str, chunk: Chunk) -> None:
-        upload = self._uploads.find(site, chunk.owner)
-        if upload.collected.add(chunk.index, chunk.payload) and not upload.collected.num_missing:
+        upload = self._uploads.add(site, chunk)
+        if not upload.collected.num_missing:
             self._store(upload)
 
     def _check_offer(self, site: str, offer: Offer) -> None:
@@ -217,14 +227,14 @@ class Service:
         except PeerError as error:
             self._refuse_update(upload.site, offer, error)
             return
-        row = self._ledger.add_update(offer, upload.site, self._clock.now_s(), norm, None)
+        row = self._ledger.add_update(offer, upload.site, self._federation_clock.now(), norm, None)
         self._members.on_update(row)
         self._aggregator.add(row)
         LOG.info("accepted", extra={"site": row.site, "base_version": row.base_version, "number": row.number})
         self._send_receipt(upload.site, offer.update_id, Outcome.ACCEPTED, None)
 
     def _refuse_update(self, site: str, offer: Offer, error: PeerError) -> None:
-        row = self._ledger.add_update(offer, site, self._clock.now_s(), None, error.reason)
+        row = self._ledger.add_update(offer, site, self._federation_clock.now(), None, error.reason)
         self._uploads.abandon(site, offer.update_id)
         if not self._ledger.names_blob(offer.manifest.digest):
             self._blobs.drop(offer.manifest.digest)
@@ -238,9 +248,9 @@ class Service:
         """The end is looked for before a version too: a crash may have come between the last version and its wish."""
         if self._aggregate_from_s is None or self._clock.monotonic_s() < self._aggregate_from_s:
             return
-        if self._state is FederationState.FINISHED or self._finish_if_done():
+        if self._state is FederationState.FINISHED or self._finish_if_done() or self._is_full():
             return
-        if self._aggregator.make_if_ready(self._clock.now_s()) and not self._finish_if_done():
+        if self._aggregator.make_if_ready(self._federation_clock.now()) and not self._finish_if_done():
             self._announce()
 
     def _finish_if_done(self) -> bool:
@@ -325,14 +335,25 @@ class Service:
 
     def _wait_s(self) -> float:
         """Until the next deadline, at most TICK_S. What is left in the buffer of a finished federation is never due."""
-        now_s, monotonic_s = self._clock.now_s(), self._clock.monotonic_s()
-        due_s, chunks_s = self._aggregator.due_at_s(now_s), self._publisher.next_at_s()
+        own_s, monotonic_s = self._federation_clock.now().own_s, self._clock.monotonic_s()
+        due_s, chunks_s = self._aggregator.due_s(own_s), self._publisher.next_at_s()
         waits = [TICK_S]
         if due_s is not None and self._state is not FederationState.FINISHED:
-            waits.append(due_s - now_s)
+            waits.append(due_s - own_s)
         if chunks_s is not None:
             waits.append(chunks_s - monotonic_s)
         return max(0.001, min(waits))
+
+    @property
+    def unready(self) -> str | None:
+        """Why the program can't do its work now; None when it can."""
+        if not self.connected:
+            return "not connected to the broker"
+        return "no room on the disk" if self._is_full() else None
+
+    def _is_full(self, payload_bytes: int = 0) -> bool:
+        """Whether an update and the version made of it (state, delta, snapshot) would not fit."""
+        return not has_room(self._config.state_folder, payload_bytes + VERSION_BYTES * self._versions.layout.size)
 
     def page(self) -> dict[str, Any]:
         """What API, metrics and demo show. Other threads read it: every value is replaced, none is changed in place."""
@@ -344,12 +365,15 @@ class Service:
             "version": current.version,
             "version_created_at_s": current.created_at_s,
             "num_parameters": self._versions.layout.size,
+            "disk_free_bytes": free_bytes(self._config.state_folder),
             "buffer": len(self._aggregator),
             "buffer_size": self._aggregator.size,
             "metrics": self._members.metrics(),
             "refused": {reason.value: count for reason, count in self._refused.items()},
             "bytes_sent": self._link.bytes_sent,
             "bytes_received": self._link.bytes_received,
+            "chunks_received": self._uploads.num_received,
+            "chunks_redundant": self._uploads.num_received - self._uploads.num_useful,
             "sites": self._members.page(),
         }
 

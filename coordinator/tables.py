@@ -32,7 +32,8 @@ UPDATES = sql.Table(
     sql.Column("work_s", sql.Float, nullable=False),
     sql.Column("size_bytes", sql.BigInteger, nullable=False),
     sql.Column("digest", sql.LargeBinary(32), nullable=False, index=True),
-    sql.Column("received_at_s", sql.Float, nullable=False),
+    sql.Column("received_at_s", sql.Float, nullable=False),  # by the wall clock, for people
+    sql.Column("arrived_s", sql.Float, nullable=False),  # by the federation's own clock, for weights and deadlines
     sql.Column("norm", sql.Float),
     sql.Column("reason", sql.String(32)),  # why it was refused; null: accepted
     sql.Column("version", sql.BigInteger, index=True),  # the version it went into; null: in the buffer
@@ -113,6 +114,7 @@ class StoredUpdate:
     size_bytes: int
     digest: bytes
     received_at_s: float
+    arrived_s: float
     norm: float | None
     reason: str | None
     version: int | None

@@ -9,7 +9,7 @@ from pathlib import Path
 from fedward.chunks import ChunkFile
 from fedward.errors import PeerError, RejectReason
 from fedward.limits import CHUNK_BYTES
-from fedward.messages import Offer
+from fedward.messages import Chunk, Offer
 
 
 @dataclass
@@ -34,6 +34,9 @@ class Uploads:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._open: dict[str, Upload] = {}
+        self.num_received = 0
+        self.num_useful = 0
+        """Of the received chunks those that were not held yet; the others came twice, or when no upload was open."""
 
     def open(self, site: str, offer: Offer) -> Upload:
         """The upload of this offer; one of another update of the same site is dropped: the agent gave it up."""
@@ -55,6 +58,13 @@ class Uploads:
         upload = self._open.get(site)
         if upload is None or upload.offer.update_id != update_id:
             raise PeerError(RejectReason.NOT_OFFERED, "a chunk of an update that is not being uploaded")
+        return upload
+
+    def add(self, site: str, chunk: Chunk) -> Upload:
+        """Take a chunk of an open upload. Raises PeerError as `find` and `ChunkFile.add` do."""
+        self.num_received += 1
+        upload = self.find(site, chunk.owner)
+        self.num_useful += upload.collected.add(chunk.index, chunk.payload)
         return upload
 
     def end(self, upload: Upload) -> None:

@@ -4,6 +4,7 @@ Every event (a message, a finished job, time) is taken in, and then each step as
 has something to do. So a message that was lost or came twice, or a restart anywhere, changes nothing but time.
 """
 
+import errno
 import logging
 import queue
 import random
@@ -23,10 +24,11 @@ from edge_agent.progress import Progress, ProgressFile
 from edge_agent.publish import Publisher
 from edge_agent.receive import receive
 from edge_agent.report import Reporter
-from edge_agent.states import Situation, phase, wants_evaluation, wants_fetch, wants_training
+from edge_agent.states import Situation, can_still_count, phase, wants_evaluation, wants_fetch, wants_training
 from edge_agent.training.failures import FailureKind
 from fedward import topics
 from fedward.chunks import manifest_of
+from fedward.disk import free_bytes, has_room
 from fedward.errors import PeerError, RejectReason
 from fedward.identity import update_id_of
 from fedward.layout import vector_digest
@@ -68,9 +70,12 @@ class Agent:
         self._clock = clock
         self._outbox = Outbox(config.state_folder / "outbox")
         self._outbox.tidy()
+        waiting = [entry.offer for entry in self._outbox.entries()]
+        for offer in waiting:
+            LOG.info("waiting", extra={"update": offer.update_id.hex(), "base_version": offer.base_version})
         self._progress_file = ProgressFile(config.state_folder / "progress.json")
         # Saved as corrected: its receipt will delete the update that the correction was read from.
-        self._set_progress(self._progress_file.load(entry.offer for entry in self._outbox.entries()))
+        self._set_progress(self._progress_file.load(waiting))
         models = ModelFolder(config.state_folder / "model")
         models.tidy()
         self._fetcher = Fetcher(link, config.site, models)
@@ -80,10 +85,12 @@ class Agent:
         self._newest_sequence: int | None = None
         self._control: Control | None = None
         self._job: TrainJob | EvaluateJob | None = None
+        self._unfinished = compute.unfinished(config.policy.compute_share, config.policy.min_examples)
         self._evaluation: Evaluation | None = None
         self._evaluated: int | None = None
         self._failed_at: int | None = None
         self._train_loss: float | None = None
+        self._unsaved: Encoded | None = None
         self._refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
         self._failures: Counter[FailureKind] = Counter(dict.fromkeys(FailureKind, 0))
         self.connected = False
@@ -125,8 +132,11 @@ class Agent:
     def step(self) -> None:
         """Everything that can be done now, in the order of the data's way."""
         now_s = self.looped_at_s = self._clock.monotonic_s()
+        if self._unsaved and has_room(self._config.state_folder, len(self._unsaved.payload)):
+            self._save(self._unsaved)
         self._compute.check()
         if self._announcement:
+            self._step_resume(self._announcement)
             self._step_fetch(self._announcement, now_s)
             self._step_evaluate(self._announcement)
             self._step_train(self._announcement)
@@ -205,6 +215,23 @@ class Agent:
 
     # train and encode, on the compute thread
 
+    def _step_resume(self, announcement: Announcement) -> None:
+        """Once: go on with what the process before this one began, whatever is newest by now, or drop it."""
+        job, self._unfinished = self._unfinished, None
+        if job is None:
+            return
+        if not self._is_next(job) or not still_counts(job, announcement):
+            self._compute.forget_unfinished()
+            LOG.info("unfinished_dropped", extra={"version": job.version})
+            return
+        self._begin(job)
+        LOG.info("resuming", extra={"version": job.version})
+
+    def _is_next(self, job: TrainJob) -> bool:
+        """Is this the next update of the site? Otherwise it is in the outbox, or has been counted."""
+        config = self._config
+        return job.update_id == update_id_of(config.federation, config.site, job.version, self._progress.sequence)
+
     def _step_evaluate(self, announcement: Announcement) -> None:
         held = self._fetcher.held
         if held and wants_evaluation(self._situation()):
@@ -240,6 +267,7 @@ class Agent:
     def _on_failed(self, event: Failed) -> None:
         if isinstance(self._job, TrainJob):
             self._failed_at = event.version
+            self._compute.forget_unfinished()
         else:
             self._evaluated, self._evaluation = event.version, None
         self._job = None
@@ -264,10 +292,20 @@ class Agent:
             manifest=manifest_of(done.payload),
             base_digest=vector_digest(done.job.vector_P),
         )
-        self._outbox.save(offer, done.payload)
+        try:
+            self._outbox.save(offer, done.payload)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            LOG.error("disk_full", extra={"needed_bytes": len(done.payload)})
+            self._unsaved = done  # kept in memory until there is room: hours of work may be in it
+            return
+        self._unsaved = None
+        facts = {"update": offer.update_id.hex(), "base_version": offer.base_version, "size_bytes": len(done.payload)}
+        LOG.info("saved", extra=facts)
         self._set_progress(self._progress.after(offer))
+        self._compute.forget_unfinished()  # last: a crash before leaves one that is known by its sequence
         self._publisher.take_next()
-        LOG.info("saved", extra={"base_version": offer.base_version, "size_bytes": len(done.payload)})
 
     # publish
 
@@ -275,7 +313,8 @@ class Agent:
         outcome = self._publisher.on_receipt(receipt, self._clock.monotonic_s())
         if outcome is None:
             return
-        LOG.info("receipt", extra={"outcome": outcome, "reason": receipt.reason})
+        facts = {"update": receipt.update_id.hex(), "outcome": outcome, "reason": receipt.reason}
+        LOG.info("receipt", extra=facts)
         if outcome is Outcome.ACCEPTED:
             self._set_progress(replace(self._progress, num_accepted=self._progress.num_accepted + 1))
         elif outcome is Outcome.REFUSED:
@@ -312,7 +351,21 @@ class Agent:
             computing=self._job is not None,
             training=isinstance(self._job, TrainJob),
             outbox=self._publisher.entry is not None,
+            full=self._is_full(),
         )
+
+    def _is_full(self) -> bool:
+        """Whether a download (its parts, and the version twice while it is written) and an update would not fit."""
+        task = self._announcement.task if self._announcement else None
+        size = self._compute.layouts[task].size if task else 0
+        return self._unsaved is not None or not has_room(self._config.state_folder, 4 * 4 * size)
+
+    @property
+    def unready(self) -> str | None:
+        """Why the program can't do its work now; None when it can."""
+        if not self.connected:
+            return "not connected to the broker"
+        return "no room on the disk" if self._is_full() else None
 
     def page(self) -> dict[str, Any]:
         """What API, metrics and telemetry show. Other threads read it: every value is replaced, none is changed."""
@@ -326,6 +379,7 @@ class Agent:
             "announced": now.announced,
             "held": now.held,
             "outbox": int(now.outbox),
+            "disk_free_bytes": free_bytes(self._config.state_folder),
             "step": last_step.step if last_step else 0,
             "num_steps": last_step.num_steps if last_step else 0,
             "step_s": self._compute.step_s,
@@ -346,3 +400,12 @@ class Agent:
     def _count_refusal(self, error: PeerError) -> None:
         self._refused[error.reason] += 1
         LOG.warning("refused", extra={"reason": error.reason.value, "detail": error.detail})
+
+
+def still_counts(job: TrainJob, announcement: Announcement) -> bool:
+    """Is an unfinished update one that this announcement's federation can still use?"""
+    if job.task != announcement.task:
+        return False
+    if job.version == announcement.version and vector_digest(job.vector_P) != announcement.model_digest:
+        return False  # another federation's version of the same number
+    return can_still_count(job.version, announcement.version, announcement.max_staleness, announcement.state)

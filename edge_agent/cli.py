@@ -73,6 +73,7 @@ def _serve(config: SiteConfig) -> None:
     from edge_agent.agent import Agent, Inbox  # noqa: PLC0415
     from edge_agent.compute import Compute  # noqa: PLC0415
     from edge_agent.training.capability import measure  # noqa: PLC0415
+    from edge_agent.training.checkpoint import CheckpointFile  # noqa: PLC0415
     from edge_agent.training.task import load_task  # noqa: PLC0415
 
     if config.threads:
@@ -81,7 +82,8 @@ def _serve(config: SiteConfig) -> None:
     tasks = {name: load_task(name, options) for name, options in config.tasks.items()}
     clock, stop, rng = SystemClock(), stop_on_signals(), random.Random()  # noqa: S311 - jitter, not a secret
     inbox: Inbox = queue.Queue(INBOX_EVENTS)
-    compute = Compute(tasks, capability, inbox.put)
+    checkpoints = CheckpointFile(config.state_folder / "training", config.checkpoint_s)
+    compute = Compute(tasks, capability, inbox.put, checkpoints)
     boot_id = secrets.token_bytes(8)
     link = MqttLink(mqtt_settings(config, will_of(config, boot_id)), cast(LinkInbox, inbox), rng)
     agent = Agent(config, compute, link, clock, rng, boot_id)

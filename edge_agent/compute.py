@@ -1,6 +1,7 @@
 """The thread that measures, trains and encodes, so that the agent's loop never waits for a GPU.
 
-One job at a time. What comes of it goes to the agent's inbox as an event; nothing is saved or sent from here.
+One job at a time. What comes of it goes to the agent's inbox as an event; nothing is sent from here, and nothing saved
+but the checkpoint of the training in progress.
 """
 
 import logging
@@ -10,13 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edge_agent.training.capability import Capability
+from edge_agent.training.checkpoint import CheckpointFile, Order, Resumable
 from edge_agent.training.evaluate import evaluate
 from edge_agent.training.failures import FailureKind, TrainingFailed, TrainingStopped
 from edge_agent.training.module import layout_of
 from edge_agent.training.task import Task
 from edge_agent.training.train import Progress as StepProgress
 from edge_agent.training.train import Trained, train
-from fedward.codec import codec
+from fedward.codec import CODECS, codec
 from fedward.errors import ConfigError, PeerError
 from fedward.layout import Layout, Vector
 from fedward.messages import Evaluation, Work
@@ -40,6 +42,10 @@ class TrainJob:
     update_id: bytes
     share: float
     min_examples: int = 1
+
+    def order(self, layout: Layout) -> Order:
+        """What tells this update from others; the hospital's own conditions may change on the way."""
+        return Order(self.update_id.hex(), self.task, self.version, layout.digest.hex(), self.work, self.codec)
 
 
 @dataclass(frozen=True)
@@ -84,12 +90,17 @@ class Compute:
     """Runs the jobs of the allowed tasks; `deliver` is called from its thread with each event."""
 
     def __init__(
-        self, tasks: Mapping[str, Task], capability: Capability, deliver: Callable[[ComputeEvent], None]
+        self,
+        tasks: Mapping[str, Task],
+        capability: Capability,
+        deliver: Callable[[ComputeEvent], None],
+        checkpoints: CheckpointFile,
     ) -> None:
         self.layouts: Mapping[str, Layout] = {name: layout_of(task.model()) for name, task in tasks.items()}
         self._tasks = tasks
         self._capability = capability
         self._deliver = deliver
+        self._checkpoints = checkpoints
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._delivered = True
@@ -101,6 +112,24 @@ class Compute:
         """Median duration of the recent steps, None before the first."""
         step_times_s = self._step_times_s
         return statistics.median(step_times_s) if step_times_s else None
+
+    def unfinished(self, share: float, min_examples: int) -> TrainJob | None:
+        """The job that a process before this one left unfinished, if it can still be done here."""
+        self._checkpoints.tidy()
+        checkpoint = self._checkpoints.load()
+        if checkpoint is None:
+            return None
+        order, layout = checkpoint.order, self.layouts.get(checkpoint.order.task)
+        if layout is None or layout.digest.hex() != order.layout_digest or order.codec not in CODECS:
+            return None
+        update_id = bytes.fromhex(order.update_id)
+        return TrainJob(
+            order.task, order.version, checkpoint.vector_P, order.work, order.codec, update_id, share, min_examples
+        )
+
+    def forget_unfinished(self) -> None:
+        """Delete the checkpoint: its update is in the outbox, or will never be. No training may be running."""
+        self._checkpoints.delete()
 
     def begin(self, job: TrainJob | EvaluateJob) -> None:
         """Start a job; the event of the one before must have been delivered."""
@@ -117,7 +146,7 @@ class Compute:
             raise RuntimeError("the compute thread has died, and this process can't go on")
 
     def stop(self, timeout_s: float) -> None:
-        """Ask the running job to stop within a step and wait for it; training that was not finished is dropped."""
+        """Ask the running job to stop within a step and wait for it; training that was not finished is saved."""
         self._stop.set()
         if self._thread:
             self._thread.join(timeout_s)
@@ -156,6 +185,7 @@ class Compute:
             min_examples=job.min_examples,
             on_step=self._on_step,
             stop=self._stop,
+            checkpoint=Resumable(self._checkpoints, job.order(layout), job.vector_P),
         )
         try:
             payload = codec(job.codec).encode(trained.delta_P, layout, job.update_id)

@@ -42,3 +42,5 @@ class SiteConfig(Settings):
     """CPU threads of training; unset: torch's own choice."""
     telemetry_s: float = Field(default=15.0, ge=0.1, le=3600)
     """Seconds between two reports to the coordinator."""
+    checkpoint_s: float = Field(default=30.0, ge=0, le=3600)
+    """Seconds of training that a crash may cost, or one step if that is longer; a checkpoint is written as often."""

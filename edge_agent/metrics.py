@@ -17,6 +17,7 @@ GAUGES = {
     "step_s": ("fed_agent_step_seconds", "Median time of a training step; rising: another job uses the device."),
     "train_loss": ("fed_agent_train_loss", "Mean training loss of the last update."),
     "outbox": ("fed_agent_outbox_updates", "Finished updates without a receipt; above 0 for long: check the link."),
+    "disk_free_bytes": ("fed_agent_disk_free_bytes", "Free space below the state folder; low: the agent will stop."),
     "connected": ("fed_agent_broker_connected", "1 while connected to the broker; 0: check firewall and proxy."),
 }
 

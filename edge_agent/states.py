@@ -23,11 +23,12 @@ class Situation:
     computing: bool  # the compute thread has a job
     training: bool  # and that job is training
     outbox: bool  # a finished update waits for its receipt
+    full: bool  # no room on the disk for another version and another update
 
 
 def wants_fetch(now: Situation) -> bool:
-    """Fetch the announced version, unless a job is running on the held one."""
-    return now.announced is not None and now.held != now.announced and not now.computing
+    """Fetch the announced version, unless a job is running on the held one or there is no room for it."""
+    return now.announced is not None and now.held != now.announced and not now.computing and not now.full
 
 
 def wants_evaluation(now: Situation) -> bool:
@@ -42,9 +43,15 @@ def wants_training(now: Situation) -> bool:
         and now.state is FederationState.RUNNING
         and not now.paused_here
         and not now.outbox
+        and not now.full
         and now.failed_at != now.held
         and (now.repeat_base or now.trained_from != now.held)
     )
+
+
+def can_still_count(base: int, announced: int, max_staleness: int, state: FederationState) -> bool:
+    """Is an unfinished update from version `base` worth resuming? What was begun is finished, also in a pause."""
+    return state is not FederationState.FINISHED and 0 <= announced - base <= max_staleness
 
 
 def _settled(now: Situation) -> bool:
@@ -54,6 +61,7 @@ def _settled(now: Situation) -> bool:
 PHASES = (
     (Phase.TRAINING, lambda now: now.training),
     (Phase.PUBLISHING, lambda now: now.outbox),
+    (Phase.FULL, lambda now: now.full),
     (Phase.FETCHING, wants_fetch),
     (Phase.PAUSED, lambda now: now.paused_here or now.state is FederationState.PAUSED),
     (Phase.FAILED, lambda now: now.failed_at is not None and now.failed_at == now.held),

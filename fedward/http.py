@@ -33,8 +33,8 @@ class Program(Protocol):
     """What a page can ask of a running program."""
 
     @property
-    def connected(self) -> bool:
-        """Whether the broker is there."""
+    def unready(self) -> str | None:
+        """Why the program can't do its work now, in words for the operator; None when it can."""
 
     @property
     def looped_at_s(self) -> float:
@@ -45,14 +45,14 @@ class Program(Protocol):
 
 
 def pages_of(program: Program, exposition: Callable[[Mapping[str, Any]], str], clock: Clock) -> Pages:
-    """/healthz: the loop turns. /readyz: and the broker is there. /metrics, /v1/state: what is known."""
+    """/healthz: the loop turns. /readyz: and the work can be done. /metrics, /v1/state: what is known."""
 
     def healthz() -> Page:
         silent_s = clock.monotonic_s() - program.looped_at_s
         return Page("ok\n") if silent_s < STUCK_AFTER_S else Page(f"stuck for {silent_s:.0f} s\n", status=503)
 
     def readyz() -> Page:
-        return Page("ok\n") if program.connected else Page("not connected to the broker\n", status=503)
+        return Page("ok\n") if program.unready is None else Page(f"{program.unready}\n", status=503)
 
     return {
         "/healthz": healthz,

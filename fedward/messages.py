@@ -69,6 +69,7 @@ class Phase(StrEnum):
     TRAINING = "training"
     PUBLISHING = "publishing"
     PAUSED = "paused"
+    FULL = "full"  # no room on the disk: begins nothing until there is
     FAILED = "failed"
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -53,7 +53,10 @@ class Plan:
     finish: Mapping[str, object] = field(default_factory=dict)
     work: Mapping[str, object] = field(default_factory=dict)  # in place of the task's own
     allowed: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # site -> its `tasks`, not the plan's
+    records: Split | None = None  # in place of the task's own data set
+    routes: Mapping[str, int] = field(default_factory=dict)  # site -> the port of its own way to the broker
     broker: Kind | None = None
+    broker_port: int = 0
     agent_http: bool = False
     threads: int = 1
     gather_s: float = 0.05
@@ -68,12 +71,12 @@ class Federation:
         """Cut the data, write the initial model and all configuration files. Raises ConfigError."""
         plan.folder.mkdir(parents=True, exist_ok=True)
         self.plan = plan
-        self.split: Split = split(plan.task, plan.num_sites, plan.data, plan.folder / "data", plan.seed)
+        self.split = plan.records or split(plan.task, plan.num_sites, plan.data, plan.folder / "data", plan.seed)
         self.sites = tuple(site.name for site in self.split)
         unknown = sorted(set(plan.slow) - set(self.sites))
         if unknown:
             raise ConfigError(f"--slow {', '.join(unknown)}: no such site; there are: {', '.join(self.sites)}")
-        self.broker = EmbeddedBroker(plan.folder, prefer=plan.broker)
+        self.broker = EmbeddedBroker(plan.folder, port=plan.broker_port, prefer=plan.broker)
         self.http_port = free_port(HOST)
         self.agent_ports = {site: free_port(HOST) for site in self.sites} if plan.agent_http else {}
         self.children: dict[str, Child] = {}
@@ -114,10 +117,10 @@ class Federation:
     def state_folder(self, name: str) -> Path:
         return self.plan.folder / "state" / name
 
-    def start(self, name: str) -> None:
-        """Start `coordinator` or a site's agent."""
+    def start(self, name: str, program: Sequence[str] = ("fedward.cli",)) -> None:
+        """Start `coordinator` or a site's agent; `program` is what stands before their arguments after `python -m`."""
         side = "coordinator" if name == "coordinator" else "agent"
-        command = [sys.executable, "-m", "fedward.cli", side, "run", "--config", str(self.config_path(name))]
+        command = [sys.executable, "-m", *program, side, "run", "--config", str(self.config_path(name))]
         self.children[name] = Child(command, self.plan.folder / "logs" / f"{name}.log", environment())
 
     def kill(self, name: str) -> None:
@@ -207,7 +210,7 @@ class Federation:
                     "federation": FEDERATION,
                     "tasks": dict(plan.allowed.get(site.name, {plan.task: site.options})),
                     "state_folder": str(self.state_folder(site.name)),
-                    "broker": broker,
+                    "broker": broker | {"port": plan.routes.get(site.name, self.broker.port)},
                     "policy": {"compute_share": 1 / plan.slow.get(site.name, 1.0)},
                     "http": {"host": HOST, "port": self.agent_ports.get(site.name)},
                     "device": "cpu",

@@ -19,7 +19,7 @@ class FailureKind(StrEnum):
 
 
 class TrainingStopped(FedwardError):  # noqa: N818 - not an error: it was asked for
-    """Training was asked to stop; what it had done is dropped."""
+    """Training was asked to stop; what it had done is in the checkpoint, where there is one."""
 
 
 class TrainingFailed(FedwardError):  # noqa: N818 - reads as what happened, beside TrainingStopped

@@ -3,10 +3,11 @@
 Runs in a thread of the agent: it touches no signals and no globals but torch's seeds, so only one training at a time.
 """
 
+import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
-from torch.utils.data import DataLoader, Dataset
 
 from edge_agent.training.capability import Capability
+from edge_agent.training.checkpoint import Resumable
 from edge_agent.training.failures import FailureKind, TrainingFailed, TrainingStopped, failures_named
 from edge_agent.training.module import read_vector, write_vector
+from edge_agent.training.order import Shuffled, loader
+from edge_agent.training.snapshot import Moving, seed_all
 from edge_agent.training.task import Batch, Task, num_records
-from fedward.errors import ConfigError
 from fedward.layout import Layout, Vector
 from fedward.limits import MAX_STEPS
 from fedward.messages import LocalOptimizer, Work
+
+LOG = logging.getLogger(__name__)
 
 __all__ = ["FailureKind", "Progress", "Trained", "TrainingFailed", "TrainingStopped", "train"]
 
@@ -42,8 +46,8 @@ class Progress:
 class Trained:
     """The result: delta_P = trained - base, (P,) float32.
 
-    `num_examples` is the size of the training set; `work_s` wall-clock, pauses included; `train_loss` the mean over
-    the steps.
+    `num_examples` is the size of the training set; `work_s` wall-clock, pauses included, without what crashes cost;
+    `train_loss` the mean over the steps.
     """
 
     delta_P: Vector
@@ -65,12 +69,17 @@ def train(  # noqa: PLR0913 - what to train (four), and the hospital's condition
     min_examples: int = 1,
     on_step: Callable[[Progress], None],
     stop: threading.Event,
+    checkpoint: Resumable | None = None,
 ) -> Trained:
     """Train from `vector_P` for `work.local_epochs`, or until `max_steps` or `max_seconds`, but at least one step.
 
     `share` in (0, 1] is the part of the time that training may use: after each step it pauses so long that steps
     take that share. With fewer than `min_examples` records it does not begin. On a CPU the same seed and inputs give
     the same bytes, whatever the share, unless `max_seconds` cuts. The optimizer starts fresh.
+
+    What is done is saved to `checkpoint` so often that a crash costs at most its interval, or one step if that is
+    longer, and before TrainingStopped. With the same arguments it goes on from there, to the same bytes on a CPU;
+    `max_seconds` counts over all parts. Without one, what a stop or a crash ends is lost.
 
     Raises TrainingStopped within one step of `stop` being set, at once in a pause; TrainingFailed for an exception
     of the task's code, too few records, or a loss or delta that is not finite; ConfigError for records that can't be
@@ -80,21 +89,25 @@ def train(  # noqa: PLR0913 - what to train (four), and the hospital's condition
         raise ValueError(f"share must be in (0, 1], got {share}")
     started_s = time.monotonic()
     with failures_named():
-        torch.manual_seed(seed)
+        seed_all(seed)
         model = task.model().to(capability.device).train()
         records = task.train_data()
-        loader = shuffled(records, work.batch_size, seed)
+        order = Shuffled(num_records(records), work.batch_size, seed)
         if num_records(records) < min_examples:
             raise TrainingFailed(FailureKind.TOO_FEW_RECORDS)
     write_vector(model, layout, vector_P)
     optimizer = build_optimizer(model, work)
-    scaler = capability.grad_scaler()
+    moving = Moving(model, optimizer, capability.grad_scaler(), capability.device, num_records(records))
 
-    batches = endless(loader)
-    num_steps = min(work.local_epochs * len(loader), work.max_steps or MAX_STEPS)
-    losses: list[float] = []
-    while len(losses) < num_steps:
-        if stop.is_set():
+    losses, worked_s = resumed(checkpoint, moving)
+    batches = iter(loader(records, order, start=len(losses)))
+    num_steps = min(work.local_epochs * order.num_batches, work.max_steps or MAX_STEPS)
+    started_s -= worked_s
+    saved_s, pause_s, max_s = time.monotonic(), 0.0, work.max_seconds or math.inf
+    while not losses or (len(losses) < num_steps and time.monotonic() - started_s < max_s):
+        if stop.wait(pause_s):
+            if checkpoint and losses:
+                checkpoint.save(moving.take(losses, time.monotonic() - started_s))
             raise TrainingStopped(f"stopped after {len(losses)} of {num_steps} steps")
         step_started_s = time.monotonic()
         with failures_named():
@@ -102,18 +115,33 @@ def train(  # noqa: PLR0913 - what to train (four), and the hospital's condition
             with capability.autocast():
                 loss = task.loss(model, batch)
             losses.append(finite(loss.item()))  # waits for the GPU: the price of seeing a NaN in the step that made it
-            descend(loss, optimizer, scaler)
+            descend(loss, optimizer, moving.scaler)
         step_s = time.monotonic() - step_started_s
         on_step(Progress(len(losses), num_steps, losses[-1], step_s))
-        if time.monotonic() - started_s >= (work.max_seconds or math.inf):
-            break
-        stop.wait((1 / share - 1) * step_s)
+        if checkpoint and checkpoint.is_due(time.monotonic() - saved_s, step_s / share):
+            checkpoint.save(moving.take(losses, time.monotonic() - started_s))
+            saved_s = time.monotonic()  # not before: a slow disk must not turn every step into a checkpoint
+        pause_s = (1 / share - 1) * step_s
 
     delta_P = read_vector(model, layout) - vector_P
     if not np.isfinite(delta_P).all():
         raise TrainingFailed(FailureKind.NOT_FINITE)
-    work_s = time.monotonic() - started_s
-    return Trained(delta_P, num_records(records), len(losses), work_s, math.fsum(losses) / len(losses))
+    return Trained(
+        delta_P, num_records(records), len(losses), time.monotonic() - started_s, math.fsum(losses) / len(losses)
+    )
+
+
+def resumed(checkpoint: Resumable | None, moving: Moving) -> tuple[list[float], float]:
+    """Put back what was saved of this very update, if anything: its losses, and the seconds that they took."""
+    snapshot = checkpoint.load() if checkpoint else None
+    if snapshot is None:
+        return [], 0.0
+    if not moving.fits(snapshot):
+        LOG.warning("checkpoint_does_not_fit")  # other records, another device, or another release of the task
+        return [], 0.0
+    moving.put(snapshot)
+    LOG.info("training_resumed", extra={"step": len(snapshot.losses)})
+    return list(snapshot.losses), snapshot.work_s
 
 
 def descend(loss: Tensor, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
@@ -122,28 +150,6 @@ def descend(loss: Tensor, optimizer: Optimizer, scaler: torch.amp.GradScaler) ->
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
     scaler.step(optimizer)
     scaler.update()
-
-
-def shuffled(records: Dataset[Batch], batch_size: int, seed: int) -> DataLoader[Batch]:
-    """Batches in an order that the seed fixes, another one in each epoch. Raises ConfigError for no records."""
-    count = num_records(records)
-    if count == 0:
-        raise ConfigError("the site has no records to train on")
-    return DataLoader(
-        records,
-        batch_size,
-        shuffle=True,
-        generator=torch.Generator().manual_seed(seed),
-        # BatchNorm can't train on one record: when the last batch would hold only one, each epoch leaves one out.
-        drop_last=count > batch_size > 1 and count % batch_size == 1,
-        num_workers=0,  # forking from a thread of the agent is unsafe
-    )
-
-
-def endless(loader: DataLoader[Batch]) -> Iterator[Batch]:
-    """Epoch after epoch."""
-    while True:
-        yield from loader
 
 
 def build_optimizer(model: nn.Module, work: Work) -> Optimizer:

@@ -13,7 +13,7 @@ import pytest
 from coordinator.ledger import Ledger
 from fedward import topics
 from fedward.layout import vector_digest
-from fedward.messages import Outcome, Receipt
+from fedward.messages import Offer, Outcome, Receipt
 from fedward.modelfile import load_model
 from fedward.mqtt import MqttLink, MqttSettings
 from fedward.pack import unpack
@@ -251,3 +251,26 @@ def test_an_agent_does_not_train_a_task_that_its_hospital_does_not_allow(federat
     assert state["sites"]["hospital-b"]["num_accepted"] == 0
     log = (running.plan.folder / "logs" / "hospital-b.log").read_text()
     assert "task_not_allowed" in log
+
+
+def test_a_site_that_returns_after_many_versions_is_told_so_and_takes_part_again(federation: Start) -> None:
+    running = federation(num_sites=3, engine={"preset": "default", "max_staleness": 3}, finish={"version": 500})
+    running.wait_for(lambda state: state["version"] >= 2, READY_S, "two versions")
+    site = running.sites[2]
+    outbox = running.state_folder(site) / "outbox"
+    running.wait_for(lambda _state: any(outbox.glob("*.offer")), 30, "a finished update of the site")
+    running.kill(site)
+    gone = running.state()
+    assert gone is not None
+    waiting = [unpack(path.read_bytes(), Offer) for path in outbox.glob("*.offer")]
+    running.wait_for(lambda state: state["version"] >= gone["version"] + 6, READY_S, "versions without it")
+    running.start(site)
+    running.wait_for(
+        lambda state: state["sites"][site]["num_accepted"] >= gone["sites"][site]["num_accepted"] + 2,
+        READY_S,
+        "new updates of the returned site",
+    )
+    ended = {row.update_id: row.reason for row in ledger_of(running).updates()}
+    assert all(offer.update_id in ended for offer in waiting), "what waited had its end, whichever it was"
+    held = json.loads((running.state_folder(site) / "model" / "model.json").read_text())
+    assert held["version"] > gone["version"]

@@ -49,6 +49,7 @@ def update(number: int, received_at_s: float, size_bytes: int) -> StoredUpdate:
         size_bytes=size_bytes,
         digest=bytes(32),
         received_at_s=received_at_s,
+        arrived_s=received_at_s,
         norm=1.0,
         reason=None,
         version=None,

@@ -46,7 +46,17 @@ def documented_rows(families: Iterable[Metric]) -> set[str]:
 def test_the_metrics_document_has_every_metric_with_its_labels_and_meaning() -> None:
     site = dict.fromkeys([*SITE_GAUGES, *SITE_COUNTERS], 1) | {"phase": "idle"}
     federation = dict.fromkeys(
-        ["version", "version_created_at_s", "buffer", "buffer_size", "connected", "bytes_sent", "bytes_received"], 1
+        [
+            "version",
+            "version_created_at_s",
+            "buffer",
+            "buffer_size",
+            "connected",
+            "disk_free_bytes",
+            "bytes_sent",
+            "bytes_received",
+        ],
+        1,
     )
     page = federation | {"refused": {"stale": 0}, "metrics": {"auc": 1}, "sites": {"a": site}}
     agent_page = dict.fromkeys([*GAUGES, *COUNTERS], 1) | {

@@ -9,6 +9,7 @@ import numpy as np
 
 from coordinator.blobs import BlobFolder
 from coordinator.cli import open_ledger
+from coordinator.clock import Moment
 from coordinator.config import FederationConfig, FinishSettings, WorkSettings
 from coordinator.engine.settings import EngineSettings
 from coordinator.ledger import Ledger
@@ -40,6 +41,11 @@ Message = TypeVar("Message")
 def vector(layout: Layout, seed: int, scale: float = 0.01) -> Vector:
     """(P,) float32, drawn from a normal distribution."""
     return (scale * np.random.default_rng(seed).standard_normal(layout.size)).astype(np.float32)
+
+
+def at(seconds: float) -> Moment:
+    """A moment that is the same on both clocks."""
+    return Moment(seconds, seconds)
 
 
 def payload_of(layout: Layout, seed: int, codec_name: str = "f32", scale: float = 0.01) -> bytes:

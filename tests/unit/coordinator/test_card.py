@@ -9,7 +9,7 @@ from coordinator.ledger import Ledger
 from coordinator.tables import StoredVersion
 from fedward.errors import RejectReason
 from fedward.messages import Evaluation, Ratio
-from tests.unit.coordinator.coordinator_bench import FEDERATION, offer_of
+from tests.unit.coordinator.coordinator_bench import FEDERATION, at, offer_of
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def card(ledger: Ledger) -> str:
     numbers = []
     for seed, site, version in ((1, "north", 0), (2, "south", 1), (3, "north", 1), (4, "north", 2)):
         offer = offer_of(f"payload {seed}".encode(), seed, site, num_examples=100 * seed)
-        numbers.append((ledger.add_update(offer, site, 1.0, 1.0, None).number, version))
-    ledger.add_update(offer_of(b"refused", 5), "north", 1.0, None, RejectReason.STALE)
+        numbers.append((ledger.add_update(offer, site, at(1.0), 1.0, None).number, version))
+    ledger.add_update(offer_of(b"refused", 5), "north", at(1.0), None, RejectReason.STALE)
     for version in range(3):
         row = StoredVersion(
             version=version, created_at_s=1_700_000_000.0, model_digest=bytes([version]) * 32, state_digest=b"s" * 32,

@@ -15,7 +15,7 @@ from coordinator.ledger import Ledger
 from coordinator.making import Settings
 from coordinator.versions import Versions
 from fedward.errors import IntegrityError, RejectReason
-from tests.unit.coordinator.coordinator_bench import FEDERATION, SMALL, offer_of, payload_of, vector
+from tests.unit.coordinator.coordinator_bench import FEDERATION, SMALL, at, offer_of, payload_of, vector
 
 ENTRIES = (
     (first := next_entry(None, Kind.UPDATE, "1", (1, b"a"))),
@@ -36,10 +36,10 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(1, 6):
         payload = payload_of(SMALL, seed)
         blobs.put(payload)
-        ledger.add_update(offer_of(payload, seed), "north", float(seed), 1.0, None)
+        ledger.add_update(offer_of(payload, seed), "north", at(float(seed)), 1.0, None)
         if seed in (2, 4):
             versions.make(ledger.buffered(), [1.0, 0.5], now_s=10.0 + seed)
-    ledger.add_update(offer_of(b"refused", 9), "south", 9.0, None, RejectReason.STALE)
+    ledger.add_update(offer_of(b"refused", 9), "south", at(9.0), None, RejectReason.STALE)
     ledger.close()
     return folder / "ledger.sqlite"
 
@@ -77,8 +77,8 @@ def test_an_untouched_ledger_follows_its_chain(tampered: Callable[..., Ledger]) 
 
 COLUMNS_OF_AN_UPDATE = [
     "update_id = x'00'", "site = 'south'", "sequence = 99", "base_version = 7", "codec = 'q8'", "num_examples = 5",
-    "num_steps = 5", "work_s = 5.5", "size_bytes = 5", "digest = x'01'", "received_at_s = 0.5", "norm = 2.0",
-    "reason = 'stale'",
+    "num_steps = 5", "work_s = 5.5", "size_bytes = 5", "digest = x'01'", "received_at_s = 0.5", "arrived_s = 0.5",
+    "norm = 2.0", "reason = 'stale'",
 ]  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def test_a_changed_update_is_named(tampered: Callable[..., Ledger], change: str)
 
 INSERT_UPDATE = (
     "INSERT INTO updates SELECT 7, x'77', site, 7, base_version, codec, num_examples, num_steps, work_s, size_bytes, "
-    "digest, received_at_s, norm, reason, NULL, NULL FROM updates WHERE number = 5"
+    "digest, received_at_s, arrived_s, norm, reason, NULL, NULL FROM updates WHERE number = 5"
 )
 INSERT_VERSION = (
     "INSERT INTO versions SELECT 3, created_at_s, model_digest, state_digest, settings FROM versions WHERE version = 2"

@@ -60,7 +60,8 @@ def test_every_field_of_the_page_is_exported_or_known_to_be_no_metric(busy: Benc
     page = busy.service.page()
     exported = {
         "version", "version_created_at_s", "buffer", "buffer_size", "connected", "metrics", "refused", "bytes_sent",
-        "bytes_received",
+        "bytes_received", "disk_free_bytes",
+        "chunks_received", "chunks_redundant",
     }  # fmt: skip
     assert set(page) == exported | ONLY_STATE
     assert set(page["sites"]["north"]) == {"phase", *SITE_GAUGES, *SITE_COUNTERS} | ONLY_STATE_OF_A_SITE
@@ -76,6 +77,8 @@ def test_the_text_says_what_the_page_says(busy: Bench) -> None:
     assert value(found, "fed_broker_connected") == 1
     assert value(found, "fed_sent_bytes_total") == busy.link.bytes_sent
     assert value(found, "fed_received_bytes_total") == busy.link.bytes_received
+    assert value(found, "fed_chunks_received_total") == page["chunks_received"]
+    assert value(found, "fed_chunks_redundant_total") == page["chunks_redundant"]
     assert value(found, "fed_messages_refused_total", reason="unknown_base") == 1
     assert value(found, "fed_evaluation_ratio", metric="auc") == 0.8
 

@@ -10,7 +10,7 @@ from coordinator.tables import ALL, StoredVersion
 from fedward.chunks import manifest_of
 from fedward.errors import ConfigError, RejectReason
 from fedward.messages import Evaluation, FederationState, Offer, Outcome, Part, PartKind, Ratio
-from tests.unit.coordinator.coordinator_bench import offer_of, update_id
+from tests.unit.coordinator.coordinator_bench import at, offer_of, update_id
 
 
 def offer(seed: int) -> Offer:
@@ -33,8 +33,8 @@ def evaluation(number: int, value: float) -> Evaluation:
 
 
 def test_the_same_update_a_second_time_returns_the_first_row(ledger: Ledger) -> None:
-    first = ledger.add_update(offer(1), "north", 10.0, 0.5, None)
-    second = ledger.add_update(offer(1), "south", 20.0, None, RejectReason.STALE)
+    first = ledger.add_update(offer(1), "north", at(10.0), 0.5, None)
+    second = ledger.add_update(offer(1), "south", at(20.0), None, RejectReason.STALE)
     assert second == first
     assert ledger.updates() == (first,)
     assert (first.site, first.received_at_s, first.norm, first.outcome) == ("north", 10.0, 0.5, Outcome.ACCEPTED)
@@ -42,21 +42,21 @@ def test_the_same_update_a_second_time_returns_the_first_row(ledger: Ledger) -> 
 
 def test_a_row_has_what_the_offer_said(ledger: Ledger) -> None:
     said = offer(1)
-    row = ledger.add_update(said, "north", 10.0, 0.5, None)
+    row = ledger.add_update(said, "north", at(10.0), 0.5, None)
     for name in ("update_id", "sequence", "base_version", "codec", "num_examples", "num_steps", "work_s"):
         assert getattr(row, name) == getattr(said, name)
     assert (row.size_bytes, row.digest) == (said.manifest.size_bytes, said.manifest.digest)
 
 
 def test_a_refused_update_is_kept_with_its_reason_and_never_buffered(ledger: Ledger) -> None:
-    row = ledger.add_update(offer(1), "north", 10.0, None, RejectReason.STALE)
+    row = ledger.add_update(offer(1), "north", at(10.0), None, RejectReason.STALE)
     assert (row.reason, row.outcome) == ("stale", Outcome.REFUSED)
     assert ledger.updates() == (row,)
     assert ledger.buffered() == ledger.accepted() == ()
 
 
 def test_a_version_takes_its_updates_out_of_the_buffer_with_their_weights(ledger: Ledger) -> None:
-    rows = [ledger.add_update(offer(seed), "north", 10.0, 0.5, None) for seed in (3, 1, 2)]
+    rows = [ledger.add_update(offer(seed), "north", at(10.0), 0.5, None) for seed in (3, 1, 2)]
     assert ledger.buffered() == tuple(rows)
     ledger.add_version(version(0), [part(0)], {rows[0].number: 0.25, rows[1].number: 2.0})
     assert [row.update_id for row in ledger.buffered()] == [update_id(2)]
@@ -64,7 +64,7 @@ def test_a_version_takes_its_updates_out_of_the_buffer_with_their_weights(ledger
 
 
 def test_a_version_is_recorded_with_all_that_belongs_to_it_or_not_at_all(ledger: Ledger) -> None:
-    row = ledger.add_update(offer(1), "north", 10.0, 0.5, None)
+    row = ledger.add_update(offer(1), "north", at(10.0), 0.5, None)
     ledger.add_version(version(0), [part(0)], {})
     with pytest.raises(Exception, match="UNIQUE"):
         ledger.add_version(version(1), [part(1), part(1)], {row.number: 1.0})
@@ -95,7 +95,7 @@ def test_the_newest_snapshot_is_the_last_one_up_to_a_version(ledger: Ledger) -> 
 
 
 def test_the_latest_update_of_each_site_is_one_that_was_folded_before(ledger: Ledger) -> None:
-    rows = [ledger.add_update(offer(seed), site, 1.0, 0.5, None) for seed, site in enumerate("aabab")]
+    rows = [ledger.add_update(offer(seed), site, at(1.0), 0.5, None) for seed, site in enumerate("aabab")]
     ledger.add_version(version(0), [], {row.number: 1.0 for row in rows[:3]})
     latest = ledger.latest_of_sites(before_number=rows[2].number)
     assert {site: row.number for site, row in latest.items()} == {"a": rows[1].number}
@@ -144,14 +144,14 @@ def test_the_latest_evaluations_are_those_of_each_sites_newest_version(ledger: L
 
 @pytest.mark.parametrize("named", ["part", "state", "accepted"])
 def test_a_blob_that_the_ledger_needs_is_named(ledger: Ledger, named: str) -> None:
-    row = ledger.add_update(offer(1), "north", 10.0, 0.5, None)
+    row = ledger.add_update(offer(1), "north", at(10.0), 0.5, None)
     ledger.add_version(version(0, state=b"s" * 32), [part(0)], {row.number: 1.0})
     digests = {"part": part(0).manifest.digest, "state": b"s" * 32, "accepted": row.digest}
     assert ledger.names_blob(digests[named])
 
 
 def test_a_blob_of_a_refused_update_or_an_old_state_is_not_named(ledger: Ledger) -> None:
-    refused = ledger.add_update(offer(1), "north", 10.0, None, RejectReason.NOT_FINITE)
+    refused = ledger.add_update(offer(1), "north", at(10.0), None, RejectReason.NOT_FINITE)
     ledger.add_version(version(0, state=b"0" * 32), [], {})
     ledger.add_version(version(1, state=b"1" * 32), [], {})
     assert not ledger.names_blob(refused.digest)
@@ -172,8 +172,8 @@ def test_a_reopened_ledger_has_everything(tmp_path: Path) -> None:
 
     ledger = Ledger.in_folder(tmp_path)
     ledger.claim("federation", "ward")
-    row = ledger.add_update(offer(1), "north", 10.0, 0.5, None)
-    ledger.add_update(offer(2), "north", 11.0, None, RejectReason.STALE)
+    row = ledger.add_update(offer(1), "north", at(10.0), 0.5, None)
+    ledger.add_update(offer(2), "north", at(11.0), None, RejectReason.STALE)
     ledger.add_version(version(0), [part(0, PartKind.SNAPSHOT)], {row.number: 0.5})
     ledger.add_evaluation(evaluation(0, 7.0), "north", 12.0)
     ledger.wish("north", FederationState.PAUSED)

@@ -7,7 +7,7 @@ from coordinator.members import Members
 from coordinator.state import SiteState, active_sites
 from fedward.errors import RejectReason
 from fedward.messages import Evaluation, Phase, Ratio, Status, Telemetry
-from tests.unit.coordinator.coordinator_bench import FEDERATION, SITES, offer_of
+from tests.unit.coordinator.coordinator_bench import FEDERATION, SITES, at, offer_of
 
 ONLINE = Status(boot_id=b"boot-one", online=True)
 GONE = Status(boot_id=b"boot-one", online=False)
@@ -23,7 +23,7 @@ def members(ledger: Ledger) -> Members:
 
 
 def add(ledger: Ledger, seed: int, site: str, at_s: float, reason: RejectReason | None = None) -> None:
-    ledger.add_update(offer_of(f"payload {seed}".encode(), seed, site), site, at_s, 1.0, reason)
+    ledger.add_update(offer_of(f"payload {seed}".encode(), seed, site), site, at(at_s), 1.0, reason)
 
 
 def evaluation(version: int, **counts: float) -> Evaluation:

@@ -15,7 +15,7 @@ from fedward.cli import EXIT_CONFIG, EXIT_INTEGRITY, main
 from fedward.codec import codec
 from fedward.errors import ConfigError, IntegrityError
 from fedward.layout import vector_digest
-from tests.unit.coordinator.coordinator_bench import SITES, SMALL, offer_of, update_id, vector
+from tests.unit.coordinator.coordinator_bench import SITES, SMALL, at, offer_of, update_id, vector
 
 
 def run(ledger: Ledger, blobs: BlobFolder, versions: Versions, count: int, codec_name: str = "f32") -> None:
@@ -27,7 +27,7 @@ def run(ledger: Ledger, blobs: BlobFolder, versions: Versions, count: int, codec
             content = codec(codec_name).encode(vector(SMALL, seed), SMALL, update_id(seed, site, base_version))
             blobs.put(content)
             offer = offer_of(content, seed, site, base_version, codec=codec_name)
-            ledger.add_update(offer, site, float(seed), 1.0, None)
+            ledger.add_update(offer, site, at(float(seed)), 1.0, None)
         versions.make(ledger.buffered(), [1.25, 1 / 3], now_s=100.0 + current)
 
 

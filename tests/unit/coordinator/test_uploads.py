@@ -8,6 +8,7 @@ import pytest
 from coordinator.uploads import Uploads
 from fedward.errors import PeerError, RejectReason
 from fedward.limits import CHUNK_BYTES
+from fedward.messages import Chunk
 from tests.unit.coordinator.coordinator_bench import offer_of
 
 PAYLOAD = CHUNK_BYTES * b"x" + b"rest"
@@ -101,3 +102,14 @@ def test_an_ended_upload_takes_no_more_chunks(uploads: Uploads) -> None:
     with pytest.raises(PeerError):
         uploads.find("north", FIRST.update_id)
     upload.collected.close()
+
+
+def test_only_a_chunk_that_was_not_held_yet_is_useful(uploads: Uploads) -> None:
+    first = Chunk(owner=FIRST.update_id, index=0, payload=PAYLOAD[:CHUNK_BYTES])
+    with pytest.raises(PeerError):
+        uploads.add("north", first)
+    uploads.open("north", FIRST)
+    uploads.add("north", first)
+    upload = uploads.add("north", first)
+    assert upload.collected.num_missing == 1
+    assert (uploads.num_received, uploads.num_useful) == (3, 1)

@@ -18,7 +18,7 @@ from fedward.layout import Layout, Tensor, Vector, vector_digest
 from fedward.limits import MAX_PARTS
 from fedward.messages import Part, PartKind
 from fedward.recipe import apply_part, cheapest_recipe
-from tests.unit.coordinator.coordinator_bench import SMALL, offer_of, payload_of, vector
+from tests.unit.coordinator.coordinator_bench import SMALL, at, offer_of, payload_of, vector
 
 INITIAL_P = vector(SMALL, seed=0, scale=1.0)
 ADAM = EngineSettings(optimizer=OptimizerSettings(name="adam"))
@@ -48,7 +48,7 @@ def stored(ledger: Ledger, blobs: BlobFolder, seed: int) -> StoredUpdate:
     """An accepted update."""
     payload = payload_of(SMALL, seed)
     blobs.put(payload)
-    return ledger.add_update(offer_of(payload, seed), "north", float(seed), 1.0, None)
+    return ledger.add_update(offer_of(payload, seed), "north", at(float(seed)), 1.0, None)
 
 
 def make(versions: Versions, ledger: Ledger, blobs: BlobFolder, count: int, first_seed: int = 1) -> None:

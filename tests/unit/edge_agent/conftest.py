@@ -19,7 +19,9 @@ from edge_agent.compute import Compute
 from edge_agent.config import SiteConfig
 from edge_agent.report import will_of
 from edge_agent.training.capability import Capability, Precision
+from edge_agent.training.checkpoint import CheckpointFile
 from edge_agent.training.metrics import Sums
+from edge_agent.training.module import layout_of
 from edge_agent.training.task import Batch, Task
 from fedward import topics
 from fedward.chunks import indices_of, manifest_of
@@ -194,7 +196,7 @@ class Hospital:
         self.clock = ManualClock()
         self.task = Tiny()
         self._broker = broker
-        self.office = Office(broker, Compute({TASK: self.task}, CPU, lambda _event: None).layouts[TASK])
+        self.office = Office(broker, layout_of(self.task.model()))
         self.boots = 0
         self.start()
 
@@ -204,7 +206,8 @@ class Hospital:
         boot_id = self.boots.to_bytes(8, "big")
         inbox = cast(LinkInbox, self.inbox)  # takes the compute thread's events too
         self.link = MemoryLink(self._broker, SITE, inbox, will=will_of(self.config, boot_id))
-        self.compute = Compute({TASK: self.task}, CPU, self.inbox.put)
+        checkpoints = CheckpointFile(self.config.state_folder / "training", self.config.checkpoint_s)
+        self.compute = Compute({TASK: self.task}, CPU, self.inbox.put, checkpoints)
         self.agent = Agent(self.config, self.compute, self.link, self.clock, random.Random(1), boot_id)
         self.link.subscribe(topics.announce(FEDERATION), topics.down_all(FEDERATION, SITE))
         self.link.open()

@@ -34,6 +34,7 @@ def test_the_environment_overrides_the_example() -> None:
         {"policy": {"min_examples": 0}},
         {"telemetry_s": 0},
         {"threads": 0},
+        {"checkpoint_s": -1},
         {"password": "secret"},
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.states import Situation, phase, wants_evaluation, wants_fetch, wants_training
+from edge_agent.states import Situation, can_still_count, phase, wants_evaluation, wants_fetch, wants_training
 from fedward.messages import FederationState, Phase
 
 READY = Situation(
@@ -21,6 +21,7 @@ READY = Situation(
     computing=False,
     training=False,
     outbox=False,
+    full=False,
 )
 
 versions = st.none() | st.integers(0, 3)
@@ -37,6 +38,7 @@ situations = st.builds(
     computing=st.booleans(),
     training=st.booleans(),
     outbox=st.booleans(),
+    full=st.booleans(),
 )
 
 
@@ -55,6 +57,7 @@ def test_a_site_that_holds_the_announced_version_trains(changes: dict[str, objec
         {"state": FederationState.FINISHED},
         {"paused_here": True},
         {"outbox": True},
+        {"full": True},
         {"failed_at": 3},
         {"trained_from": 3},
         {"computing": True},
@@ -80,6 +83,7 @@ def test_a_version_is_trained_again_only_where_the_federation_asks_for_it() -> N
         ({"announced": 4, "outbox": True, "paused_here": True}, True),
         ({}, False),
         ({"announced": 4, "computing": True}, False),
+        ({"announced": 4, "full": True}, False),
         ({"announced": None, "held": None}, False),
     ],
 )
@@ -107,6 +111,8 @@ def test_each_held_version_is_measured_once(changes: dict[str, object], wanted: 
     [
         ({}, Phase.IDLE),
         ({"failed_at": 3}, Phase.FAILED),
+        ({"announced": 4, "full": True}, Phase.FULL),
+        ({"full": True, "outbox": True}, Phase.PUBLISHING),
         ({"failed_at": 2}, Phase.IDLE),
         ({"failed_at": 3, "paused_here": True}, Phase.PAUSED),
         ({"state": FederationState.PAUSED}, Phase.PAUSED),
@@ -134,3 +140,20 @@ def test_training_never_starts_against_a_wish_or_over_an_unsent_update(now: Situ
         assert now.held is not None
         assert now.held == now.announced != now.failed_at
         assert now.repeat_base or now.trained_from != now.held
+
+
+@pytest.mark.parametrize(
+    ("base", "announced", "state", "counts"),
+    [
+        (3, 3, FederationState.RUNNING, True),
+        (3, 5, FederationState.RUNNING, True),
+        (3, 6, FederationState.RUNNING, False),
+        (4, 3, FederationState.RUNNING, False),
+        (3, 3, FederationState.PAUSED, True),
+        (3, 3, FederationState.FINISHED, False),
+    ],
+)
+def test_an_unfinished_update_counts_within_the_staleness_until_the_federation_ends(
+    base: int, announced: int, state: FederationState, counts: bool
+) -> None:
+    assert can_still_count(base, announced, max_staleness=2, state=state) is counts

@@ -14,9 +14,10 @@ from edge_agent.training.capability import Capability, Precision
 from edge_agent.training.evaluate import evaluate
 from edge_agent.training.metrics import Sums
 from edge_agent.training.module import initial_model
+from edge_agent.training.order import Shuffled
 from edge_agent.training.task import Batch, Task
 from edge_agent.training.tasks.tabular import breast_cancer
-from edge_agent.training.train import FailureKind, Progress, Trained, TrainingFailed, TrainingStopped, shuffled, train
+from edge_agent.training.train import FailureKind, Progress, Trained, TrainingFailed, TrainingStopped, train
 from fedward.errors import ConfigError
 from fedward.messages import LocalOptimizer, Ratio, Work
 
@@ -226,8 +227,7 @@ def test_a_site_without_records_is_told_so() -> None:
 
 
 def test_a_last_batch_of_one_record_is_left_out() -> None:
-    sizes = [len(inputs) for inputs, _ in shuffled(Line(records=11).records, 5, seed=1)]
-    assert sizes == [5, 5]
+    assert [len(batch) for batch in Shuffled(11, 5, seed=1).epoch(0)] == [5, 5]
 
 
 def test_evaluation_without_metrics_of_its_own_gives_the_mean_loss_over_records() -> None:

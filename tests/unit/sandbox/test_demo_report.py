@@ -24,6 +24,7 @@ UPDATE = StoredUpdate(
     size_bytes=100,
     digest=bytes(32),
     received_at_s=0.0,
+    arrived_s=0.0,
     norm=1.0,
     reason=None,
     version=6,

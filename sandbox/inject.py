@@ -1,0 +1,118 @@
+"""Carries a plan of faults out on a running federation, and brings every victim back."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sandbox.faults import BROKER, COORDINATOR, SLOW_BYTES_PER_S, After, AtVersion, Breakage, Cut, Fault, Kill, Moment
+from sandbox.federation import Federation
+from sandbox.logs import Log
+from sandbox.relay import Relay
+
+POLL_S = 0.02
+PATIENCE_S = 15.0
+"""A fault whose moment does not come happens after so many seconds anyway: the federation may be stuck for a while."""
+
+
+@dataclass
+class Injector:
+    """Faults of one federation, one after the other. Several victims may be down at once."""
+
+    running: Federation
+    relays: Mapping[str, Relay]  # site -> its link
+    before_kill: Callable[[str], None]  # told the target, while it still answers
+    done: "Counter[str]" = field(default_factory=Counter)  # what was done: a kill's target, or how a link failed
+    _returns: list[tuple[float, str, Callable[[], None]]] = field(default_factory=list)  # when, who, how
+    _logs: dict[str, Log] = field(default_factory=dict)  # of programs that were started and are not connected yet
+
+    def carry_out(self, plan: Sequence[Fault], until_s: float) -> None:
+        """Return when every fault happened and every victim runs again, or at `until_s` of the monotonic clock."""
+        for fault in plan:
+            victim = fault.target if isinstance(fault, Kill) else fault.site
+            self._wait(lambda victim=victim: self._is_up(victim), until_s)  # type: ignore[misc]
+            self._wait(self._moment(fault.at), until_s)
+            if time.monotonic() > until_s:
+                break
+            self._strike(fault)
+        self._wait(lambda: not self._returns, float("inf"))
+
+    def _strike(self, fault: Fault) -> None:
+        if isinstance(fault, Cut):
+            self._break(fault)
+            return
+        self.before_kill(fault.target)
+        if fault.target == BROKER:
+            self.running.broker.kill()
+            back = self.running.broker.start
+        else:
+            self.running.kill(fault.target)
+            back = lambda: self._start(fault.target)  # noqa: E731
+        self.done[fault.target] += 1
+        self._returns.append((time.monotonic() + fault.down_s, fault.target, back))
+
+    def _break(self, fault: Cut) -> None:
+        relay = self.relays[fault.site]
+        if fault.how is Breakage.CUT:
+            relay.cut()
+        elif fault.how is Breakage.STALL:
+            relay.stall()
+        else:
+            relay.throttle(SLOW_BYTES_PER_S)
+        self.done[fault.how.value] += 1
+        self._returns.append((time.monotonic() + fault.seconds, fault.site, relay.clear))
+
+    def _start(self, name: str) -> None:
+        self._logs[name] = self._log(name)
+        self.running.start(name)
+
+    def _log(self, name: str) -> Log:
+        """A program's log, from now on."""
+        return Log(self.running.plan.folder / "logs" / f"{name}.log", from_end=True)
+
+    def _is_up(self, name: str) -> bool:
+        """Not down, its link in order, and connected since it was started: a kill before that would test nothing."""
+        if any(victim == name for _, victim, _ in self._returns):
+            return False
+        if name in self._logs and self._logs[name].count("connected"):
+            del self._logs[name]
+        return name not in self._logs
+
+    def _moment(self, at: Moment) -> Callable[[], bool]:
+        """Whether the moment has come, seen from now."""
+        if isinstance(at, After):
+            due_s = time.monotonic() + at.seconds
+            return lambda: time.monotonic() >= due_s
+        if isinstance(at, AtVersion):
+            return _Seen(self._log(COORDINATOR), "version", at.more, 0.0)
+        return _Seen(self._log(at.program), at.event, 1, at.seconds)
+
+    def _wait(self, holds: Callable[[], bool], until_s: float) -> None:
+        deadline_s = min(until_s, time.monotonic() + PATIENCE_S)
+        while not holds() and time.monotonic() < deadline_s:
+            time.sleep(POLL_S)
+            self._bring_back()
+
+    def _bring_back(self) -> None:
+        now_s = time.monotonic()
+        for entry in [entry for entry in self._returns if entry[0] <= now_s]:
+            self._returns.remove(entry)
+            entry[2]()
+
+
+@dataclass
+class _Seen:
+    """True from `seconds` after the event was seen `times` times."""
+
+    log: Log
+    event: str
+    times: int
+    seconds: float
+    due_s: float | None = None
+
+    def __call__(self) -> bool:
+        if self.due_s is None:
+            self.times -= self.log.count(self.event)
+            if self.times <= 0:
+                self.due_s = time.monotonic() + self.seconds
+        return self.due_s is not None and time.monotonic() >= self.due_s

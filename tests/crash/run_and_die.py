@@ -1,0 +1,87 @@
+"""`fedward`, killed just before or just after a named step: `python -m tests.crash.run_and_die STEP SIDE ARGUMENTS`.
+
+The program is the real one. One function of it is wrapped, and a call of it ends the process with SIGKILL,
+which nothing in it can see coming.
+"""
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedward import cli
+
+
+@dataclass(frozen=True)
+class Step:
+    """A function whose calls are a durable step, or part of one, or tell another program of it."""
+
+    module: str
+    name: str  # with its class
+    text: str = ""  # only calls with this text in an argument
+    nth: int = 1  # which call of a process
+
+
+AGENT_STEPS: Mapping[str, Step] = {
+    "download finished": Step("fedward.chunks", "ChunkFile.finish"),
+    "model saved": Step("edge_agent.models", "ModelFolder.save"),
+    "payload renamed": Step("fedward.files", "move_durably", ".payload"),
+    "offer renamed": Step("fedward.files", "move_durably", ".offer"),
+    "update saved": Step("edge_agent.outbox", "Outbox.save"),
+    "progress saved": Step("edge_agent.progress", "ProgressFile.save", nth=2),  # the first is that of the start
+    "offer sent": Step("fedward.mqtt", "MqttLink.publish", "/offer/"),
+    "chunk sent": Step("fedward.mqtt", "MqttLink.publish", "/u/", nth=2),
+    "update deleted": Step("edge_agent.outbox", "Outbox.delete"),
+}
+
+COORDINATOR_STEPS: Mapping[str, Step] = {
+    "grant sent": Step("coordinator.publish", "Publisher.grant"),
+    "chunk stored": Step("fedward.chunks", "ChunkFile.add", nth=2),
+    "upload finished": Step("fedward.chunks", "ChunkFile.finish"),
+    "upload renamed": Step("fedward.chunks", "move_durably"),
+    "update in the ledger": Step("coordinator.ledger", "Ledger.add_update"),
+    "receipt sent": Step("coordinator.publish", "Publisher.receipt"),
+    "state stored": Step("coordinator.blobs", "BlobFolder.put"),
+    "version in the ledger": Step("coordinator.ledger", "Ledger.add_version"),
+    "version announced": Step("coordinator.publish", "Publisher.announce", nth=2),  # the first is that of the start
+    "end in the ledger": Step("coordinator.ledger", "Ledger.wish"),
+}
+
+
+def arm(step: Step, side: str) -> None:
+    """Wrap the step: the process dies just `before` or just `after` it."""
+    *classes, name = step.name.split(".")
+    owner: Any = importlib.import_module(step.module)
+    for part in classes:
+        owner = getattr(owner, part)
+    setattr(owner, name, _dying(getattr(owner, name), step, side))
+
+
+def _dying(function: Callable[..., Any], step: Step, side: str) -> Callable[..., Any]:
+    calls = 0
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        if not any(step.text in str(argument) for argument in arguments if not isinstance(argument, bytes)):
+            return function(*arguments, **options)
+        calls += 1
+        if calls == step.nth and side == "before":
+            _die()
+        result = function(*arguments, **options)
+        if calls == step.nth and side == "after":
+            _die()
+        return result
+
+    return wrapped
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    arm({**AGENT_STEPS, **COORDINATOR_STEPS}[sys.argv[1]], sys.argv[2])
+    sys.exit(cli.main(sys.argv[3:]))
