@@ -31,8 +31,9 @@ from benchmarks.reference_fedavg import Site, Workers
 from coordinator.blobs import BlobFolder
 from coordinator.engine.settings import EngineSettings
 from coordinator.ledger import Ledger
+from coordinator.making import Settings
 from coordinator.tables import ALL, StoredUpdate
-from coordinator.versions import Settings, Versions
+from coordinator.versions import Versions
 from edge_agent.training.capability import measure
 from edge_agent.training.evaluate import evaluate
 from edge_agent.training.module import initial_model, layout_of, read_vector

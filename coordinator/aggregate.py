@@ -9,9 +9,10 @@ from coordinator.engine.rounds import flush_after_s, flush_at_s, is_ready
 from coordinator.engine.settings import EngineSettings
 from coordinator.engine.weigh import weights
 from coordinator.ledger import Ledger
+from coordinator.making import arrival_of
 from coordinator.members import Members
 from coordinator.tables import StoredUpdate
-from coordinator.versions import Versions, arrival_of
+from coordinator.versions import Versions
 
 LOG = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ import mmap
 from pathlib import Path
 
 from fedward.chunks import ChunkFile
+from fedward.errors import IntegrityError
 from fedward.files import write_durably
 
 
@@ -34,6 +35,22 @@ class BlobFolder:
         self.path(digest).unlink(missing_ok=True)
 
     def view(self, digest: bytes) -> memoryview:
-        """The blob's bytes, mapped from disk: pages come and go, memory does not grow with the blob."""
-        with self.path(digest).open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        """The blob's bytes, mapped from disk: pages come and go, memory does not grow with the blob.
+
+        Raises IntegrityError when it is missing.
+        """
+        try:
+            with self.path(digest).open("rb") as file:
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except FileNotFoundError:
+            raise IntegrityError(f"blob {digest.hex()} is missing") from None
+
+    def check(self, digest: bytes, what: str) -> None:
+        """Read the blob, and raise IntegrityError unless it is there with every byte as it was stored."""
+        try:
+            with self.path(digest).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").digest()
+        except FileNotFoundError:
+            raise IntegrityError(f"{what}: blob {digest.hex()} is missing") from None
+        if found != digest:
+            raise IntegrityError(f"{what}: blob {digest.hex()} is damaged, its SHA-256 is {found.hex()}")

@@ -11,6 +11,8 @@ def model_card(ledger: Ledger, version: int, file_digest: bytes) -> str:
     """Markdown. Raises KeyError for a version that was never made."""
     row = ledger.version(version)
     updates = [update for update in ledger.accepted() if update.version is not None and update.version <= version]
+    newest = ledger.newest_entry()
+    head = newest.head.hex() if newest else "none"
     made_at = datetime.fromtimestamp(row.created_at_s, UTC).isoformat(timespec="seconds")
     return "\n".join(
         [
@@ -22,6 +24,8 @@ def model_card(ledger: Ledger, version: int, file_digest: bytes) -> str:
             f"- model digest (SHA-256 of the float32 vector): `{row.model_digest.hex()}`",
             f"- layout digest: `{ledger.fact('layout')}`",
             f"- updates folded in: {len(updates)}",
+            f"- head of the ledger's chain when this was written: `{head}`; `fedward coordinator replay --head {head}`",
+            "  proves that the model came out of that ledger",
             "",
             "## Sites",
             "",

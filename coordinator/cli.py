@@ -1,4 +1,4 @@
-"""`fedward coordinator`: run, status, export, and the operator's wishes."""
+"""`fedward coordinator`: run, status, export, replay, backup, restore, and the operator's wishes."""
 
 import argparse
 import hashlib
@@ -8,16 +8,20 @@ import queue
 import random
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
+from coordinator.backup import back_up, restore
 from coordinator.blobs import BlobFolder
 from coordinator.card import model_card
 from coordinator.config import FederationConfig
 from coordinator.ledger import Ledger
+from coordinator.making import Settings, Store
 from coordinator.metrics import exposition
+from coordinator.replay import check_ledger, replay, snapshot_of_ledger
 from coordinator.service import Service
 from coordinator.tables import ALL
-from coordinator.versions import Settings, Versions
+from coordinator.versions import Versions
 from fedward.errors import ConfigError
 from fedward.http import HttpServer, pages_of
 from fedward.layout import Layout, Vector
@@ -33,6 +37,12 @@ LOG = logging.getLogger(__name__)
 SESSION_EXPIRY_S = 30 * 86_400
 INBOX_EVENTS = 10_000
 """More than the broker may have in flight to us, so that only QoS 0 messages can ever be dropped."""
+
+REPLAY = (
+    "prove where the model comes from: check the ledger's chain, make every version again and compare all digests; "
+    "ends with 4 and the first difference if there is one. --from begins after a stored state before it where there "
+    "is one; mostly only the newest is kept, and then the versions before are made too, and not compared."
+)
 
 WISHES = {
     "pause": FederationState.PAUSED,
@@ -50,6 +60,9 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         ("run", _run, "run the coordinator until SIGTERM"),
         ("status", _status, "versions, sites and buffer, from the ledger"),
         ("export", _export, "write a version as a safetensors file, with its model card"),
+        ("replay", _replay, REPLAY),
+        ("backup", _back_up, "copy ledger and blobs into a new folder, while the coordinator runs"),
+        ("restore", _restore, "make the state folder that of a backup, verified; the coordinator must be stopped"),
         ("pause", _wish, "ask all sites, or one, to begin no new training"),
         ("resume", _wish, "undo pause, or finish"),
         ("finish", _wish, "end the federation: the current version is the last"),
@@ -62,6 +75,15 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         if verb == "export":
             command.add_argument("--version", type=int, help="which version; default: the newest")
             command.add_argument("--out", type=Path, required=True, help="the file to write; the card goes beside it")
+        if verb == "replay":
+            command.add_argument("--from", dest="from_version", type=int, default=0, help="first version to compare")
+            command.add_argument("--head", help="a head that the chain must have had, such as a model card's")
+            command.add_argument("--verbose", action="store_true", help="a line for each version")
+        if verb == "backup":
+            command.add_argument("--out", type=Path, required=True, help="the folder to make")
+        if verb == "restore":
+            command.add_argument("--from", dest="source", type=Path, required=True, help="the backup's folder")
+            command.add_argument("--force", action="store_true", help="move aside what the state folder holds")
         if verb in ("pause", "resume"):
             command.add_argument("--site", help="only this site; default: all")
 
@@ -167,6 +189,43 @@ def _export(arguments: argparse.Namespace) -> None:
     card.write_text(model_card(ledger, version, hashlib.sha256(arguments.out.read_bytes()).digest()))
     ledger.close()
     print(f"version {version}: {arguments.out} and {card}")
+
+
+def _replay(arguments: argparse.Namespace) -> None:
+    known_head = _parse_head(arguments.head) if arguments.head else None
+    config, live, layout, _ = _open(arguments)
+    with closing(live), snapshot_of_ledger(live) as ledger:
+        check_ledger(ledger, known_head)
+        num_versions = num_updates = 0
+        for done in replay(Store(ledger, BlobFolder(config.state_folder / "blobs"), layout), arguments.from_version):
+            num_versions, num_updates = num_versions + 1, num_updates + done.num_updates
+            if arguments.verbose:
+                print(f"version {done.version}: {done.num_updates} updates, digest {done.model_digest.hex()}")
+        newest = ledger.newest_entry()
+    print(f"{num_versions} versions made again of {num_updates} updates: every digest is as recorded")
+    print(f"chain of {newest.entry if newest else 0} entries, head {newest.head.hex() if newest else '-'}")
+
+
+def _parse_head(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise ConfigError(f"--head {text}: expected 64 hexadecimal digits, as in a model card") from None
+
+
+def _back_up(arguments: argparse.Namespace) -> None:
+    config, ledger, _, _ = _open(arguments)
+    ledger.close()
+    made = back_up(config.state_folder, arguments.out, SystemClock().now_s())
+    print(f"version {made.version} with {made.num_blobs} blobs: {arguments.out}, chain head {made.chain_head}")
+
+
+def _restore(arguments: argparse.Namespace) -> None:
+    config = load_settings(FederationConfig, arguments.config, os.environ)
+    now_s = SystemClock().now_s()
+    with only_process_in(config.state_folder):
+        done = restore(arguments.source, config.state_folder, config.federation, now_s, force=arguments.force)
+    print(f"version {done.version} with {done.num_blobs} blobs: restored, chain head {done.chain_head}")
 
 
 def _wish(arguments: argparse.Namespace) -> None:

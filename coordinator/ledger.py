@@ -4,13 +4,17 @@ One transaction a change of state, committed and synced before anybody is told.
 """
 
 import json
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
+from coordinator import chaining
+from coordinator.chain import Entry, first_fault
 from coordinator.clock import Moment
 from coordinator.tables import (
     EVALUATIONS,
@@ -24,7 +28,7 @@ from coordinator.tables import (
     StoredUpdate,
     StoredVersion,
 )
-from fedward.errors import ConfigError, RejectReason
+from fedward.errors import ConfigError, IntegrityError, RejectReason
 from fedward.messages import Evaluation, FederationState, Manifest, Offer, Part, PartKind
 
 
@@ -54,6 +58,7 @@ class Ledger:
             known = _fact(connection, name)
             if known is None:
                 connection.execute(sql.insert(FACTS).values(name=name, value=value))
+                chaining.append_fact(connection, name)
             elif known != value:
                 raise ConfigError(
                     f"the state folder belongs to {name} {known}, the configuration says {value}; "
@@ -68,9 +73,22 @@ class Ledger:
         """A number that grows with every call, over restarts too."""
         with self._engine.begin() as connection:
             number = int(_fact(connection, "sequence") or 0) + 1
-            connection.execute(sql.delete(FACTS).where(FACTS.c.name == "sequence"))
-            connection.execute(sql.insert(FACTS).values(name="sequence", value=str(number)))
+            _set_fact(connection, "sequence", number)
             return number
+
+    @property
+    def epoch(self) -> int | None:
+        """Where the sequence began when this ledger was restored from a backup; None: it never was."""
+        epoch = self.fact("epoch")
+        return int(epoch) if epoch else None
+
+    def begin_epoch(self, least: int) -> int:
+        """Let the sequence go on from `least`, or above its own value if that is greater: see docs/adr/0004."""
+        with self._engine.begin() as connection:
+            epoch = max(least, int(_fact(connection, "sequence") or 0) + 1)
+            for name in ("sequence", "epoch"):
+                _set_fact(connection, name, epoch)
+            return epoch
 
     # Updates
 
@@ -96,6 +114,7 @@ class Ledger:
         }
         with self._engine.begin() as connection:
             connection.execute(sql.insert(UPDATES).values(row))
+            chaining.append_update(connection, offer.update_id)
         return self._updates(UPDATES.c.update_id == offer.update_id)[0]
 
     def latest_arrival_s(self) -> float:
@@ -165,6 +184,7 @@ class Ledger:
                 connection.execute(
                     sql.update(UPDATES).where(UPDATES.c.number == number).values(version=version.version, weight=weight)
                 )
+            chaining.append_version(connection, version.version)
 
     def versions(self) -> tuple[StoredVersion, ...]:
         return self._versions(sql.select(VERSIONS).order_by(VERSIONS.c.version))
@@ -175,6 +195,12 @@ class Ledger:
         if not rows:
             raise KeyError(version)
         return rows[0]
+
+    def model_digest(self, version: int) -> bytes | None:
+        """Of the model that agents hold at a version; None for one that was never made."""
+        query = sql.select(VERSIONS.c.model_digest).where(VERSIONS.c.version == version)
+        with self._engine.connect() as connection:
+            return connection.execute(query).scalar_one_or_none()
 
     def newest_version(self) -> StoredVersion | None:
         rows = self._versions(sql.select(VERSIONS).order_by(VERSIONS.c.version.desc()).limit(1))
@@ -209,6 +235,44 @@ class Ledger:
         )
         with self._engine.connect() as connection:
             return any(connection.execute(query.limit(1)).first() for query in queries)
+
+    def blobs(self) -> dict[bytes, str]:
+        """Every blob that the ledger names, and what it is. The newest state first: the next version replaces it."""
+        newest = self.newest_version()
+        if newest is None:
+            return {}
+        named = {newest.state_digest: f"state of version {newest.version}"}
+        for part in self.parts(0, newest.version):
+            named.setdefault(part.manifest.digest, f"{part.kind} of version {part.version}")
+        for update in self.accepted():
+            named.setdefault(update.digest, f"update {update.number} of {update.site}")
+        return named
+
+    # Chain
+
+    def chain(self) -> tuple[Entry, ...]:
+        """What was written, oldest first."""
+        with self._engine.connect() as connection:
+            return chaining.entries(connection)
+
+    def newest_entry(self) -> Entry | None:
+        """The chain's end, with its head; None while nothing was written."""
+        with self._engine.connect() as connection:
+            return chaining.newest_entry(connection)
+
+    def check_chain(self) -> None:
+        """Raise IntegrityError naming the first row that is not as it was written. Not while another one writes."""
+        with self._engine.connect() as connection:
+            fault = first_fault(chaining.entries(connection), chaining.rows(connection))
+        if fault:
+            raise IntegrityError(f"ledger: {fault}")
+
+    def copy_to(self, path: Path) -> None:
+        """Copy the ledger to a new SQLite file, as it is at one moment, while others write."""
+        if self._engine.dialect.name != "sqlite":
+            raise ConfigError("a ledger outside the state folder is copied with its database's own tools")
+        with closing(sqlite3.connect(path)) as target, closing(self._engine.raw_connection()) as source:
+            source.driver_connection.backup(target)  # type: ignore[union-attr]  # open: it was just made
 
     # Evaluations
 
@@ -261,13 +325,14 @@ def _fact(connection: Connection, name: str) -> str | None:
     return connection.execute(sql.select(FACTS.c.value).where(FACTS.c.name == name)).scalar_one_or_none()
 
 
+def _set_fact(connection: Connection, name: str, value: int) -> None:
+    connection.execute(sql.delete(FACTS).where(FACTS.c.name == name))
+    connection.execute(sql.insert(FACTS).values(name=name, value=str(value)))
+
+
 def _part(row: Any) -> Part:
     manifest = Manifest(size_bytes=row["size_bytes"], digest=row["digest"], chunk_digests=row["chunk_digests"])
     return Part(kind=PartKind(row["kind"]), version=row["version"], codec=row["codec"], manifest=manifest)
-
-
-def _part_row(part: Part) -> dict[str, Any]:
-    return {"version": part.version, "kind": part.kind, "codec": part.codec, **vars(part.manifest)}
 
 
 def _make_sqlite_durable(connection: Any, _record: object) -> None:

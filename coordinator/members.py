@@ -6,9 +6,9 @@ from typing import Any
 
 from coordinator.engine.rates import SiteRate, observe
 from coordinator.ledger import Ledger
+from coordinator.making import arrival_of
 from coordinator.state import SiteState, active_sites, federation_metrics
 from coordinator.tables import StoredUpdate
-from coordinator.versions import arrival_of
 from fedward.errors import RejectReason
 from fedward.messages import Evaluation, Status, Telemetry
 

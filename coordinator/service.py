@@ -209,6 +209,7 @@ class Service:
             max_staleness=self._config.engine.max_staleness,
             codec=self._config.codec,
             state=self._state,
+            base_digest=self._ledger.model_digest(offer.base_version),
         )
         repeated = not self._config.engine.repeat_base and self._ledger.has_delivered(site, offer.base_version)
         check_offer(offer, terms, repeated)
@@ -283,6 +284,7 @@ class Service:
                 codec=self._config.codec,
                 max_staleness=self._config.engine.max_staleness,
                 repeat_base=self._config.engine.repeat_base,
+                epoch=self._ledger.epoch,
             )
         )
 

@@ -76,6 +76,17 @@ EVALUATIONS = sql.Table(
     sql.Column("received_at_s", sql.Float, nullable=False),
 )
 
+CHAIN = sql.Table(
+    "chain",
+    METADATA,
+    sql.Column("entry", sql.Integer, primary_key=True, autoincrement=False),
+    sql.Column("kind", sql.String(16), nullable=False),
+    sql.Column("key", sql.String(80), nullable=False),
+    sql.Column("digest", sql.LargeBinary(32), nullable=False),
+    sql.Column("head", sql.LargeBinary(32), nullable=False),
+)
+"""What was written, in its order (chain.py): appended to and never changed."""
+
 WISHES = sql.Table(
     "wishes",
     METADATA,

@@ -19,6 +19,8 @@ class Terms:
     max_staleness: int
     codec: str
     state: FederationState
+    base_digest: bytes | None
+    """Of the model at the offered base version; None where it was never made."""
 
 
 def check_offer(offer: Offer, terms: Terms, repeated: bool) -> None:
@@ -30,6 +32,8 @@ def check_offer(offer: Offer, terms: Terms, repeated: bool) -> None:
         raise PeerError(RejectReason.FINISHED, "the federation takes no more updates")
     if offer.base_version > terms.version:
         raise PeerError(RejectReason.UNKNOWN_BASE, f"base {offer.base_version}, newest is {terms.version}")
+    if offer.base_digest not in (None, terms.base_digest):
+        raise PeerError(RejectReason.UNKNOWN_BASE, f"trained from another version {offer.base_version} than ours")
     if terms.version - offer.base_version > terms.max_staleness:
         staleness = terms.version - offer.base_version
         raise PeerError(RejectReason.STALE, f"{staleness} versions old, the limit is {terms.max_staleness}")

@@ -172,10 +172,17 @@ class Agent:
         if announcement.layout_digest != self._compute.layouts[announcement.task].digest:
             raise PeerError(RejectReason.LAYOUT_MISMATCH, "the installed task's model is not the federation's")
         self._announcement = announcement
+        self._enter_epoch(announcement.epoch or 0)
         if known is None or known.boot_id != announcement.boot_id:  # a new coordinator may have missed what we sent
             self._publisher.offer_now()
             self._send_evaluation()
         LOG.info("announced", extra={"version": announcement.version, "state": announcement.state})
+
+    def _enter_epoch(self, epoch: int) -> None:
+        """After a restore the numbers of versions stand for other models, and what was receipted may be lost."""
+        if epoch > self._progress.epoch:
+            self._set_progress(self._progress.in_epoch(epoch))
+            self._evaluation, self._evaluated, self._failed_at = None, None, None
 
     def _on_control(self, control: Control) -> None:
         if self._control is None or control.sequence > self._control.sequence:
@@ -283,6 +290,7 @@ class Agent:
             num_steps=done.trained.num_steps,
             work_s=done.trained.work_s,
             manifest=manifest_of(done.payload),
+            base_digest=vector_digest(done.job.vector_P),
         )
         try:
             self._outbox.save(offer, done.payload)
@@ -337,7 +345,7 @@ class Agent:
             paused_here=bool(self._control and self._control.paused),
             held=held.version if held else None,
             evaluated=self._evaluated,
-            trained_from=self._progress.trained_from,
+            trained_from=held.version if held and self._progress.trained(held.version, held.digest) else None,
             failed_at=self._failed_at,
             repeat_base=bool(announcement and announcement.repeat_base),
             computing=self._job is not None,

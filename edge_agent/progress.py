@@ -20,10 +20,23 @@ class Progress:
     trained_from: int | None = None  # base version of the last finished update
     num_accepted: int = 0
     num_refused: int = 0
+    base_digest: str | None = None  # of the model at `trained_from`, hexadecimal; None: not known
+    epoch: int = 0  # of the coordinator, when it was last heard
 
     def after(self, offer: Offer) -> "Progress":
         """The progress once this update is in the outbox."""
-        return replace(self, sequence=offer.sequence + 1, trained_from=offer.base_version)
+        digest = offer.base_digest.hex() if offer.base_digest else None
+        return replace(self, sequence=offer.sequence + 1, trained_from=offer.base_version, base_digest=digest)
+
+    def trained(self, version: int, digest: bytes) -> bool:
+        """Whether the last finished update was trained from this model, and not from another one of its number."""
+        return self.trained_from == version and self.base_digest in (None, digest.hex())
+
+    def in_epoch(self, epoch: int) -> "Progress":
+        """The progress once a coordinator of this epoch was heard: a restored one may have lost what it receipted."""
+        if epoch <= self.epoch:
+            return self
+        return replace(self, epoch=epoch, trained_from=None, base_digest=None)
 
 
 class ProgressFile:

@@ -5,7 +5,7 @@ import sys
 from importlib.metadata import entry_points
 
 from fedward import __version__
-from fedward.errors import ConfigError, TransientError
+from fedward.errors import ConfigError, IntegrityError, TransientError
 
 GROUP = "fedward.commands"
 
@@ -14,6 +14,9 @@ EXIT_CONFIG = 2
 
 EXIT_UNAVAILABLE = 3
 """Something that is needed is away for now."""
+
+EXIT_INTEGRITY = 4
+"""What is stored is not what was written."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,6 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     except TransientError as error:
         print(f"fedward: {error}", file=sys.stderr)
         return EXIT_UNAVAILABLE
+    except IntegrityError as error:
+        print(f"fedward: {error}", file=sys.stderr)
+        return EXIT_INTEGRITY
 
 
 if __name__ == "__main__":

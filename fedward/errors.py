@@ -4,6 +4,7 @@
     +-- ConfigError      the operator's: says every problem at once, the process does not start (exit 2)
     +-- PeerError        the other side sent something that is refused: counted by reason, answered, dropped
     +-- TransientError   the network or a store is away: tried again, with jitter, in one place
+    +-- IntegrityError   what is stored is not what was written: nothing goes on with it (exit 4)
 
 Anything else that is raised is a bug of ours: let it crash, the supervisor restarts the process.
 """
@@ -55,3 +56,7 @@ class PeerError(FedwardError):
 
 class TransientError(FedwardError):
     """The network or a store is away for now; the same call may succeed later."""
+
+
+class IntegrityError(FedwardError):
+    """What is stored is not what was written: changed, removed or damaged. The message names the first such thing."""

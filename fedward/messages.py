@@ -123,6 +123,7 @@ class Announcement:
     codec: SiteName  # of the updates
     max_staleness: Annotated[int, Interval(ge=0, le=MAX_VERSION)]  # older updates are refused
     repeat_base: bool  # whether a site may train again from a version that it has trained from
+    epoch: Counter | None = None  # the sequence at which a restored ledger began: what was receipted may be lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +158,7 @@ class Offer:
     work_s: Seconds  # time that training took
     manifest: Manifest
     payload: Annotated[bytes, Len(0, INLINE_BYTES)] | None = None
+    base_digest: Digest | None = None  # of the model trained from: after a restore a number alone doesn't name it
 
 
 @dataclass(frozen=True, kw_only=True)

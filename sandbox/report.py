@@ -10,8 +10,9 @@ from typing import Any
 from coordinator.blobs import BlobFolder
 from coordinator.engine.settings import EngineSettings
 from coordinator.ledger import Ledger
+from coordinator.making import Settings
 from coordinator.tables import StoredEvaluation, StoredUpdate
-from coordinator.versions import Settings, Versions
+from coordinator.versions import Versions
 from edge_agent.training.capability import measure
 from edge_agent.training.evaluate import evaluate
 from edge_agent.training.task import load_task

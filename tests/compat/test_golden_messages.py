@@ -7,6 +7,7 @@ Chunks travel bare, so there is nothing of them to pin.
 
 import dataclasses
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -85,6 +86,7 @@ SAMPLES: dict[str, object] = {
     "get": Get(federation="sepsis", digest=DIGEST, missing=(Range(start=0, stop=1), Range(start=5, stop=9))),
     "offer": OFFER,
     "offer_with_payload": dataclasses.replace(OFFER, payload=b"\x00\x7f\x80\xff"),
+    "offer_with_base_digest": dataclasses.replace(OFFER, base_digest=DIGEST),
     "grant": Grant(update_id=UPDATE_ID, missing=(Range(start=0, stop=2),)),
     "receipt": Receipt(update_id=UPDATE_ID, outcome=Outcome.ACCEPTED),
     "receipt_refused": Receipt(update_id=UPDATE_ID, outcome=Outcome.REFUSED, reason=RejectReason.STALE),
@@ -114,6 +116,11 @@ SAMPLES: dict[str, object] = {
         },
     ),
 }
+
+
+SAMPLES["announcement_after_a_restore"] = dataclasses.replace(
+    cast(Announcement, SAMPLES["announcement"]), sequence=1_800_000_000_000_009, epoch=1_800_000_000_000_000
+)
 
 
 def golden(name: str) -> bytes:

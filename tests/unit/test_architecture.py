@@ -22,7 +22,7 @@ ONLY_IN = {
     "msgpack": ["fedward/pack.py"],
     "prometheus_client": ["edge_agent/metrics.py", "coordinator/metrics.py"],
     "docker": ["edge_agent/appliance/"],
-    "sqlalchemy": ["coordinator/ledger.py", "coordinator/tables.py"],
+    "sqlalchemy": ["coordinator/ledger.py", "coordinator/chaining.py", "coordinator/tables.py"],
     "yaml": ["fedward/settings.py", "edge_agent/cli.py", "edge_agent/training/tasks/", "sandbox/federation.py"],
     "sklearn": ["sandbox/"],
     "rich": ["sandbox/"],
@@ -37,7 +37,8 @@ LAZY_TORCH = {"edge_agent/cli.py"}
 PURE = [
     "fedward/errors.py", "fedward/limits.py", "fedward/messages.py", "fedward/layout.py", "fedward/pack.py",
     "fedward/topics.py", "fedward/recipe.py", "fedward/codec/", "coordinator/engine/", "coordinator/receive.py",
-    "coordinator/verify.py", "edge_agent/states.py", "edge_agent/policy.py", "edge_agent/receive.py",
+    "coordinator/verify.py", "coordinator/chain.py", "edge_agent/states.py", "edge_agent/policy.py",
+    "edge_agent/receive.py",
 ]  # fmt: skip
 IMPURE_MODULES = {
     "time", "random", "secrets", "os", "socket", "threading", "queue", "logging", "pathlib", "subprocess", "io",

@@ -13,8 +13,9 @@ from coordinator.clock import Moment
 from coordinator.config import FederationConfig, FinishSettings, WorkSettings
 from coordinator.engine.settings import EngineSettings
 from coordinator.ledger import Ledger
+from coordinator.making import Settings
 from coordinator.service import LISTEN_S, Service
-from coordinator.versions import Settings, Versions
+from coordinator.versions import Versions
 from fedward import topics
 from fedward.chunks import manifest_of
 from fedward.codec import codec

@@ -7,9 +7,10 @@ from coordinator.aggregate import Aggregator
 from coordinator.blobs import BlobFolder
 from coordinator.engine.settings import EngineSettings
 from coordinator.ledger import Ledger
+from coordinator.making import Settings
 from coordinator.members import Members
 from coordinator.tables import StoredUpdate
-from coordinator.versions import Settings, Versions
+from coordinator.versions import Versions
 from fedward.messages import Status
 from tests.unit.coordinator.coordinator_bench import SITES, SMALL, at, offer_of, payload_of, vector
 

@@ -1,58 +1,17 @@
 """The operator's commands, on the folder of a federation that has run."""
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from coordinator.ledger import Ledger
 from coordinator.tables import ALL
 from fedward.cli import EXIT_CONFIG, main
 from fedward.messages import FederationState
 from fedward.modelfile import load_model, save_model
-from tests.unit.coordinator.coordinator_bench import (
-    FEDERATION,
-    SITES,
-    SMALL,
-    Bench,
-    Site,
-    offer_of,
-    payload_of,
-    vector,
-)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A configuration file and the initial model; nothing has run yet."""
-    save_model(tmp_path / "initial.safetensors", SMALL, vector(SMALL, 0, scale=1.0), {})
-    settings = {
-        "federation": FEDERATION,
-        "sites": SITES,
-        "task": "tabular",
-        "model": str(tmp_path / "initial.safetensors"),
-        "work": {"local_epochs": 1, "batch_size": 16, "local_lr": 0.1},
-        "state_folder": str(tmp_path / "state"),
-        "broker": {"host": "broker"},
-    }
-    (tmp_path / "federation.yaml").write_text(yaml.safe_dump(settings))
-    return tmp_path
-
-
-@pytest.fixture
-def after_a_run(folder: Path, start: Callable[..., Bench], north: Site, south: Site) -> Path:
-    """One version of two updates, and a third in the buffer."""
-    bench = start()
-    bench.settle()
-    for seed, site, base_version in ((1, north, 0), (2, south, 0), (3, north, 1)):
-        payload = payload_of(SMALL, seed)
-        site.offer(offer_of(payload, seed, site.name, base_version, payload=payload))
-    bench.settle()
-    bench.kill()
-    return folder
+from tests.unit.coordinator.coordinator_bench import FEDERATION, SMALL, vector
 
 
 def fedward(folder: Path, verb: str, *arguments: object) -> int:

@@ -13,7 +13,8 @@ from fedward.limits import MAX_NORM
 from fedward.messages import FederationState, Manifest, Offer
 from tests.unit.coordinator.coordinator_bench import LARGE, SMALL, offer_of, payload_of, vector
 
-TERMS = Terms(layout=SMALL, version=7, max_staleness=5, codec="f32", state=FederationState.RUNNING)
+BASE = b"b" * 32
+TERMS = Terms(layout=SMALL, version=7, max_staleness=5, codec="f32", state=FederationState.RUNNING, base_digest=BASE)
 PAYLOAD = payload_of(SMALL, seed=1)
 OFFER = offer_of(PAYLOAD, 1, base_version=7)
 TOO_FEW_DIGESTS = Manifest(size_bytes=OFFER.manifest.size_bytes, digest=b"d" * 32, chunk_digests=b"c" * 64)
@@ -24,6 +25,7 @@ TOO_FEW_DIGESTS = Manifest(size_bytes=OFFER.manifest.size_bytes, digest=b"d" * 3
     [
         (RejectReason.FINISHED, OFFER, replace(TERMS, state=FederationState.FINISHED)),
         (RejectReason.UNKNOWN_BASE, replace(OFFER, base_version=8), TERMS),
+        (RejectReason.UNKNOWN_BASE, replace(OFFER, base_digest=b"o" * 32), TERMS),
         (RejectReason.STALE, replace(OFFER, base_version=1), TERMS),
         (RejectReason.LAYOUT_MISMATCH, replace(OFFER, layout_digest=LARGE.digest), TERMS),
         (RejectReason.LAYOUT_MISMATCH, replace(OFFER, manifest=manifest_of(PAYLOAD + b"!")), TERMS),
@@ -33,7 +35,8 @@ TOO_FEW_DIGESTS = Manifest(size_bytes=OFFER.manifest.size_bytes, digest=b"d" * 3
         (RejectReason.MALFORMED, replace(OFFER, payload=PAYLOAD[:-1]), TERMS),
     ],
     ids=[
-        "a finished federation", "a base from the future", "a base too old", "another model", "a byte too many",
+        "a finished federation", "a base from the future", "another base of this number",
+        "a base too old", "another model", "a byte too many",
         "an element too few", "another codec", "digests of two chunks", "an inline payload that is cut",
     ],
 )  # fmt: skip
@@ -46,6 +49,11 @@ def test_an_offer_that_can_not_count_is_refused(reason: RejectReason, offer: Off
 @pytest.mark.parametrize("base_version", [2, 7], ids=["as stale as allowed", "of the newest version"])
 def test_an_offer_within_the_terms_is_taken(base_version: int) -> None:
     check_offer(replace(OFFER, base_version=base_version, payload=PAYLOAD), TERMS, repeated=False)
+
+
+@pytest.mark.parametrize("base_digest", [None, BASE], ids=["not told, by an older agent", "as made here"])
+def test_the_digest_of_the_base_is_that_of_the_ledger_where_it_is_told(base_digest: bytes | None) -> None:
+    check_offer(replace(OFFER, base_digest=base_digest), TERMS, repeated=False)
 
 
 def test_a_paused_federation_takes_what_was_begun() -> None:

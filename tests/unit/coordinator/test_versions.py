@@ -9,10 +9,11 @@ import pytest
 from coordinator.blobs import BlobFolder
 from coordinator.engine.settings import EngineSettings, OptimizerSettings
 from coordinator.ledger import Ledger
+from coordinator.making import LONGEST_CHAIN, Settings
 from coordinator.tables import StoredUpdate, StoredVersion
-from coordinator.versions import LONGEST_CHAIN, Settings, Versions
+from coordinator.versions import Versions
 from fedward.codec import CODECS, codec
-from fedward.errors import ConfigError
+from fedward.errors import ConfigError, IntegrityError
 from fedward.layout import Layout, Tensor, Vector, vector_digest
 from fedward.limits import MAX_PARTS
 from fedward.messages import Part, PartKind
@@ -169,7 +170,7 @@ def test_a_snapshot_comes_when_the_deltas_since_the_last_are_larger_than_it(ledg
 def test_a_snapshot_comes_after_the_longest_chain_of_small_deltas(
     ledger: Ledger, blobs: BlobFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coordinator.versions.LONGEST_CHAIN", 2)
+    monkeypatch.setattr("coordinator.making.LONGEST_CHAIN", 2)
     versions = begun(ledger, blobs)
     make(versions, ledger, blobs, count=5)
     snapshots = [part.version for part in ledger.parts(0, 5) if part.kind is PartKind.SNAPSHOT]
@@ -213,9 +214,9 @@ def test_stored_parts_that_lead_elsewhere_are_not_believed(ledger: Ledger, blobs
     content = bytearray(path.read_bytes())
     content[-1] ^= 0x40
     path.write_bytes(content)
-    with pytest.raises(RuntimeError, match="version 1: the stored parts do not lead to the recorded model digest"):
+    with pytest.raises(IntegrityError, match="version 1: the stored parts do not lead to the recorded model digest"):
         versions.vector(1)
-    with pytest.raises(RuntimeError, match="version 1"):
+    with pytest.raises(IntegrityError, match="version 1"):
         begun(ledger, blobs)
 
 

@@ -1,0 +1,171 @@
+"""A copy of the coordinator's state that it can go on from: the ledger as it was at one moment, and what it names."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from coordinator.blobs import BlobFolder
+from coordinator.ledger import Ledger
+from fedward.errors import ConfigError, IntegrityError, TransientError
+from fedward.files import move_durably, sync_folder, write_durably
+
+ATTEMPTS = 20
+"""Ledger copies until one names a state that the running coordinator has not replaced meanwhile."""
+
+LEDGER, BLOBS, MANIFEST = "ledger.sqlite", "blobs", "manifest.json"
+STAGING = ".restoring"
+REPLACED = "replaced-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupManifest:
+    """What a backup is of. It is written last: a folder without it is no backup."""
+
+    federation: str
+    version: int
+    chain_head: str
+    ledger_digest: str
+    num_blobs: int
+    made_at_s: float
+
+    @classmethod
+    def load(cls, folder: Path) -> "BackupManifest":
+        """Raises ConfigError."""
+        try:
+            return cls(**json.loads((folder / MANIFEST).read_text()))
+        except (OSError, ValueError, TypeError):
+            raise ConfigError(f"{folder}: not a backup, its {MANIFEST} is missing or unreadable") from None
+
+
+def back_up(state_folder: Path, out: Path, now_s: float) -> BackupManifest:
+    """Copy ledger and blobs into the new folder `out`, which appears when all of it is there and verified.
+
+    Blobs are hard links where the file system allows it. The coordinator may run meanwhile. Raises ConfigError
+    when `out` exists, IntegrityError for a blob that is missing or damaged.
+    """
+    if out.exists():
+        raise ConfigError(f"--out {out}: exists; a backup goes into a new folder")
+    partial = out.with_name(f".{out.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    source, target = BlobFolder(state_folder / BLOBS), BlobFolder(partial / BLOBS)
+    ledger = _copy_with_state(state_folder, partial)
+    try:
+        newest, named = ledger.newest_version(), ledger.blobs()
+        if newest is None:
+            raise ConfigError(f"{state_folder}: no version there yet; start `fedward coordinator run` first")
+        for digest, what in named.items():
+            _link(source, target, digest, what)
+            target.check(digest, what)
+        head, federation = ledger.newest_entry(), ledger.fact("federation")
+    finally:
+        ledger.close()
+    manifest = BackupManifest(
+        federation=federation or "",
+        version=newest.version,
+        chain_head=head.head.hex() if head else "",
+        ledger_digest=_file_digest(partial / LEDGER),
+        num_blobs=len(named),
+        made_at_s=now_s,
+    )
+    sync_folder(partial / BLOBS)
+    write_durably(partial / MANIFEST, json.dumps(asdict(manifest), indent=2).encode())
+    move_durably(partial, out)
+    return manifest
+
+
+def restore(source: Path, state_folder: Path, federation: str, now_s: float, *, force: bool) -> BackupManifest:
+    """Make the state folder that of the backup, verified, and let it begin a new epoch (docs/adr/0004).
+
+    The caller holds the folder's lock. What is in the folder is refused, or with `force` kept in a folder
+    `replaced-...` inside it. Raises ConfigError; IntegrityError for a backup that is not as it was made, and then
+    the state folder is as it was.
+    """
+    manifest = BackupManifest.load(source)
+    if manifest.federation != federation:
+        raise ConfigError(f"{source}: of federation {manifest.federation}, the configuration says {federation}")
+    present = [path for path in state_folder.iterdir() if not path.name.startswith((".lock", STAGING, REPLACED))]
+    if present and not force:
+        raise ConfigError(f"{state_folder}: not empty; --force moves what is there aside, into a folder inside it")
+    staging = state_folder / STAGING
+    shutil.rmtree(staging, ignore_errors=True)
+    _stage(source, staging, manifest, now_s)
+    aside = state_folder / f"{REPLACED}{int(now_s)}"
+    for path in present:
+        aside.mkdir(exist_ok=True)
+        path.replace(aside / path.name)
+    for name in (BLOBS, LEDGER):  # the ledger last: it is what makes the folder count
+        move_durably(staging / name, state_folder / name)
+    shutil.rmtree(staging)
+    return manifest
+
+
+def _copy_with_state(state_folder: Path, partial: Path) -> Ledger:
+    """A copy of the ledger together with the newest state that it names, which the next version would drop."""
+    source, target = BlobFolder(state_folder / BLOBS), BlobFolder(partial / BLOBS)
+    live = Ledger.in_folder(state_folder)
+    try:
+        for _ in range(ATTEMPTS):
+            live.copy_to(partial / LEDGER)
+            copy = Ledger.in_folder(partial)
+            newest = copy.newest_version()
+            if newest is None:
+                return copy
+            try:
+                _link(source, target, newest.state_digest, f"state of version {newest.version}")
+            except IntegrityError:
+                copy.close()
+                continue  # a version was made in between: the next copy names its state
+            return copy
+    finally:
+        live.close()
+    raise TransientError(f"{state_folder}: the newest version's state is not there, or versions come too fast")
+
+
+def _link(source: BlobFolder, target: BlobFolder, digest: bytes, what: str) -> None:
+    if target.path(digest).exists():
+        return
+    try:
+        os.link(source.path(digest), target.path(digest))
+    except FileNotFoundError:
+        raise IntegrityError(f"{what}: blob {digest.hex()} is missing") from None
+    except OSError:  # another file system, or one without hard links
+        target.put(source.view(digest))
+
+
+def _stage(source: Path, staging: Path, manifest: BackupManifest, now_s: float) -> None:
+    """The whole of the new state folder, verified, its own bytes and not links."""
+    saved, blobs = BlobFolder(source / BLOBS), BlobFolder(staging / BLOBS)
+    write_durably(staging / LEDGER, (source / LEDGER).read_bytes())
+    if _file_digest(staging / LEDGER) != manifest.ledger_digest:
+        raise IntegrityError(f"{source}: its ledger is not the one that was backed up")
+    ledger = Ledger.in_folder(staging)
+    try:
+        ledger.check_chain()
+        for digest, what in ledger.blobs().items():
+            saved.check(digest, what)
+            blobs.put(saved.view(digest))
+        _begin_epoch(ledger, now_s)
+    finally:
+        ledger.close()
+
+
+def _begin_epoch(ledger: Ledger, now_s: float) -> None:
+    """Microseconds since 1970: above every sequence of an earlier life, which grew more slowly than time does."""
+    written_at: Mapping[str, float] = {
+        **{f"update {row.number}": row.received_at_s for row in ledger.updates()},
+        **{f"version {row.version}": row.created_at_s for row in ledger.versions()},
+    }
+    latest = max(written_at, key=lambda name: written_at[name])
+    if written_at[latest] > now_s:
+        raise ConfigError(f"this machine's clock is behind the one that wrote {latest} of the backup: set it first")
+    ledger.begin_epoch(int(now_s * 1e6))
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
