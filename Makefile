@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Where tests and demo find the clinical data sets; what needs them is skipped, loudly, without.
 export FEDWARD_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data))
 
-.PHONY: help setup demo test check unit contract integration learning bench chaos soak clean
+.PHONY: help setup demo test check unit contract integration learning sweep bench chaos soak clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,8 +24,8 @@ demo: $(READY)  ## run a federation of four hospitals here; ARGS="--help" lists 
 	$(RUN)/fedward demo $(ARGS)
 
 # mosquitto is installed where that is possible; where not, its tests are skipped and say which line installs it.
-test: $(READY) mosquitto  ## all tests: unit, contract, integration, learning, compatibility
-	$(RUN)/pytest $(ARGS)
+test: $(READY) mosquitto  ## all tests but the sweep: unit, contract, integration, learning, compatibility
+	$(RUN)/pytest -m "not sweep" $(ARGS)
 
 .PHONY: mosquitto
 mosquitto:
@@ -53,6 +53,9 @@ bench: $(READY)  ## every benchmark, beside its bound
 
 soak: $(READY)  ## 20 minutes of a federation; what grows in memory, files and threads
 	$(RUN)/python -m benchmarks.soak $(ARGS)
+
+sweep: $(READY) mosquitto  ## every durable step killed just before and just after
+	$(RUN)/pytest -m sweep $(ARGS)
 
 chaos: $(READY) mosquitto  ## 100 kills over agents, broker and coordinator, and an account of every update
 	$(RUN)/python -m benchmarks.chaos $(ARGS)

@@ -115,13 +115,18 @@ def _serve(config: FederationConfig, clock: Clock, stop: threading.Event) -> Non
 def open_ledger(config: FederationConfig, layout: Layout) -> Ledger:
     """The ledger in the state folder. Raises ConfigError when it belongs to another federation, task or model."""
     ledger = Ledger.in_folder(config.state_folder)
+    claim_ledger(ledger, config, layout)
+    return ledger
+
+
+def claim_ledger(ledger: Ledger, config: FederationConfig, layout: Layout) -> None:
+    """Write down whose ledger it is, or raise ConfigError when it is another's."""
     for name, value in (
         ("federation", config.federation),
         ("task", config.task),
         ("layout", layout.digest.hex()),
     ):
         ledger.claim(name, value)
-    return ledger
 
 
 def _mqtt_settings(config: FederationConfig) -> MqttSettings:
@@ -140,16 +145,17 @@ def _mqtt_settings(config: FederationConfig) -> MqttSettings:
 def _open(arguments: argparse.Namespace) -> tuple[FederationConfig, Ledger, Layout, Vector]:
     config = load_settings(FederationConfig, arguments.config, os.environ)
     layout, initial_P = load_model(config.model)
-    if not (config.state_folder / "ledger.sqlite").exists():
-        raise ConfigError(f"{config.state_folder}: no ledger there yet; start `fedward coordinator run` first")
-    return config, open_ledger(config, layout), layout, initial_P
+    there = (config.state_folder / "ledger.sqlite").exists()
+    ledger = Ledger.in_folder(config.state_folder, create=False) if there else None
+    if ledger is None or not ledger.has_begun():
+        raise ConfigError(f"{config.state_folder}: no version there yet; start `fedward coordinator run` first")
+    claim_ledger(ledger, config, layout)
+    return config, ledger, layout, initial_P
 
 
 def _status(arguments: argparse.Namespace) -> None:
     config, ledger, layout, _ = _open(arguments)
-    newest, buffered, wishes = ledger.newest_version(), ledger.buffered(), ledger.wishes()
-    if newest is None:
-        raise ConfigError(f"{config.state_folder}: no version there yet; start `fedward coordinator run` first")
+    newest, buffered, wishes = ledger.versions()[-1], ledger.buffered(), ledger.wishes()
     print(f"federation {config.federation}: {wishes.get(ALL, FederationState.RUNNING)}, task {config.task}")
     print(f"version    {newest.version} ({layout.size} parameters, digest {newest.model_digest.hex()[:16]})")
     print(f"buffer     {len(buffered)} updates since then")

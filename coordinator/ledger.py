@@ -35,17 +35,23 @@ from fedward.messages import Evaluation, FederationState, Manifest, Offer, Part,
 class Ledger:
     """The ledger of one federation, in any database that SQLAlchemy reaches."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        """Open it; `create` makes the tables that are missing, which only one process may do at a time."""
         self._engine = sql.create_engine(url)
         if self._engine.dialect.name == "sqlite":
             sql.event.listen(self._engine, "connect", _make_sqlite_durable)
-        METADATA.create_all(self._engine)
+        if create:
+            METADATA.create_all(self._engine)
 
     @classmethod
-    def in_folder(cls, folder: Path) -> "Ledger":
+    def in_folder(cls, folder: Path, *, create: bool = True) -> "Ledger":
         """The ledger as a SQLite file."""
         folder.mkdir(parents=True, exist_ok=True)
-        return cls(f"sqlite:///{folder / 'ledger.sqlite'}")
+        return cls(f"sqlite:///{folder / 'ledger.sqlite'}", create=create)
+
+    def has_begun(self) -> bool:
+        """Whether version 0 is recorded: until then the coordinator that makes this ledger is not done with it."""
+        return sql.inspect(self._engine).has_table(VERSIONS.name) and self.newest_version() is not None
 
     def close(self) -> None:
         self._engine.dispose()

@@ -18,7 +18,7 @@ from sandbox.federation import Federation, Plan
 from tests.crash.run_and_die import AGENT_STEPS, COORDINATOR_STEPS
 from tests.integration.conftest import READY_S
 
-pytestmark = [pytest.mark.slow, pytest.mark.network]
+pytestmark = [pytest.mark.sweep, pytest.mark.slow, pytest.mark.network]
 
 HIDDEN = (400, 400)
 """An update has 3 chunks."""

@@ -1,6 +1,7 @@
 """The operator's commands, on the folder of a federation that has run."""
 
 import hashlib
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,19 @@ def test_status_shows_version_buffer_and_sites(after_a_run: Path, capsys: pytest
     assert lines[1].startswith(f"version    1 ({SMALL.size} parameters, digest ")
     assert lines[2] == "buffer     1 updates since then"
     assert [line.split() for line in lines[4:]] == [["north", "2", "1", "100", "-"], ["south", "1", "0", "100", "-"]]
+
+
+def test_a_command_beside_a_coordinator_that_is_just_making_its_ledger_leaves_the_making_to_it(
+    after_a_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = after_a_run / "state" / "ledger.sqlite"
+    for part in ledger.parent.glob("ledger.sqlite*"):
+        part.unlink()
+    ledger.touch()
+    assert fedward(after_a_run, "status") == EXIT_CONFIG
+    assert "no version there yet" in capsys.readouterr().err
+    with sqlite3.connect(ledger) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
 
 
 @pytest.mark.parametrize(
