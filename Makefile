@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Where tests and demo find the clinical data sets; what needs them is skipped, loudly, without.
 export FEDWARD_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data))
 
-.PHONY: help setup demo test check unit contract integration learning sweep bench chaos soak clean
+.PHONY: help setup demo test check unit component contract integration learning sweep bench chaos soak clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,7 +24,7 @@ demo: $(READY)  ## run a federation of four hospitals here; ARGS="--help" lists 
 	$(RUN)/fedward demo $(ARGS)
 
 # mosquitto is installed where that is possible; where not, its tests are skipped and say which line installs it.
-test: $(READY) mosquitto  ## all tests but the sweep: unit, contract, integration, learning, compatibility
+test: $(READY) mosquitto  ## all tests but the sweep, minutes
 	$(RUN)/pytest -m "not sweep" $(ARGS)
 
 .PHONY: mosquitto
@@ -41,10 +41,10 @@ check: $(READY)  ## style and types: ruff, mypy --strict
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 
-unit: $(READY)  ## the tests without network
-	$(RUN)/pytest --numprocesses 2 tests/unit tests/compat $(ARGS)
+unit: $(READY)  ## rules and parts one by one: seconds, no network, no torch
+	$(RUN)/pytest tests/unit tests/compat $(ARGS)
 
-contract integration learning: $(READY) mosquitto  ## one group of tests
+component contract integration learning: $(READY) mosquitto  ## one group of tests
 	$(RUN)/pytest tests/$@ $(ARGS)
 
 bench: $(READY)  ## every benchmark, beside its bound

@@ -2,8 +2,17 @@
 
 import gc
 
+import pytest
+
+from fedward.testing import MemoryBroker
+
 
 def pytest_collection_finish() -> None:
     """What was imported stays: the collector need not walk through torch and scikit-learn again for every test."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def broker() -> MemoryBroker:
+    return MemoryBroker()

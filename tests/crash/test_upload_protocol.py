@@ -23,7 +23,8 @@ from fedward import topics
 from fedward.messages import Grant, Outcome, Receipt
 from fedward.ports import Connected, Delivery, LinkInbox
 from fedward.testing import ManualClock, MemoryBroker, MemoryLink
-from tests.unit.coordinator.coordinator_bench import FEDERATION, LARGE, Bench, config_of, offer_of, payload_of
+from tests.support.coordinator_bench import Bench, config_of
+from tests.support.updates import FEDERATION, LARGE, offer_of, payload_of
 
 SITE = "north"
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder with a random name is made in it

@@ -10,7 +10,8 @@ from fedward.chunks import manifest_of, num_chunks
 from fedward.limits import CHUNK_BYTES
 from fedward.messages import Get, Part, PartKind, Range
 from fedward.testing import MemoryBroker, MemoryLink
-from tests.unit.coordinator.coordinator_bench import FEDERATION, Site
+from tests.support.site import Site
+from tests.support.updates import FEDERATION
 
 CONTENT = b"".join(bytes([number]) * CHUNK_BYTES for number in range(5)) + b"end"
 PART = Part(kind=PartKind.SNAPSHOT, version=0, codec="f32", manifest=manifest_of(CONTENT))

@@ -10,7 +10,7 @@ from fedward.limits import CHUNK_BYTES, KIB, MAX_MESSAGE_BYTES
 from fedward.messages import Chunk, Evaluation, Get, Phase, Range, Ratio, Status, Telemetry
 from fedward.pack import pack
 from fedward.topics import Down, Up
-from tests.unit.coordinator.coordinator_bench import FEDERATION, SITES, offer_of, update_id
+from tests.support.updates import FEDERATION, SITES, offer_of, update_id
 
 ADMITTED = frozenset(SITES)
 OFFER = offer_of(b"payload", 1)

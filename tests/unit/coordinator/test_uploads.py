@@ -9,7 +9,7 @@ from coordinator.uploads import Uploads
 from fedward.errors import PeerError, RejectReason
 from fedward.limits import CHUNK_BYTES
 from fedward.messages import Chunk
-from tests.unit.coordinator.coordinator_bench import offer_of
+from tests.support.updates import offer_of
 
 PAYLOAD = CHUNK_BYTES * b"x" + b"rest"
 FIRST, SECOND = offer_of(PAYLOAD, 1), offer_of(PAYLOAD, 2)

@@ -11,7 +11,7 @@ from fedward.codec import codec
 from fedward.errors import PeerError, RejectReason
 from fedward.limits import MAX_NORM
 from fedward.messages import FederationState, Manifest, Offer
-from tests.unit.coordinator.coordinator_bench import LARGE, SMALL, offer_of, payload_of, vector
+from tests.support.updates import LARGE, SMALL, offer_of, payload_of, vector
 
 BASE = b"b" * 32
 TERMS = Terms(layout=SMALL, version=7, max_staleness=5, codec="f32", state=FederationState.RUNNING, base_digest=BASE)

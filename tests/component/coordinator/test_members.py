@@ -7,7 +7,8 @@ from coordinator.members import Members
 from coordinator.state import SiteState, active_sites
 from fedward.errors import RejectReason
 from fedward.messages import Evaluation, Phase, Ratio, Status, Telemetry
-from tests.unit.coordinator.coordinator_bench import FEDERATION, SITES, at, offer_of
+from tests.support.coordinator_bench import at
+from tests.support.updates import FEDERATION, SITES, offer_of
 
 ONLINE = Status(boot_id=b"boot-one", online=True)
 GONE = Status(boot_id=b"boot-one", online=False)

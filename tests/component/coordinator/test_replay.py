@@ -15,7 +15,8 @@ from fedward.cli import EXIT_CONFIG, EXIT_INTEGRITY, main
 from fedward.codec import codec
 from fedward.errors import ConfigError, IntegrityError
 from fedward.layout import vector_digest
-from tests.unit.coordinator.coordinator_bench import SITES, SMALL, at, offer_of, update_id, vector
+from tests.support.coordinator_bench import at
+from tests.support.updates import SITES, SMALL, offer_of, update_id, vector
 
 
 def run(ledger: Ledger, blobs: BlobFolder, versions: Versions, count: int, codec_name: str = "f32") -> None:

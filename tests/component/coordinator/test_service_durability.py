@@ -7,12 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from fedward.testing import ManualClock
-from tests.unit.coordinator.coordinator_bench import (
-    Bench,
-    Site,
-    accepted,
-    inline,
-)
+from tests.support.coordinator_bench import Bench, accepted
+from tests.support.site import Site
+from tests.support.updates import inline
 
 Start = Callable[..., Bench]
 

@@ -13,18 +13,9 @@ from fedward.messages import (
 )
 from fedward.testing import ManualClock
 from fedward.topics import Up
-from tests.unit.coordinator.coordinator_bench import (
-    FEDERATION,
-    LARGE,
-    Bench,
-    Site,
-    accepted,
-    missing,
-    offer_of,
-    payload_of,
-    refusals,
-    refused,
-)
+from tests.support.coordinator_bench import Bench, accepted, missing, refusals, refused
+from tests.support.site import Site
+from tests.support.updates import FEDERATION, LARGE, offer_of, payload_of
 
 Start = Callable[..., Bench]
 CHUNKS = payload_of(LARGE, seed=7)

@@ -7,7 +7,9 @@ import pytest
 from coordinator.clock import FederationClock, Moment
 from coordinator.engine.settings import EngineSettings
 from fedward.testing import ManualClock
-from tests.unit.coordinator.coordinator_bench import Bench, Site, inline
+from tests.support.coordinator_bench import Bench
+from tests.support.site import Site
+from tests.support.updates import inline
 
 HOURS_S = 5 * 3600.0
 

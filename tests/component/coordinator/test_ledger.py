@@ -10,7 +10,8 @@ from coordinator.tables import ALL, StoredVersion
 from fedward.chunks import manifest_of
 from fedward.errors import ConfigError, RejectReason
 from fedward.messages import Evaluation, FederationState, Offer, Outcome, Part, PartKind, Ratio
-from tests.unit.coordinator.coordinator_bench import at, offer_of, update_id
+from tests.support.coordinator_bench import at
+from tests.support.updates import offer_of, update_id
 
 
 def offer(seed: int) -> Offer:

@@ -18,7 +18,8 @@ from fedward.layout import Layout, Tensor, Vector, vector_digest
 from fedward.limits import MAX_PARTS
 from fedward.messages import Part, PartKind
 from fedward.recipe import apply_part, cheapest_recipe
-from tests.unit.coordinator.coordinator_bench import SMALL, at, offer_of, payload_of, vector
+from tests.support.coordinator_bench import at
+from tests.support.updates import SMALL, offer_of, payload_of, vector
 
 INITIAL_P = vector(SMALL, seed=0, scale=1.0)
 ADAM = EngineSettings(optimizer=OptimizerSettings(name="adam"))

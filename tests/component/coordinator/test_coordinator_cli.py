@@ -12,7 +12,7 @@ from coordinator.tables import ALL
 from fedward.cli import EXIT_CONFIG, main
 from fedward.messages import FederationState
 from fedward.modelfile import load_model, save_model
-from tests.unit.coordinator.coordinator_bench import FEDERATION, SMALL, vector
+from tests.support.updates import FEDERATION, SMALL, vector
 
 
 def fedward(folder: Path, verb: str, *arguments: object) -> int:

@@ -12,7 +12,8 @@ from coordinator.members import Members
 from coordinator.tables import StoredUpdate
 from coordinator.versions import Versions
 from fedward.messages import Status
-from tests.unit.coordinator.coordinator_bench import SITES, SMALL, at, offer_of, payload_of, vector
+from tests.support.coordinator_bench import at
+from tests.support.updates import SITES, SMALL, offer_of, payload_of, vector
 
 ENGINE = EngineSettings(buffer_size=2, flush_after_s=60.0, staleness_free=0)
 

@@ -17,14 +17,9 @@ from coordinator.ledger import Ledger
 from fedward.cli import EXIT_CONFIG, EXIT_INTEGRITY, EXIT_UNAVAILABLE, main
 from fedward.errors import ConfigError, IntegrityError, RejectReason
 from fedward.testing import ManualClock
-from tests.unit.coordinator.coordinator_bench import (
-    FEDERATION,
-    Bench,
-    Site,
-    accepted,
-    inline,
-    refused,
-)
+from tests.support.coordinator_bench import Bench, accepted, refused
+from tests.support.site import Site
+from tests.support.updates import FEDERATION, inline
 
 
 def round_of(bench: Bench, north: Site, south: Site, first_seed: int) -> None:

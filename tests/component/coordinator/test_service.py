@@ -14,19 +14,9 @@ from fedward.messages import (
 )
 from fedward.testing import ManualClock, MemoryBroker
 from fedward.topics import Up
-from tests.unit.coordinator.coordinator_bench import (
-    FEDERATION,
-    SMALL,
-    Bench,
-    Site,
-    accepted,
-    inline,
-    offer_of,
-    payload_of,
-    refusals,
-    refused,
-    vector,
-)
+from tests.support.coordinator_bench import Bench, accepted, refusals, refused
+from tests.support.site import Site
+from tests.support.updates import FEDERATION, SMALL, inline, offer_of, payload_of, vector
 
 Start = Callable[..., Bench]
 

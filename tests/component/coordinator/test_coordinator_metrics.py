@@ -12,8 +12,10 @@ from fedward.http import STUCK_AFTER_S, pages_of
 from fedward.messages import Evaluation, Phase, Ratio, Status, Telemetry
 from fedward.testing import ManualClock
 from fedward.topics import Up
-from tests.unit.coordinator.coordinator_bench import FEDERATION, SITES, Bench, Site, offer_of, payload_of
-from tests.unit.coordinator.coordinator_bench import SMALL as LAYOUT
+from tests.support.coordinator_bench import Bench
+from tests.support.site import Site
+from tests.support.updates import FEDERATION, SITES, offer_of, payload_of
+from tests.support.updates import SMALL as LAYOUT
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -15,7 +15,8 @@ from coordinator.ledger import Ledger
 from coordinator.making import Settings
 from coordinator.versions import Versions
 from fedward.errors import IntegrityError, RejectReason
-from tests.unit.coordinator.coordinator_bench import FEDERATION, SMALL, at, offer_of, payload_of, vector
+from tests.support.coordinator_bench import at
+from tests.support.updates import FEDERATION, SMALL, offer_of, payload_of, vector
 
 ENTRIES = (
     (first := next_entry(None, Kind.UPDATE, "1", (1, b"a"))),

@@ -9,7 +9,8 @@ from coordinator.ledger import Ledger
 from coordinator.tables import StoredVersion
 from fedward.errors import RejectReason
 from fedward.messages import Evaluation, Ratio
-from tests.unit.coordinator.coordinator_bench import FEDERATION, at, offer_of
+from tests.support.coordinator_bench import at
+from tests.support.updates import FEDERATION, offer_of
 
 
 @pytest.fixture

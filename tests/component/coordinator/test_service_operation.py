@@ -23,7 +23,9 @@ from fedward.pack import unpack
 from fedward.ports import LinkEvent
 from fedward.testing import ManualClock, MemoryBroker
 from fedward.topics import Down, Up
-from tests.unit.coordinator.coordinator_bench import FEDERATION, Bench, Site, inline, refusals, refused
+from tests.support.coordinator_bench import Bench, refusals, refused
+from tests.support.site import Site
+from tests.support.updates import FEDERATION, inline
 
 Start = Callable[..., Bench]
 

@@ -1,0 +1,88 @@
+"""Real rooms of a coordinator, each on a folder of its own."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from coordinator.blobs import BlobFolder
+from coordinator.ledger import Ledger
+from fedward.layout import Layout
+from fedward.modelfile import save_model
+from fedward.testing import ManualClock, MemoryBroker
+from tests.support.coordinator_bench import Bench, config_of
+from tests.support.site import Site
+from tests.support.updates import FEDERATION, SITES, SMALL, offer_of, payload_of, vector
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = Ledger.in_folder(tmp_path)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> BlobFolder:
+    return BlobFolder(tmp_path / "blobs")
+
+
+@pytest.fixture
+def start(tmp_path: Path, broker: MemoryBroker, clock: ManualClock) -> Iterator[Callable[..., Bench]]:
+    """Starts a coordinator with the settings given by name, and ends it after the test."""
+    started: list[Bench] = []
+
+    def begin(layout: Layout = SMALL, folder: str = "", window: int = 8, **changes: object) -> Bench:
+        bench = Bench(config_of(tmp_path / folder, **changes), broker, clock, layout, window)
+        started.append(bench)
+        return bench
+
+    yield begin
+    for bench in started:
+        bench.kill()
+
+
+@pytest.fixture
+def north(broker: MemoryBroker) -> Site:
+    return Site(broker, "north")
+
+
+@pytest.fixture
+def south(broker: MemoryBroker) -> Site:
+    return Site(broker, "south")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A configuration file and the initial model; nothing has run yet."""
+    save_model(tmp_path / "initial.safetensors", SMALL, vector(SMALL, 0, scale=1.0), {})
+    settings = {
+        "federation": FEDERATION,
+        "sites": SITES,
+        "task": "tabular",
+        "model": str(tmp_path / "initial.safetensors"),
+        "work": {"local_epochs": 1, "batch_size": 16, "local_lr": 0.1},
+        "state_folder": str(tmp_path / "state"),
+        "broker": {"host": "broker"},
+    }
+    (tmp_path / "federation.yaml").write_text(yaml.safe_dump(settings))
+    return tmp_path
+
+
+@pytest.fixture
+def after_a_run(folder: Path, start: Callable[..., Bench], north: Site, south: Site) -> Path:
+    """One version of two updates, and a third in the buffer."""
+    bench = start()
+    bench.settle()
+    for seed, site, base_version in ((1, north, 0), (2, south, 0), (3, north, 1)):
+        payload = payload_of(SMALL, seed)
+        site.offer(offer_of(payload, seed, site.name, base_version, payload=payload))
+    bench.settle()
+    bench.kill()
+    return folder

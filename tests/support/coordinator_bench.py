@@ -1,0 +1,114 @@
+"""A coordinator on the bench: the real service, SQLite and files, around a broker in memory and a clock that waits."""
+
+import threading
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+from coordinator.blobs import BlobFolder
+from coordinator.cli import open_ledger
+from coordinator.clock import Moment
+from coordinator.config import FederationConfig, FinishSettings, WorkSettings
+from coordinator.engine.settings import EngineSettings
+from coordinator.ledger import Ledger
+from coordinator.making import Settings
+from coordinator.service import LISTEN_S, Service
+from coordinator.versions import Versions
+from fedward import topics
+from fedward.errors import RejectReason
+from fedward.layout import Layout
+from fedward.messages import Offer, Outcome, Range, Receipt
+from fedward.ports import LinkInbox
+from fedward.settings import BrokerSettings
+from fedward.testing import ManualClock, MemoryBroker, MemoryLink
+from tests.support.updates import FEDERATION, SITES, SMALL, vector
+
+
+def at(seconds: float) -> Moment:
+    """A moment that is the same on both clocks."""
+    return Moment(seconds, seconds)
+
+
+def config_of(folder: Path, **changes: Any) -> FederationConfig:
+    """Two sites, float32 updates, a version of two updates without weights, q8 down."""
+    fields = {
+        "federation": FEDERATION,
+        "sites": SITES,
+        "task": "tabular",
+        "model": folder / "initial.safetensors",
+        "work": WorkSettings(local_epochs=1, batch_size=16, local_lr=0.1),
+        "state_folder": folder / "state",
+        "broker": BrokerSettings(host="broker"),
+        "engine": EngineSettings(buffer_size=2, flush_after_s=600.0),
+        "codec": "f32",
+        "finish": FinishSettings(),
+        **changes,
+    }
+    return FederationConfig(**fields)
+
+
+class Bench:
+    """One coordinator process; another Bench on the same folder, broker and clock is the process after it."""
+
+    def __init__(
+        self,
+        config: FederationConfig,
+        broker: MemoryBroker,
+        clock: ManualClock,
+        layout: Layout = SMALL,
+        window: int = 8,
+    ) -> None:
+        self.config = config
+        self.killed = False
+        self.clock = clock
+        self.listened = False
+        self.ledger: Ledger = open_ledger(config, layout)
+        self.blobs = BlobFolder(config.state_folder / "blobs")
+        self.versions = Versions(self.ledger, self.blobs, layout, Settings(config.engine, config.model_codec))
+        self.versions.begin(vector(layout, seed=0, scale=1.0), clock.now_s())
+        self.inbox: LinkInbox = Queue()
+        self.link = MemoryLink(broker, "coordinator", self.inbox, window=window)
+        self.service = Service(config, self.ledger, self.blobs, self.versions, self.link, clock)
+        self.link.subscribe(topics.up_all(FEDERATION))
+        self.link.open()
+
+    def settle(self) -> None:
+        """Handle what is there, as `run` does, and look at the time once.
+
+        The first time, the clock moves on by LISTEN_S: no version is made before.
+        """
+        if not self.listened and not self.inbox.empty():
+            self.service.handle(self.inbox.get_nowait())
+            self.clock.advance(LISTEN_S)
+            self.listened = True
+        while not self.inbox.empty():
+            self.service.handle(self.inbox.get_nowait())
+            self.service.tick()
+        self.service.tick()
+
+    def kill(self) -> None:
+        """End without another event; what is open is only closed, so that no test leaks it. May be called twice."""
+        if self.killed:
+            return
+        self.killed = True
+        self.link.kill()
+        stop = threading.Event()
+        stop.set()
+        self.service.run(Queue(), stop)
+        self.ledger.close()
+
+
+def accepted(offer: Offer) -> Receipt:
+    return Receipt(update_id=offer.update_id, outcome=Outcome.ACCEPTED)
+
+
+def refused(offer: Offer, reason: RejectReason) -> Receipt:
+    return Receipt(update_id=offer.update_id, outcome=Outcome.REFUSED, reason=reason)
+
+
+def missing(*ranges: tuple[int, int]) -> tuple[Range, ...]:
+    return tuple(Range(start=start, stop=stop) for start, stop in ranges)
+
+
+def refusals(bench: Bench) -> dict[str, int]:
+    return {reason: count for reason, count in bench.service.page()["refused"].items() if count}
