@@ -42,20 +42,26 @@ WORK = {"local_epochs": 1, "batch_size": 16, "local_lr": 0.01, "max_steps": 1}
 
 @dataclass
 class ChunkCount:
-    """Chunks over all lives of the coordinator, whose own counters die with it: read before each kill and at the end.
+    """Chunks over all lives of the coordinator, whose own counters die with it: read all the time.
 
-    What came in the milliseconds between the last look and the kill is missing.
+    What came in between the last look and the end of a life is missing.
     """
 
-    received: int = 0
+    received: int = 0  # of the lives that ended
     redundant: int = 0
+    life: tuple[int, int] = (0, 0)  # received and redundant of the newest one
 
     def look(self, running: Federation) -> None:
-        """Add what the running coordinator counted. Once a life, at its end."""
+        """Read the running coordinator."""
         state = running.state()
-        if state is not None:
-            self.received += state["chunks_received"]
-            self.redundant += state["chunks_redundant"]
+        if state:
+            self.life = (state["chunks_received"], state["chunks_redundant"])
+
+    def end_life(self) -> None:
+        """Add what the newest life counted to those before it."""
+        self.received += self.life[0]
+        self.redundant += self.life[1]
+        self.life = (0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,15 +130,16 @@ def run(folder: Path, seed: int, kills: int, hidden: Sequence[int], seconds: flo
         stack.enter_context(running)
         running.wait_for(lambda state: state["version"] >= 1, READY_S, "a first version")
 
-        def look(target: str) -> None:
-            if target == COORDINATOR:
-                chunks.look(running)
+        def died(victim: str) -> None:
+            if victim == COORDINATOR:
+                chunks.end_life()
 
-        injector = Injector(running, relays, look)
+        injector = Injector(running, relays, lambda: chunks.look(running), died)
         began_s = time.monotonic()
         injector.carry_out(random_plan(rng, sites, kills, kills // KILLS_PER_CUT), began_s + seconds)
         settled = settle(running)
         chunks.look(running)
+        chunks.end_life()
         updates = account(running)
         return Outcome(
             seed=seed,
