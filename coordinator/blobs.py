@@ -26,6 +26,14 @@ class BlobFolder:
             write_durably(self.path(digest), content)
         return digest
 
+    def holds(self, digest: bytes) -> bool:
+        """Whether the blob is there, with every byte as it was stored: reads all of it."""
+        try:
+            with self.path(digest).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest() == digest
+        except FileNotFoundError:
+            return False
+
     def adopt(self, collected: ChunkFile) -> None:
         """Take a complete upload as a blob. Raises PeerError (DIGEST_MISMATCH) when it is not what was promised."""
         collected.finish(self.path(collected.manifest.digest))

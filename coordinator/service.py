@@ -74,7 +74,7 @@ class Service:
         self._clock = clock
         self._federation_clock = FederationClock(clock, ledger.latest_arrival_s())
         self._members = Members(config.sites, ledger)
-        self._uploads = Uploads(config.state_folder / "incoming")
+        self._uploads = Uploads(config.state_folder / "incoming", blobs)
         self._aggregator = Aggregator(ledger, versions, self._members, config.engine)
         self._publisher = Publisher(link, config.federation, blobs, config.gather_s)
         self._boot_id = secrets.token_bytes(8)
@@ -188,18 +188,17 @@ class Service:
         try:
             self._check_offer(site, offer)
             upload = self._uploads.open(site, offer)
-            upload.take_inline()
         except PeerError as error:
             self._refuse_update(site, offer, error)
             return
-        if upload.collected.num_missing:
-            self._publisher.grant(site, Grant(update_id=offer.update_id, missing=upload.collected.missing()))
-        else:
+        if upload.is_complete():
             self._store(upload)
+        else:
+            self._publisher.grant(site, Grant(update_id=offer.update_id, missing=upload.missing()))
 
     def _on_chunk(self, site: str, chunk: Chunk) -> None:
         upload = self._uploads.add(site, chunk)
-        if not upload.collected.num_missing:
+        if upload.is_complete():
             self._store(upload)
 
     def _check_offer(self, site: str, offer: Offer) -> None:
@@ -219,15 +218,19 @@ class Service:
     def _store(self, upload: Upload) -> None:
         """Verify the whole, make it durable, and only then tell the site."""
         offer = upload.offer
-        self._uploads.end(upload)
+        if self._send_known(upload.site, offer.update_id):  # recorded just before a crash, which left its files
+            self._uploads.end(upload)
+            return
         try:
             self._check_offer(upload.site, offer)  # again: versions may have been made while the chunks came
-            self._blobs.adopt(upload.collected)
+            if upload.collected:
+                self._blobs.adopt(upload.collected)
             norm = check_update(self._blobs.view(offer.manifest.digest), offer, self._versions.layout)
         except PeerError as error:
             self._refuse_update(upload.site, offer, error)
             return
         row = self._ledger.add_update(offer, upload.site, self._federation_clock.now(), norm, None)
+        self._uploads.end(upload)
         self._members.on_update(row)
         self._aggregator.add(row)
         LOG.info("accepted", extra={"site": row.site, "base_version": row.base_version, "number": row.number})

@@ -1,15 +1,19 @@
 """Updates on their way in: the offer that was granted, and the file that collects its chunks.
 
-Lost when the process dies, but for the files: the agent offers again, and what is on disk need not travel twice.
+Both outlive the process. The broker still holds chunks that were under way when it died, and delivers them to the next
+one before any site could offer again: the upload that they belong to is found by its files.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from coordinator.blobs import BlobFolder
 from fedward.chunks import ChunkFile
 from fedward.errors import PeerError, RejectReason
+from fedward.files import write_durably
 from fedward.limits import CHUNK_BYTES
-from fedward.messages import Chunk, Offer
+from fedward.messages import Chunk, Offer, Range
+from fedward.pack import pack, unpack
 
 
 @dataclass
@@ -18,68 +22,108 @@ class Upload:
 
     site: str
     offer: Offer
-    collected: ChunkFile
+    collected: ChunkFile | None
+    """None when the payload is a blob already: the process before this one died before it could record the update."""
 
-    def take_inline(self) -> None:
+    def missing(self) -> tuple[Range, ...]:
+        """What to ask for; empty when complete."""
+        return self.collected.missing() if self.collected else ()
+
+    def is_complete(self) -> bool:
+        return self.collected is None or self.collected.num_missing == 0
+
+    def take_inline(self, payload: bytes) -> None:
         """Take the payload that rode inside the offer. Raises PeerError (DIGEST_MISMATCH)."""
-        payload = self.offer.payload or b""
-        for start in range(0, len(payload), CHUNK_BYTES):
-            self.collected.add(start // CHUNK_BYTES, payload[start : start + CHUNK_BYTES])
+        for start in range(0, len(payload) if self.collected else 0, CHUNK_BYTES):
+            self.add(start // CHUNK_BYTES, payload[start : start + CHUNK_BYTES])
+
+    def add(self, index: int, payload: bytes) -> bool:
+        """Take a chunk; False if it was here already. Raises PeerError as `ChunkFile.add` does."""
+        return self.collected is not None and self.collected.add(index, payload)
 
 
 class Uploads:
     """The open uploads: one a site, because a site holds one finished update at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, blobs: BlobFolder) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._blobs = blobs
         self._open: dict[str, Upload] = {}
         self.num_received = 0
         self.num_useful = 0
         """Of the received chunks those that were not held yet; the others came twice, or when no upload was open."""
 
     def open(self, site: str, offer: Offer) -> Upload:
-        """The upload of this offer; one of another update of the same site is dropped: the agent gave it up."""
+        """The upload of this offer, with all that is here of it already.
+
+        One of another update of the same site is dropped: the agent gave it up. Raises PeerError (DIGEST_MISMATCH)
+        for a payload inside the offer that is not the promised one.
+        """
         upload = self._open.get(site)
-        if upload and upload.offer.update_id != offer.update_id:
-            self.abandon(site, upload.offer.update_id)
-            upload = None
-        if upload is None:
-            path = self._folder / f"{site}.{offer.update_id.hex()}"
-            for abandoned in self._folder.glob(f"{site}.*"):
-                if abandoned != path:
-                    abandoned.unlink()
-            upload = Upload(site, offer, ChunkFile(path, offer.manifest))
-            self._open[site] = upload
+        if upload is None or upload.offer.update_id != offer.update_id:
+            upload = self._begin(site, offer)
+        if offer.payload is not None:
+            upload.take_inline(offer.payload)
+        elif not self._offer_path(upload).exists():
+            write_durably(self._offer_path(upload), pack(offer))
         return upload
 
     def find(self, site: str, update_id: bytes) -> Upload:
-        """Raises PeerError (NOT_OFFERED) for chunks of an update that is not open."""
+        """The upload that a chunk belongs to. Raises PeerError (NOT_OFFERED) when there is none."""
         upload = self._open.get(site)
-        if upload is None or upload.offer.update_id != update_id:
-            raise PeerError(RejectReason.NOT_OFFERED, "a chunk of an update that is not being uploaded")
-        return upload
+        if upload and upload.offer.update_id == update_id:
+            return upload
+        try:
+            offer = unpack((self._folder / f"{site}.{update_id.hex()}.offer").read_bytes(), Offer)
+        except FileNotFoundError:
+            raise PeerError(RejectReason.NOT_OFFERED, "a chunk of an update that is not being uploaded") from None
+        return self._begin(site, offer)
 
     def add(self, site: str, chunk: Chunk) -> Upload:
         """Take a chunk of an open upload. Raises PeerError as `find` and `ChunkFile.add` do."""
         self.num_received += 1
         upload = self.find(site, chunk.owner)
-        self.num_useful += upload.collected.add(chunk.index, chunk.payload)
+        self.num_useful += upload.add(chunk.index, chunk.payload)
         return upload
 
+    def digests(self) -> frozenset[bytes]:
+        """Of the payloads on their way: such a blob is needed although no row of the ledger names it yet."""
+        offers = (unpack(path.read_bytes(), Offer) for path in self._folder.glob("*.offer"))
+        return frozenset(offer.manifest.digest for offer in offers)
+
     def end(self, upload: Upload) -> None:
-        """Forget an upload whose file has become a blob."""
+        """Forget an upload that is in the ledger, and with it all that was collected."""
         self._open.pop(upload.site, None)
+        if upload.collected:
+            upload.collected.drop()
+        self._offer_path(upload).unlink(missing_ok=True)
 
     def abandon(self, site: str, update_id: bytes) -> None:
-        """Forget an update that was refused and delete what was collected of it; nothing if it was not open."""
+        """Forget an update that was refused; nothing if it was not open."""
         upload = self._open.get(site)
         if upload and upload.offer.update_id == update_id:
-            del self._open[site]
-            upload.collected.drop()
+            self.end(upload)
 
     def close(self) -> None:
         """Leave every file for the next process."""
         for upload in self._open.values():
-            upload.collected.close()
+            if upload.collected:
+                upload.collected.close()
         self._open.clear()
+
+    def _begin(self, site: str, offer: Offer) -> Upload:
+        """Open the files of an update, and delete those of the site's other ones."""
+        previous = self._open.pop(site, None)
+        if previous and previous.collected:
+            previous.collected.close()
+        path = self._folder / f"{site}.{offer.update_id.hex()}"
+        for found in self._folder.glob(f"{site}.*"):
+            if found.stem != path.name and found != path:
+                found.unlink()
+        collected = None if self._blobs.holds(offer.manifest.digest) else ChunkFile(path, offer.manifest)
+        upload = self._open[site] = Upload(site, offer, collected)
+        return upload
+
+    def _offer_path(self, upload: Upload) -> Path:
+        return self._folder / f"{upload.site}.{upload.offer.update_id.hex()}.offer"

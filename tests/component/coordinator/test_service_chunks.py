@@ -58,6 +58,57 @@ def test_after_a_crash_only_the_chunks_that_lack_are_granted(start: Start, north
     assert north.receipts() == [accepted(BIG)]
 
 
+def test_chunks_that_were_under_way_during_the_crash_count_before_the_offer_is_repeated(
+    start: Start, north: Site
+) -> None:
+    bench = start(LARGE)
+    north.offer(BIG)
+    north.chunk(BIG, 0, chunk(0))
+    bench.settle()
+    bench.kill()
+    for index in (1, 2, 3):
+        north.chunk(BIG, index, chunk(index))
+    again = start(LARGE)
+    again.settle()
+    assert north.receipts() == [accepted(BIG)]
+    assert again.service.page()["chunks_redundant"] == 0
+
+
+def test_a_payload_stored_by_a_process_that_died_before_the_ledger_does_not_travel_again(
+    start: Start, north: Site
+) -> None:
+    bench = start(LARGE)
+    north.offer(BIG)
+    bench.settle()
+    bench.kill()
+    bench.blobs.put(CHUNKS)
+    again = start(LARGE)
+    north.offer(BIG)
+    again.settle()
+    assert len(north.grants()) == 1  # of the process before
+    assert north.receipts() == [accepted(BIG)]
+
+
+def test_files_that_outlive_the_end_of_their_upload_count_it_no_second_time(start: Start, north: Site) -> None:
+    bench = start(LARGE)
+    north.offer(BIG)
+    bench.settle()
+    (file,) = (bench.config.state_folder / "incoming").glob("*.offer")
+    kept = file.read_bytes()
+    for index in range(4):
+        north.chunk(BIG, index, chunk(index))
+    bench.settle()
+    bench.kill()
+    file.write_bytes(kept)
+    again = start(LARGE)
+    north.chunk(BIG, 3, chunk(3))
+    again.settle()
+    assert north.receipts() == [accepted(BIG), accepted(BIG)]
+    assert len(again.ledger.accepted()) == 1
+    assert (again.versions.current.version, again.service.page()["buffer"]) == (1, 0)
+    assert not file.exists()
+
+
 def test_a_wrong_chunk_is_refused_and_granted_again(start: Start, north: Site) -> None:
     bench = start(LARGE)
     north.offer(BIG)
@@ -123,8 +174,8 @@ def test_another_update_of_a_site_takes_the_place_of_a_half_uploaded_one(start: 
     newer = offer_of(CHUNKS, 8, layout_digest=LARGE.digest)
     north.offer(newer)
     bench.settle()
-    names = [path.name for path in (bench.config.state_folder / "incoming").iterdir()]
-    assert names == [f"north.{newer.update_id.hex()}"]
+    stems = {path.stem for path in (bench.config.state_folder / "incoming").glob("north.*.offer")}
+    assert stems == {f"north.{newer.update_id.hex()}"}
     assert north.grants()[-1] == Grant(update_id=newer.update_id, missing=missing((0, 4)))
 
 

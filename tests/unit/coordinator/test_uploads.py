@@ -1,14 +1,15 @@
 """Updates on their way in."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from coordinator.blobs import BlobFolder
 from coordinator.uploads import Uploads
 from fedward.errors import PeerError, RejectReason
 from fedward.limits import CHUNK_BYTES
-from fedward.messages import Chunk
+from fedward.messages import Chunk, Offer
 from tests.support.updates import offer_of
 
 PAYLOAD = CHUNK_BYTES * b"x" + b"rest"
@@ -21,10 +22,36 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def uploads(folder: Path) -> Iterator[Uploads]:
-    uploads = Uploads(folder)
-    yield uploads
-    uploads.close()
+def process(folder: Path, blobs: BlobFolder) -> Iterator[Callable[[], Uploads]]:
+    """The uploads of the next process: what the one before had open is only closed."""
+    processes: list[Uploads] = []
+
+    def start() -> Uploads:
+        for before in processes:
+            before.close()
+        processes.append(Uploads(folder, blobs))
+        return processes[-1]
+
+    yield start
+    for before in processes:
+        before.close()
+
+
+@pytest.fixture
+def uploads(process: Callable[[], Uploads]) -> Uploads:
+    return process()
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def files_of(site: str, offer: Offer) -> set[str]:
+    return {f"{site}.{offer.update_id.hex()}", f"{site}.{offer.update_id.hex()}.offer"}
+
+
+def chunk(index: int, offer: Offer = FIRST) -> Chunk:
+    return Chunk(owner=offer.update_id, index=index, payload=PAYLOAD[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
 
 
 def test_the_same_offer_again_is_the_same_upload(uploads: Uploads) -> None:
@@ -44,72 +71,95 @@ def test_a_chunk_of_what_is_not_open_was_not_offered(uploads: Uploads, site: str
 def test_a_newer_update_of_the_site_takes_the_place_of_the_older(uploads: Uploads, folder: Path) -> None:
     uploads.open("north", FIRST)
     uploads.open("north", SECOND)
-    assert [path.name for path in folder.iterdir()] == [f"north.{SECOND.update_id.hex()}"]
+    assert names(folder) == files_of("north", SECOND)
 
 
 def test_sites_whose_names_begin_alike_do_not_meet(uploads: Uploads, folder: Path) -> None:
     uploads.open("north", FIRST)
     uploads.open("north-east", SECOND)
     uploads.open("nor", FIRST)
-    assert len(list(folder.iterdir())) == 3
+    assert names(folder) == files_of("north", FIRST) | files_of("north-east", SECOND) | files_of("nor", FIRST)
 
 
-def test_what_was_collected_is_found_by_the_next_process(folder: Path) -> None:
-    before = Uploads(folder)
-    before.open("north", FIRST).collected.add(1, b"rest")
-    before.close()
-    after = Uploads(folder)
-    assert [(part.start, part.stop) for part in after.open("north", FIRST).collected.missing()] == [(0, 1)]
-    after.close()
-
-
-def test_what_an_earlier_process_left_of_another_update_is_deleted(folder: Path) -> None:
-    before = Uploads(folder)
+def test_what_was_collected_is_found_by_the_next_process(process: Callable[[], Uploads]) -> None:
+    before = process()
     before.open("north", FIRST)
-    before.close()
-    after = Uploads(folder)
-    after.open("north", SECOND)
-    after.close()
-    assert [path.name for path in folder.iterdir()] == [f"north.{SECOND.update_id.hex()}"]
+    before.add("north", chunk(1))
+    assert [(part.start, part.stop) for part in process().open("north", FIRST).missing()] == [(0, 1)]
+
+
+def test_a_chunk_that_comes_before_its_offer_is_repeated_finds_its_upload(process: Callable[[], Uploads]) -> None:
+    process().open("north", FIRST)
+    after = process()
+    assert not after.add("north", chunk(1)).is_complete()
+    assert after.add("north", chunk(0)).is_complete()
+    assert after.num_useful == 2
+    with pytest.raises(PeerError):
+        after.find("south", FIRST.update_id)
+
+
+def test_a_payload_that_became_a_blob_before_the_crash_is_not_asked_for(
+    process: Callable[[], Uploads], blobs: BlobFolder, folder: Path
+) -> None:
+    upload = process().open("north", FIRST)
+    for index in range(2):
+        upload.add(index, chunk(index).payload)
+    assert upload.collected
+    blobs.adopt(upload.collected)
+    after = process()
+    assert after.digests() == {FIRST.manifest.digest}
+    again = after.open("north", FIRST)
+    assert again.is_complete()
+    assert again.missing() == ()
+    after.end(again)
+    assert blobs.view(FIRST.manifest.digest) == PAYLOAD
+    assert names(folder) == set()
+    assert after.digests() == frozenset()
+
+
+def test_a_damaged_blob_is_collected_again(uploads: Uploads, blobs: BlobFolder) -> None:
+    blobs.path(FIRST.manifest.digest).write_bytes(PAYLOAD[:-1] + b"?")
+    assert len(uploads.open("north", FIRST).missing()) == 1
+
+
+def test_what_an_earlier_process_left_of_another_update_is_deleted(
+    process: Callable[[], Uploads], folder: Path
+) -> None:
+    process().open("north", FIRST)
+    process().open("north", SECOND)
+    assert names(folder) == files_of("north", SECOND)
 
 
 def test_an_abandoned_upload_leaves_nothing(uploads: Uploads, folder: Path) -> None:
     uploads.open("north", FIRST)
     uploads.abandon("north", SECOND.update_id)
-    assert len(list(folder.iterdir())) == 1
+    assert names(folder) == files_of("north", FIRST)
     uploads.abandon("north", FIRST.update_id)
-    assert list(folder.iterdir()) == []
+    assert names(folder) == set()
     with pytest.raises(PeerError):
         uploads.find("north", FIRST.update_id)
 
 
 def test_an_inline_payload_is_taken_whole(uploads: Uploads) -> None:
-    upload = uploads.open("north", offer_of(b"small", 1, payload=b"small"))
-    upload.take_inline()
-    assert upload.collected.num_missing == 0
+    assert uploads.open("north", offer_of(b"small", 1, payload=b"small")).is_complete()
 
 
 def test_an_inline_payload_that_is_not_the_promised_one_is_refused(uploads: Uploads) -> None:
-    upload = uploads.open("north", offer_of(b"small", 1, payload=b"other"))
     with pytest.raises(PeerError) as refusal:
-        upload.take_inline()
+        uploads.open("north", offer_of(b"small", 1, payload=b"other"))
     assert refusal.value.reason is RejectReason.DIGEST_MISMATCH
 
 
 def test_an_ended_upload_takes_no_more_chunks(uploads: Uploads) -> None:
-    upload = uploads.open("north", FIRST)
-    uploads.end(upload)
+    uploads.end(uploads.open("north", FIRST))
     with pytest.raises(PeerError):
         uploads.find("north", FIRST.update_id)
-    upload.collected.close()
 
 
 def test_only_a_chunk_that_was_not_held_yet_is_useful(uploads: Uploads) -> None:
-    first = Chunk(owner=FIRST.update_id, index=0, payload=PAYLOAD[:CHUNK_BYTES])
     with pytest.raises(PeerError):
-        uploads.add("north", first)
+        uploads.add("north", chunk(0))
     uploads.open("north", FIRST)
-    uploads.add("north", first)
-    upload = uploads.add("north", first)
-    assert upload.collected.num_missing == 1
+    uploads.add("north", chunk(0))
+    assert not uploads.add("north", chunk(0)).is_complete()
     assert (uploads.num_received, uploads.num_useful) == (3, 1)
