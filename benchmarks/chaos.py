@@ -4,7 +4,8 @@ Three sites train a wide network on drawn records, one step a version, so that n
 an update has 310 chunks. Agents, coordinator and broker are killed (SIGKILL) after a plan that the seed makes, the
 broker comes back empty, links are cut, stalled and slowed. Then the sites are paused, everything may settle, the
 account is made, and the ledger replayed. It fails on any difference between what was trained and what became of it, or
-between a version and the same version made again, and when more than 2 % of the chunks travelled in vain.
+between a version and the same version made again, and when more than 2 % of the chunks travelled in vain. 100 kills
+take less than 10 minutes on two cores, the replay some more, and 15 GB in the folder for temporary files.
 """
 
 import argparse

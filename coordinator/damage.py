@@ -17,6 +17,9 @@ BLOBS_OF_VERSION_0 = 2
 """Its snapshot and its state: more blobs than these say that a ledger was there."""
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_UNREADABLE = (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_CORRUPTFS, sqlite3.SQLITE_IOERR_DATA)
+"""What the disk itself refuses. Other I/O errors may come from one that is only full."""
+
 _PRIMARY_CODE = 0xFF
 
 
@@ -72,7 +75,8 @@ def name_damage(context: Any) -> None:
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether the file is not as SQLite wrote it; a full or locked one is another matter."""
-    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE in _DAMAGE
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & _PRIMARY_CODE in _DAMAGE or code in _UNREADABLE
 
 
 def damaged(path: Path, what: str) -> str:

@@ -175,3 +175,18 @@ def test_a_locked_or_full_database_is_no_damage(tmp_path: Path) -> None:
                 other.execute("INSERT INTO payloads VALUES (1)")
     assert not is_damage(full.value)
     assert not is_damage(locked.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_one"),
+    [
+        (sqlite3.SQLITE_CORRUPT_INDEX, True),
+        (sqlite3.SQLITE_IOERR_READ, True),
+        (sqlite3.SQLITE_IOERR_SHMSIZE, False),  # what a full disk can look like
+        (sqlite3.SQLITE_FULL, False),
+    ],
+)
+def test_a_sector_that_cannot_be_read_is_damage_and_one_that_cannot_be_written_is_not(code: int, is_one: bool) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    assert is_damage(error) == is_one
