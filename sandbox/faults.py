@@ -9,6 +9,7 @@ from sandbox.steps import AGENT_STEPS, COORDINATOR_STEPS, SIDES
 
 BROKER = "broker"
 COORDINATOR = "coordinator"
+REPLACED = "replaced"
 
 SHARES: Mapping[str, float] = {BROKER: 0.2, COORDINATOR: 0.35}
 """Of the kills those that hit the broker and the coordinator; the agents share the rest."""

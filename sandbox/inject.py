@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from sandbox.faults import (
     BROKER,
     COORDINATOR,
+    REPLACED,
     SLOW_BYTES_PER_S,
     After,
     AtMessage,
@@ -71,7 +72,7 @@ class Injector:
             self.running.broker.kill()
             if fault.replaced:
                 self.running.broker.replace()
-                self.done["replaced"] += 1
+                self.done[REPLACED] += 1
             back = self.running.broker.start
         else:
             self.running.kill(fault.target)

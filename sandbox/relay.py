@@ -129,8 +129,8 @@ class Relay:
                 self._passes.wait()
                 if self._weather is Weather.SLOW:
                     time.sleep(len(piece) / self._bytes_per_s)
-                target.sendall(piece)
                 self.num_published += counter.feed(piece) if counter else 0
+                target.sendall(piece)
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

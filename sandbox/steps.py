@@ -41,3 +41,25 @@ COORDINATOR_STEPS: Mapping[str, Step] = {
     "version announced": Step("coordinator.publish", "Publisher.announce", nth=2),  # the first is that of the start
     "end in the ledger": Step("coordinator.ledger", "Ledger.wish", rare=True),
 }
+
+RESTORE_STEPS: Mapping[str, Step] = {
+    "ledger copied": Step("coordinator.backup", "write_durably", ".restoring.part/new/ledger.sqlite"),
+    "blob copied": Step("coordinator.blobs", "BlobFolder.put", nth=2),
+    "epoch begun": Step("coordinator.ledger", "Ledger.begin_epoch"),
+    "manifest copied": Step("coordinator.backup", "write_durably", "manifest.json"),
+    "all staged": Step("coordinator.backup", "move_durably", ".restoring.part"),
+    "old ledger taken out": Step("coordinator.backup", "move_durably", "/old/ledger.sqlite"),
+    "old blobs taken out": Step("coordinator.backup", "move_durably", "/old/blobs"),
+    "old set aside": Step("coordinator.backup", "move_durably", "replaced-"),
+    "new blobs put in": Step("coordinator.backup", "move_durably", "/new/blobs"),
+    "new ledger put in": Step("coordinator.backup", "move_durably", "/new/ledger.sqlite"),
+    "all in place": Step("coordinator.backup", "move_durably", ".restoring.part", nth=2),
+}
+
+BACKUP_STEPS: Mapping[str, Step] = {
+    "ledger saved": Step("coordinator.ledger", "Ledger.copy_to"),
+    "state saved": Step("coordinator.backup", "_link"),
+    "blob saved": Step("coordinator.backup", "_link", nth=3),
+    "manifest written": Step("coordinator.backup", "write_durably", "manifest.json"),
+    "backup named": Step("coordinator.backup", "move_durably", ".part"),
+}
