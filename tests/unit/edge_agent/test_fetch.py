@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_agent.fetch import ASK_AGAIN_S, LONGEST_ASK_S, Fetcher
+from edge_agent.download import ASK_AGAIN_S, LONGEST_ASK_S, Download
+from edge_agent.fetch import Fetcher
 from edge_agent.models import ModelFolder
 from fedward import topics
 from fedward.errors import PeerError, RejectReason
@@ -34,7 +35,16 @@ class Site:
         self.fetcher.recall(announcement, self.office.layout)
         held = self.fetcher.held
         if held is None or held.version != announcement.version:
-            self.fetcher.step(announcement, self.office.layout, now_s)
+            complete = self.fetcher.step(announcement, self.office.layout, now_s)
+            if complete:
+                self.assemble(complete)
+
+    def assemble(self, complete: Download) -> None:
+        try:
+            self.fetcher.hold(complete.assemble())
+        except PeerError:
+            self.fetcher.forget()
+            raise
 
     def asked(self) -> list[tuple[bytes, list[tuple[int, int]]]]:
         """Since the last look: of which part, which ranges."""
