@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from types import TracebackType
 from typing import Self
@@ -37,6 +38,11 @@ class Relay:
         self._lock = threading.Lock()  # guards the sockets: a connection that opens during a cut must not slip through
         self._sockets: set[socket.socket] = set()
         self._closed = False
+        self.num_connections = 0
+        """That came in, also those that led nowhere."""
+        self.bytes_up = 0
+        """From the sites to the broker, in all connections."""
+        self.bytes_down = 0
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server((self._host, self.port))
@@ -90,6 +96,7 @@ class Relay:
                 near, _ = self._listener.accept()
             except OSError:
                 return  # closed
+            self.num_connections += 1
             self._connect(near)
 
     def _connect(self, near: socket.socket) -> None:
@@ -107,26 +114,35 @@ class Relay:
             self._sockets |= {near, far}
         for end in (near, far):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+        back = threading.Thread(target=self._pump, args=(far, near, self._count_down), daemon=True)
         threading.Thread(target=self._carry, args=(near, far, back), daemon=True).start()
 
     def _carry(self, near: socket.socket, far: socket.socket, back: threading.Thread) -> None:
         """Both directions of one connection, until both have ended."""
         back.start()
-        self._pump(near, far)
+        self._pump(near, far, self._count_up)
         back.join()
         with self._lock:
             self._sockets -= {near, far}
         near.close()
         far.close()
 
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+    def _count_up(self, size_bytes: int) -> None:
+        with self._lock:
+            self.bytes_up += size_bytes
+
+    def _count_down(self, size_bytes: int) -> None:
+        with self._lock:
+            self.bytes_down += size_bytes
+
+    def _pump(self, source: socket.socket, target: socket.socket, count: Callable[[int], None]) -> None:
         with contextlib.suppress(OSError):  # either end is gone: so is the connection
             while piece := source.recv(PIECE_BYTES):
                 self._passes.wait()
                 if self._weather is Weather.SLOW:
                     time.sleep(len(piece) / self._bytes_per_s)
                 target.sendall(piece)
+                count(len(piece))
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
