@@ -18,6 +18,9 @@ OFFER_AGAIN_S = 3.0
 LONGEST_OFFER_S = 300.0
 """A coordinator may be away for days. One that comes back announces, and is offered to at once."""
 
+ALONE_FROM_S = 20.0
+"""Once the wait has grown to this, an offer goes without its payload: whoever is there again asks for that."""
+
 EXPIRY_S = 2 * 60
 """How long the broker keeps what a coordinator that is away has not taken: whatever matters is offered again."""
 
@@ -73,8 +76,7 @@ class Publisher:
             self._wait_for_answer(now_s)
         if not self._granted and now_s >= self._offer_at_s:
             topic = topics.offer(self._federation, self._site, self._entry.offer.update_id)
-            # Nobody has answered for minutes: whoever does then asks for the payload.
-            alone = self._patience_s >= LONGEST_OFFER_S
+            alone = self._patience_s >= ALONE_FROM_S
             if self._link.publish(topic, self._entry.packed_offer(alone=alone), expiry_s=EXPIRY_S):
                 self._wait_for_answer(now_s)
                 self._patience_s = min(2 * self._patience_s, LONGEST_OFFER_S)

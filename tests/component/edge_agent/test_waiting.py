@@ -48,8 +48,8 @@ def test_three_days_without_a_coordinator_cost_an_offer_every_few_minutes_and_no
 def test_a_small_update_does_not_ride_along_with_offers_that_nobody_answers(waiting: Any) -> None:
     pass_time(waiting, DAY_S)
     carried = [offer.payload is not None for offer in offers(waiting)]
-    assert carried[:7] == [True] * 7
-    assert not any(carried[7:])
+    assert carried[:3] == [True] * 3
+    assert not any(carried[3:])
 
 
 def away_and_back(hospital: Any, **announced: Any) -> int:
