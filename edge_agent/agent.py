@@ -178,8 +178,6 @@ class Agent:
     # fetch
 
     def _step_fetch(self, announcement: Announcement, now_s: float) -> None:
-        if isinstance(self._compute.job, AssembleJob):
-            return
         layout = self._compute.layouts[announcement.task]
         self._fetcher.recall(announcement, layout)
         if not wants_fetch(self._situation()):

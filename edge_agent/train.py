@@ -80,6 +80,7 @@ class Trainer:
 
     def begin(self, announcement: Announcement, held: Held) -> None:
         """Train from the held version."""
+        self._compute.forget_unfinished()  # of one that was left alone: it must not come back in place of this one
         self._begin(self._job(announcement, held), "training")
 
     def failed(self, version: int) -> None:

@@ -1,5 +1,6 @@
 """A version that this site can't train from: tried a few times over restarts, then left alone, and said so."""
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,36 @@ def test_the_death_of_a_process_in_training_is_counted_and_told(hospital: Any) -
     hospital.start()
     assert hospital.page["failures"]["crashed"] == 1
     assert hospital.page["attempts"] == 1
+
+
+def test_what_was_left_alone_in_the_middle_does_not_come_back_in_place_of_the_next_version(new_hospital: Any) -> None:
+    """Otherwise a kill before the first checkpoint of the next version would resume the training that kills."""
+    hospital = new_hospital(checkpoint_s=0.0)
+    checkpoint = hospital.config.state_folder / "training" / "checkpoint.safetensors"
+    saved: list[bytes] = []
+    hospital.task.held_out = []
+    hospital.task.before_loss = lambda: saved.append(checkpoint.read_bytes() if checkpoint.exists() else b"")
+    hospital.office.announce()
+    begin_and_kill(hospital)
+    attempts = json.loads(attempts_file(hospital).read_text())
+    attempts_file(hospital).write_text(json.dumps({**attempts, "begun": MOST_ATTEMPTS, "step": 1}))
+    checkpoint.write_bytes(saved[1])
+    hospital.start()
+    hospital.settle()
+    assert (hospital.page["phase"], num_offers(hospital)) == (Phase.FAILED, 0)
+    saved.clear()
+    heal_by_the_next_version(hospital)
+    hospital.settle()
+    assert saved[0] == b""
+    assert hospital.office.messages(Offer)[-1].base_version == 1
+
+
+def begin_and_kill(hospital: Any) -> None:
+    """Train the announced version to its end, and die before the loop hears of it."""
+    while hospital.page["phase"] != Phase.TRAINING:
+        hospital.office.listen()
+        hospital.take_event()
+    hospital.kill()
 
 
 def test_a_process_that_left_in_order_has_made_no_attempt(hospital: Any) -> None:
