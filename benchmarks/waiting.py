@@ -4,7 +4,7 @@ A real agent trains, and its coordinator is killed meanwhile: a finished update 
 watched for M minutes with a broker and no coordinator, and for M minutes more without a broker. A relay between agent
 and broker counts bytes and connections; all else is read from /proc and from the log file. Figures are an hour's.
 
-In the first ten minutes offers still come more often than later.
+Each count begins after a minute: the first offers carry the payload, and come more often than the later ones.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from sandbox.relay import Relay
 SITE, IDLE = "hospital-a", "hospital-b"
 READY_S = 90.0
 EVERY_S = 2.0
+SETTLE_S = 60.0
 POLL_S = 0.2
 WORK = {"local_epochs": 10_000, "batch_size": 16, "local_lr": 0.001, "max_steps": 2000}
 """Some seconds of training: long enough for the coordinator to be killed in the middle."""
@@ -94,7 +95,8 @@ def cost(readings: Sequence[Reading]) -> Cost:
 
 
 def watch(running: Federation, relay: Relay, minutes: float) -> Cost:
-    """What the agent costs from now on. Raises TransientError when it ends."""
+    """What the agent costs once the first minute is over. Raises TransientError when it ends."""
+    time.sleep(SETTLE_S)
     readings = [read(running, relay)]
     while readings[-1].process.at_s - readings[0].process.at_s < 60 * minutes:
         time.sleep(EVERY_S)
