@@ -1,27 +1,38 @@
-"""The thread that measures, trains and encodes, so that the agent's loop never waits for a GPU.
+"""The thread that assembles, measures, trains and encodes, so that the agent's loop never waits for a GPU or a disk.
 
 One job at a time. What comes of it goes to the agent's inbox as an event; nothing is sent from here, and nothing saved
-but the checkpoint of the training in progress.
+but the version that was assembled and the checkpoint of the training in progress.
 """
 
 import logging
 import statistics
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+from edge_agent.jobs import (
+    Assembled,
+    AssembleJob,
+    ComputeEvent,
+    Encoded,
+    Evaluated,
+    EvaluateJob,
+    Failed,
+    Job,
+    TrainJob,
+    Unfit,
+)
 from edge_agent.training.capability import Capability
-from edge_agent.training.checkpoint import CheckpointFile, Order, Resumable
+from edge_agent.training.checkpoint import CheckpointFile, Resumable
 from edge_agent.training.evaluate import evaluate
 from edge_agent.training.failures import FailureKind, TrainingFailed, TrainingStopped
 from edge_agent.training.module import layout_of
 from edge_agent.training.task import Task
 from edge_agent.training.train import Progress as StepProgress
-from edge_agent.training.train import Trained, train
+from edge_agent.training.train import train
 from fedward.codec import CODECS, codec
 from fedward.errors import ConfigError, PeerError
-from fedward.layout import Layout, Vector
-from fedward.messages import Evaluation, Work
+from fedward.layout import Layout, vector_digest
+from fedward.messages import Evaluation
 from fedward.pack import pack, unpack
 
 LOG = logging.getLogger(__name__)
@@ -30,73 +41,22 @@ RECENT_STEPS = 20
 """Steps of which the median duration is told."""
 
 
-@dataclass(frozen=True)
-class TrainJob:
-    """Train a task from this version, and encode the delta under this id."""
-
-    task: str
-    version: int
-    vector_P: Vector
-    work: Work
-    codec: str
-    update_id: bytes
-    share: float
-    min_examples: int = 1
-
-    def order(self, layout: Layout) -> Order:
-        """What tells this update from others; the hospital's own conditions may change on the way."""
-        return Order(self.update_id.hex(), self.task, self.version, layout.digest.hex(), self.work, self.codec)
-
-
-@dataclass(frozen=True)
-class EvaluateJob:
-    """Measure this version on the records that the site holds out."""
-
-    task: str
-    federation: str
-    version: int
-    vector_P: Vector
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """A version was measured; None where this site holds no records out."""
-
-    version: int
-    evaluation: Evaluation | None
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A job is done: what training brought, and the encoded delta."""
-
-    job: TrainJob
-    trained: Trained
-    payload: bytes
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A job ended without a result; what is known of it stays in the log of the hospital."""
-
-    version: int
-    kind: FailureKind
-
-
-ComputeEvent = Evaluated | Encoded | Failed
-
-
 class Compute:
     """Runs the jobs of the allowed tasks; `deliver` is called from its thread with each event."""
 
     def __init__(
         self,
         tasks: Mapping[str, Task],
+        releases: Mapping[str, str],
         capability: Capability,
         deliver: Callable[[ComputeEvent], None],
         checkpoints: CheckpointFile,
     ) -> None:
         self.layouts: Mapping[str, Layout] = {name: layout_of(task.model()) for name, task in tasks.items()}
+        self.releases = releases
+        """Of the package that brings a task, by task."""
+        self.job: Job | None = None
+        """The job that runs, or whose event was not taken yet."""
         self._tasks = tasks
         self._capability = capability
         self._deliver = deliver
@@ -122,23 +82,37 @@ class Compute:
         order, layout = checkpoint.order, self.layouts.get(checkpoint.order.task)
         if layout is None or layout.digest.hex() != order.layout_digest or order.codec not in CODECS:
             return None
-        update_id = bytes.fromhex(order.update_id)
         return TrainJob(
-            order.task, order.version, checkpoint.vector_P, order.work, order.codec, update_id, share, min_examples
+            task=order.task,
+            version=order.version,
+            vector_P=checkpoint.vector_P,
+            base_digest=vector_digest(checkpoint.vector_P),
+            work=order.work,
+            codec=order.codec,
+            update_id=bytes.fromhex(order.update_id),
+            share=share,
+            min_examples=min_examples,
+            num_done=len(checkpoint.snapshot.losses),
         )
 
     def forget_unfinished(self) -> None:
         """Delete the checkpoint: its update is in the outbox, or will never be. No training may be running."""
         self._checkpoints.delete()
 
-    def begin(self, job: TrainJob | EvaluateJob) -> None:
-        """Start a job; the event of the one before must have been delivered."""
+    def begin(self, job: Job) -> None:
+        """Start a job; the event of the one before must have been taken."""
         if self._thread:
             self._thread.join()
+        self.job = job
         self.last_step = None
         self._delivered = False
         self._thread = threading.Thread(target=self._run, args=(job,), name="compute", daemon=True)
         self._thread.start()
+
+    def taken(self) -> Job | None:
+        """The event of this job has been taken from the inbox: another one may begin."""
+        job, self.job = self.job, None
+        return job
 
     def check(self) -> None:
         """Raises RuntimeError when the thread ended without an event: a bug, and the agent would wait for ever."""
@@ -151,19 +125,24 @@ class Compute:
         if self._thread:
             self._thread.join(timeout_s)
 
-    def _run(self, job: TrainJob | EvaluateJob) -> None:
+    def _run(self, job: Job) -> None:
+        event = assemble(job) if isinstance(job, AssembleJob) else self._run_task(job)
+        if event is not None:
+            self._delivered = True
+            self._deliver(event)
+
+    def _run_task(self, job: EvaluateJob | TrainJob) -> ComputeEvent | None:
+        """What needs the hospital's own code. None: it was asked to stop, because the agent leaves."""
         try:
-            event: ComputeEvent = self._train(job) if isinstance(job, TrainJob) else self._evaluate(job)
+            return self._train(job) if isinstance(job, TrainJob) else self._evaluate(job)
         except TrainingStopped:
-            return  # only asked for when the agent leaves
+            return None
         except TrainingFailed as error:
             LOG.error("compute_failed", extra={"kind": error.kind, "exception_class": error.exception_class})
-            event = Failed(job.version, error.kind)
+            return Failed(job.version, error.kind)
         except ConfigError as error:
             LOG.error("records_unusable", extra={"problem": str(error)})
-            event = Failed(job.version, FailureKind.EXCEPTION)
-        self._delivered = True
-        self._deliver(event)
+            return Failed(job.version, FailureKind.EXCEPTION)
 
     def _evaluate(self, job: EvaluateJob) -> Evaluated:
         count, metrics = evaluate(self._tasks[job.task], self.layouts[job.task], job.vector_P, self._capability)
@@ -196,6 +175,14 @@ class Compute:
     def _on_step(self, progress: StepProgress) -> None:
         self._step_times_s = (*self._step_times_s, progress.step_s)[-RECENT_STEPS:]
         self.last_step = progress
+
+
+def assemble(job: AssembleJob) -> Assembled | Unfit:
+    """The download as a version, on disk and held, or why it is none."""
+    try:
+        return Assembled(job.download.assemble())
+    except PeerError as error:
+        return Unfit(job.download.announcement.version, error)
 
 
 def as_sent(evaluation: Evaluation) -> Evaluation:

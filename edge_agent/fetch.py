@@ -1,173 +1,17 @@
-"""A model version from the broker, verified, kept on disk.
-
-The parts that lead to the version are chosen once; their chunks may come in any order, from the broadcast or for
-this site alone; what is on disk is not asked for again, also after a restart. The digest of the whole decides.
-"""
+"""Keeps the held version up with the announced one: asks for chunks, and hands out the download that is complete."""
 
 import logging
-from pathlib import Path
 
+from edge_agent.download import Download
 from edge_agent.models import Held, ModelFolder
 from fedward import topics
-from fedward.chunks import ChunkFile, check_manifest
-from fedward.codec import codec
-from fedward.errors import PeerError, RejectReason
-from fedward.layout import Layout, vector_digest
-from fedward.messages import Announcement, Chunk, Get, Part
+from fedward.layout import Layout
+from fedward.messages import Announcement, Chunk
 from fedward.pack import pack
 from fedward.ports import Link
-from fedward.recipe import apply_part, cheapest_recipe
 from fedward.topics import Up
 
 LOG = logging.getLogger(__name__)
-
-ASK_AGAIN_S = 4.0
-"""Seconds without a new chunk after which what is missing is asked for again; doubles up to LONGEST_ASK_S."""
-
-LONGEST_ASK_S = 60.0
-
-SLOW_LINK_GAPS = 3
-"""On a slow link a chunk takes longer than ASK_AGAIN_S: what is on its way must not be asked for again."""
-
-
-class Download:
-    """One download of one announced version."""
-
-    def __init__(self, announcement: Announcement, held: Held | None, layout: Layout, folder: ModelFolder) -> None:
-        """Raises PeerError when the announcement leads nowhere, before anything is asked for.
-
-        MALFORMED: no way to the version, or a manifest that contradicts itself. UNKNOWN_CODEC, LAYOUT_MISMATCH: a
-        part that could not be applied.
-        """
-        self.announcement = announcement
-        self._held = held
-        self._layout = layout
-        self._folder = folder
-        self._recipe = cheapest_recipe(announcement.parts, announcement.version, held.version if held else None)
-        self._open: dict[bytes, ChunkFile] = {}
-        self._ask_at_s = 0.0
-        self._patience_s = ASK_AGAIN_S
-        self._last_chunk_s: float | None = None
-        for part in self._recipe:
-            check_part(part, layout)
-        self._drop_other_parts()
-        for part in self._recipe:
-            # Two parts may be one payload: two deltas of nothing, for instance.
-            if part.manifest.digest not in self._open and not self._path(part).exists():
-                self._collect(part)
-
-    def leads_to(self, announcement: Announcement) -> bool:
-        """Whether this is the way to what is announced now."""
-        ours = self.announcement
-        return ours is announcement or (ours.version, ours.model_digest, ours.parts) == (
-            announcement.version,
-            announcement.model_digest,
-            announcement.parts,
-        )
-
-    @property
-    def complete(self) -> bool:
-        return not self._open
-
-    def filters(self) -> set[str]:
-        """What to subscribe to while this download lasts."""
-        federation = self.announcement.federation
-        return {topics.part_chunks(federation, part.manifest.digest) for part in self._recipe}
-
-    def gets(self, now_s: float) -> list[Get]:
-        """What to ask for now: everything that is missing, at first and whenever nothing came for a while."""
-        if now_s < self._ask_at_s:
-            return []
-        self._ask_at_s = now_s + self._patience_s
-        self._patience_s = min(2 * self._patience_s, LONGEST_ASK_S)
-        return [
-            Get(federation=self.announcement.federation, digest=digest, missing=collected.missing())
-            for digest, collected in self._open.items()
-        ]
-
-    def ask_now(self) -> None:
-        """The link is new: requests may have been lost."""
-        self._ask_at_s, self._patience_s = 0.0, ASK_AGAIN_S
-
-    def add(self, chunk: Chunk, now_s: float) -> None:
-        """Take a chunk of one of the parts; chunks of others are ignored. Raises PeerError as ChunkFile does."""
-        collected = self._open.get(chunk.owner)
-        if collected is None or not collected.add(chunk.index, chunk.payload):
-            return
-        gap_s = now_s - self._last_chunk_s if self._last_chunk_s is not None else 0.0
-        self._last_chunk_s = now_s
-        self._patience_s = min(max(ASK_AGAIN_S, SLOW_LINK_GAPS * gap_s), LONGEST_ASK_S)
-        self._ask_at_s = now_s + self._patience_s
-        if not collected.num_missing:
-            self._finish(collected)
-
-    def assemble(self) -> Held:
-        """The complete parts -> the announced version, saved.
-
-        Raises PeerError when a part can't be applied, or (DIGEST_MISMATCH) when the result is not what was
-        announced. The parts are gone then; otherwise they go when the version is saved and not before.
-        """
-        try:
-            held = self._apply_parts()
-        except PeerError:
-            self._drop_parts()
-            raise
-        self._folder.save(held)
-        self._drop_parts()
-        return held
-
-    def close(self) -> None:
-        """Stop collecting; the chunks stay on disk for the next download that needs them."""
-        for collected in self._open.values():
-            collected.close()
-
-    def _apply_parts(self) -> Held:
-        announcement = self.announcement
-        vector_P = self._held.vector_P.copy() if self._held else None
-        for part in self._recipe:
-            vector_P = apply_part(vector_P, part, memoryview(self._path(part).read_bytes()), self._layout)
-        if vector_P is None or vector_digest(vector_P) != announcement.model_digest:
-            raise PeerError(RejectReason.DIGEST_MISMATCH, f"version {announcement.version} came out wrong")
-        return Held(announcement.version, announcement.model_digest, vector_P)
-
-    def _drop_parts(self) -> None:
-        for part in self._recipe:
-            self._path(part).unlink(missing_ok=True)
-
-    def _collect(self, part: Part) -> None:
-        collected = ChunkFile(self._path(part).with_suffix(".part"), part.manifest)
-        self._open[part.manifest.digest] = collected
-        if not collected.num_missing:
-            self._finish(collected)
-
-    def _finish(self, collected: ChunkFile) -> None:
-        """A whole that is not what its manifest promised is collected anew: only a new announcement can help."""
-        digest = collected.manifest.digest
-        try:
-            collected.finish(self._folder.parts / digest.hex())
-        except PeerError:
-            self._open[digest] = ChunkFile(collected.path, collected.manifest)
-            raise
-        del self._open[digest]
-
-    def _path(self, part: Part) -> Path:
-        return self._folder.parts / part.manifest.digest.hex()
-
-    def _drop_other_parts(self) -> None:
-        needed = {part.manifest.digest.hex() for part in self._recipe}
-        for path in self._folder.parts.iterdir():
-            if path.stem not in needed:
-                path.unlink()
-
-
-def check_part(part: Part, layout: Layout) -> None:
-    """Raise PeerError for a part that could not be applied: UNKNOWN_CODEC, LAYOUT_MISMATCH, MALFORMED."""
-    check_manifest(part.manifest)
-    got, expected = part.manifest.size_bytes, codec(part.codec).size_bytes(layout)
-    if got != expected:
-        raise PeerError(
-            RejectReason.LAYOUT_MISMATCH, f"a part of {got} bytes, expected {expected} of {part.codec} for this layout"
-        )
 
 
 class Fetcher:
@@ -192,24 +36,36 @@ class Fetcher:
             return
         same_number = held.version == announcement.version
         if held.vector_P.size != layout.size or (same_number and held.digest != announcement.model_digest):
-            self._forget()
+            self.forget()
 
-    def step(self, announcement: Announcement, layout: Layout, now_s: float) -> None:
-        """Go on with the download of this version; when it is complete, it is the held one.
+    def step(self, announcement: Announcement, layout: Layout, now_s: float) -> Download | None:
+        """Go on with the download of this version; the download itself once it is complete, to be assembled.
 
-        Raises PeerError when the announcement leads nowhere or its parts do not lead to what it promised; in the
-        latter case the held version is dropped too, so that the next attempt starts from a snapshot.
+        `hold` or `forget` takes what comes of that. Raises PeerError when the announcement leads nowhere.
         """
         if self._download is None or not self._download.leads_to(announcement):
             self._begin(announcement, layout)
         download = self._download
         if download is None:
-            return
+            return None
         if download.complete:
-            self._end(download)
-            return
+            self._download = None
+            self._link.unsubscribe(*download.filters())
+            return download
         for get in download.gets(now_s):
             self._link.publish(topics.up(announcement.federation, self._site, Up.GET), pack(get), expiry_s=60)
+        return None
+
+    def hold(self, held: Held) -> None:
+        """A version was assembled, and is on disk."""
+        self.held = held
+        self.num_fetched += 1
+        LOG.info("fetched", extra={"version": held.version})
+
+    def forget(self) -> None:
+        """Drop the held version: the next download starts from a snapshot."""
+        self.held = None
+        self._folder.forget()
 
     def add(self, chunk: Chunk, now_s: float) -> None:
         """Take a chunk, if it is of the version being fetched."""
@@ -238,18 +94,3 @@ class Fetcher:
         finally:
             self._link.unsubscribe(*(before - wanted))
             self._link.subscribe(*(wanted - before))
-
-    def _end(self, download: Download) -> None:
-        self._download = None
-        self._link.unsubscribe(*download.filters())
-        try:
-            self.held = download.assemble()
-        except PeerError:
-            self._forget()
-            raise
-        self.num_fetched += 1
-        LOG.info("fetched", extra={"version": self.held.version})
-
-    def _forget(self) -> None:
-        self.held = None
-        self._folder.forget()

@@ -16,6 +16,10 @@ GAUGES = {
     "num_steps": ("fed_agent_train_steps", "Steps that the training in progress will take at most."),
     "step_s": ("fed_agent_step_seconds", "Median time of a training step; rising: another job uses the device."),
     "train_loss": ("fed_agent_train_loss", "Mean training loss of the last update."),
+    "attempts": (
+        "fed_agent_train_attempts",
+        "Attempts at one training in vain; 3: the version is left alone.",
+    ),
     "outbox": ("fed_agent_outbox_updates", "Finished updates without a receipt; above 0 for long: check the link."),
     "disk_free_bytes": ("fed_agent_disk_free_bytes", "Free space below the state folder; low: the agent will stop."),
     "connected": ("fed_agent_broker_connected", "1 while connected to the broker; 0: check firewall and proxy."),

@@ -18,8 +18,6 @@ from fedward.pack import pack, unpack
 
 LOG = logging.getLogger(__name__)
 
-LOG = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -28,10 +26,10 @@ class Entry:
     offer: Offer
     payload: Path
 
-    def packed_offer(self) -> bytes:
-        """The offer's bytes, with the payload inside when it is small."""
+    def packed_offer(self, *, alone: bool = False) -> bytes:
+        """The offer's bytes, with the payload inside when it is small, unless the offer goes alone."""
         offer = self.offer
-        if offer.manifest.size_bytes <= INLINE_BYTES:
+        if not alone and offer.manifest.size_bytes <= INLINE_BYTES:
             offer = Offer(**{**vars(offer), "payload": self.payload.read_bytes()})
         return pack(offer)
 
@@ -65,6 +63,14 @@ class Outbox:
         sync_folder(self._folder)
         self._path(update_id, "payload").unlink(missing_ok=True)
         return True
+
+    def take_over(self) -> list[Offer]:
+        """Tidy up as the folder's new owner, say what waits, and return its offers, oldest first."""
+        self.tidy()
+        waiting = [entry.offer for entry in self.entries()]
+        for offer in waiting:
+            LOG.info("waiting", extra={"update": offer.update_id.hex(), "base_version": offer.base_version})
+        return waiting
 
     def tidy(self) -> None:
         """Drop what a crash left between the two files, and put updates that can't be sent aside, as `.unreadable`.

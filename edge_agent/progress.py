@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fedward.files import write_durably
-from fedward.messages import Offer
+from fedward.messages import Announcement, Offer, Outcome
 
 LOG = logging.getLogger(__name__)
 
@@ -22,15 +22,25 @@ class Progress:
     num_refused: int = 0
     base_digest: str | None = None  # of the model at `trained_from`, hexadecimal; None: not known
     epoch: int = 0  # of the coordinator, when it was last heard
+    announced: int | None = None  # greatest sequence of an announcement: an older one is never acted on again
 
     def after(self, offer: Offer) -> "Progress":
         """The progress once this update is in the outbox."""
         digest = offer.base_digest.hex() if offer.base_digest else None
         return replace(self, sequence=offer.sequence + 1, trained_from=offer.base_version, base_digest=digest)
 
+    def receipted(self, outcome: Outcome) -> "Progress":
+        """The progress once this is known of an update; `later` changes nothing."""
+        accepted, refused = outcome is Outcome.ACCEPTED, outcome is Outcome.REFUSED
+        return replace(self, num_accepted=self.num_accepted + accepted, num_refused=self.num_refused + refused)
+
     def trained(self, version: int, digest: bytes) -> bool:
         """Whether the last finished update was trained from this model, and not from another one of its number."""
         return self.trained_from == version and self.base_digest in (None, digest.hex())
+
+    def hear(self, announcement: Announcement) -> "Progress":
+        """The progress once this announcement was heard, which is the newest one."""
+        return replace(self.in_epoch(announcement.epoch or 0), announced=announcement.sequence)
 
     def in_epoch(self, epoch: int) -> "Progress":
         """The progress once a coordinator of this epoch was heard: a restored one may have lost what it receipted."""
@@ -61,3 +71,17 @@ class ProgressFile:
 
     def save(self, progress: Progress) -> None:
         write_durably(self._path, json.dumps(asdict(progress)).encode())
+
+
+class SavedProgress:
+    """The progress of a running agent: every change is on disk before it is seen."""
+
+    def __init__(self, file: ProgressFile, waiting: Iterable[Offer]) -> None:
+        self._file = file
+        self.now = file.load(waiting)
+        file.save(self.now)  # as corrected: its receipt will delete the update that the correction was read from
+
+    def change(self, progress: Progress) -> None:
+        if progress != self.now:
+            self._file.save(progress)
+            self.now = progress

@@ -15,10 +15,14 @@ from fedward.ports import Link
 OFFER_AGAIN_S = 3.0
 """Seconds without an answer after which the offer is repeated; doubles up to LONGEST_OFFER_S, with jitter."""
 
-LONGEST_OFFER_S = 60.0
+LONGEST_OFFER_S = 300.0
+"""A coordinator may be away for days. One that comes back announces, and is offered to at once."""
+
+ALONE_FROM_S = 20.0
+"""Once the wait has grown to this, an offer goes without its payload: whoever is there again asks for that."""
 
 EXPIRY_S = 2 * 60
-"""How long the broker keeps what a coordinator that is away has not taken: it is offered again long before."""
+"""How long the broker keeps what a coordinator that is away has not taken: whatever matters is offered again."""
 
 
 class Publisher:
@@ -34,6 +38,7 @@ class Publisher:
         self._granted: deque[int] = deque()
         self._patience_s = OFFER_AGAIN_S
         self._offer_at_s = 0.0
+        self._sent_at_s = 0.0
         self.take_next()
 
     @property
@@ -53,6 +58,12 @@ class Publisher:
         self._patience_s = OFFER_AGAIN_S
         self._offer_at_s = 0.0
 
+    def offer_soon(self) -> None:
+        """The coordinator is there: wait no longer for its answer than at first."""
+        if not self._granted:
+            self._patience_s = OFFER_AGAIN_S
+            self._offer_at_s = min(self._offer_at_s, self._sent_at_s + OFFER_AGAIN_S)
+
     def step(self, now_s: float) -> None:
         """Send what may be sent now."""
         if self._entry is None:
@@ -65,7 +76,8 @@ class Publisher:
             self._wait_for_answer(now_s)
         if not self._granted and now_s >= self._offer_at_s:
             topic = topics.offer(self._federation, self._site, self._entry.offer.update_id)
-            if self._link.publish(topic, self._entry.packed_offer(), expiry_s=EXPIRY_S):
+            alone = self._patience_s >= ALONE_FROM_S
+            if self._link.publish(topic, self._entry.packed_offer(alone=alone), expiry_s=EXPIRY_S):
                 self._wait_for_answer(now_s)
                 self._patience_s = min(2 * self._patience_s, LONGEST_OFFER_S)
 
@@ -90,4 +102,5 @@ class Publisher:
 
     def _wait_for_answer(self, now_s: float) -> None:
         jitter = self._rng.uniform(1.0, 1.5)
+        self._sent_at_s = now_s
         self._offer_at_s = now_s + self._patience_s * jitter

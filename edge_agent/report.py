@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_agent.config import SiteConfig
+from edge_agent.progress import Progress
+from edge_agent.states import Situation, phase
 from fedward import __version__, topics
 from fedward.messages import Phase, Status, Telemetry
 from fedward.pack import pack
@@ -18,6 +20,20 @@ def will_of(config: SiteConfig, boot_id: bytes) -> Will:
     """What the broker says in our name when we are gone without a word."""
     topic = topics.up(config.federation, config.site, Up.STATUS)
     return Will(topic, pack(Status(boot_id=boot_id, online=False)), config.broker.will_delay_s)
+
+
+def page_of(config: SiteConfig, now: Situation, progress: Progress) -> dict[str, Any]:
+    """Where the agent stands, as its page shows it; what its parts count is added by them."""
+    return {
+        "site": config.site,
+        "federation": config.federation,
+        "phase": str(phase(now)),
+        "announced": now.announced,
+        "held": now.held,
+        "outbox": int(now.outbox),
+        "num_accepted": progress.num_accepted,
+        "num_refused": progress.num_refused,
+    }
 
 
 def telemetry_of(page: Mapping[str, Any], boot_id: bytes) -> Telemetry:

@@ -21,7 +21,8 @@ class Situation:
     failed_at: int | None  # the version at which training failed: not tried again before the next one
     repeat_base: bool
     computing: bool  # the compute thread has a job
-    training: bool  # and that job is training
+    assembling: bool  # and that job makes a version of a complete download
+    training: bool  # or trains
     outbox: bool  # a finished update waits for its receipt
     full: bool  # no room on the disk for another version and another update
 
@@ -58,11 +59,16 @@ def _settled(now: Situation) -> bool:
     return now.held is not None and now.held == now.announced and not now.computing
 
 
+def fetches(now: Situation) -> bool:
+    """Is the announced version on its way?"""
+    return now.assembling or wants_fetch(now)
+
+
 PHASES = (
     (Phase.TRAINING, lambda now: now.training),
     (Phase.PUBLISHING, lambda now: now.outbox),
     (Phase.FULL, lambda now: now.full),
-    (Phase.FETCHING, wants_fetch),
+    (Phase.FETCHING, fetches),
     (Phase.PAUSED, lambda now: now.paused_here or now.state is FederationState.PAUSED),
     (Phase.FAILED, lambda now: now.failed_at is not None and now.failed_at == now.held),
     (Phase.IDLE, lambda _now: True),

@@ -94,6 +94,7 @@ class MqttLink:
         self._filters: set[str] = set()
         self._unwanted: set[str] = set()
         self._awaited_suback: int | None = None
+        self._num_failures = 0  # attempts to connect since the last success
         self._watch = ThreadWatch(wake=lambda: self._intake.tell(Disconnected()))
         self._client = _paho_client(settings)
         self._bind()
@@ -193,7 +194,7 @@ class MqttLink:
         self, client: Client, _userdata: object, flags: ConnectFlags, reason: ReasonCode, limits: Properties
     ) -> None:
         if reason.is_failure:
-            log.warning("mqtt_connect_refused", extra={"reason": str(reason)})
+            self._tell_failure("mqtt_connect_refused", reason=str(reason))
             return
         if self._closing:
             client.disconnect()
@@ -212,6 +213,7 @@ class MqttLink:
             self._in_flight.restart(self._generation, window)
             self._resubscribe()
         self._spread_reconnects()
+        self._num_failures = 0
         log.info("mqtt_connected", extra={"session_present": flags.session_present, "generation": self._generation})
 
     def _resubscribe(self) -> None:
@@ -237,7 +239,13 @@ class MqttLink:
             self._intake.tell(Connected(generation))
 
     def _on_connect_fail(self, _client: Client, _userdata: object) -> None:
-        log.warning("mqtt_unreachable", extra={"broker": f"{self._settings.host}:{self._settings.port}"})
+        self._tell_failure("mqtt_unreachable", broker=f"{self._settings.host}:{self._settings.port}")
+
+    def _tell_failure(self, event: str, **facts: str) -> None:
+        """Log the 1st, 2nd, 4th, 8th ... failed attempt in a row: a broker may be away for days."""
+        self._num_failures += 1
+        if self._num_failures.bit_count() == 1:
+            log.warning(event, extra={**facts, "attempts": self._num_failures})
 
     def _on_disconnect(
         self, _client: Client, _userdata: object, flags: DisconnectFlags, reason: ReasonCode, _properties: Properties

@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from types import TracebackType
 from typing import Self
@@ -29,8 +30,6 @@ class Relay:
 
     def __init__(self, host: str, port: int) -> None:
         self.port = free_port(host)
-        self.num_published = 0
-        """MQTT messages that were passed on to `port`."""
         self._address = (host, port)
         self._host = host
         self._weather = Weather.FAIR
@@ -40,6 +39,13 @@ class Relay:
         self._lock = threading.Lock()  # guards the sockets: a connection that opens during a cut must not slip through
         self._sockets: set[socket.socket] = set()
         self._closed = False
+        self.num_connections = 0
+        """That came in, also those that led nowhere."""
+        self.bytes_up = 0
+        """From the sites to the broker, in all connections."""
+        self.bytes_down = 0
+        self.num_published = 0
+        """MQTT messages from the sites to the broker."""
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server((self._host, self.port))
@@ -93,6 +99,7 @@ class Relay:
                 near, _ = self._listener.accept()
             except OSError:
                 return  # closed
+            self.num_connections += 1
             self._connect(near)
 
     def _connect(self, near: socket.socket) -> None:
@@ -110,26 +117,36 @@ class Relay:
             self._sockets |= {near, far}
         for end in (near, far):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        back = threading.Thread(target=self._pump, args=(far, near, None), daemon=True)
+        back = threading.Thread(target=self._pump, args=(far, near, self._count_down), daemon=True)
         threading.Thread(target=self._carry, args=(near, far, back), daemon=True).start()
 
     def _carry(self, near: socket.socket, far: socket.socket, back: threading.Thread) -> None:
         """Both directions of one connection, until both have ended."""
         back.start()
-        self._pump(near, far, PacketCounter())
+        packets = PacketCounter()
+        self._pump(near, far, lambda piece: self._count_up(piece, packets))
         back.join()
         with self._lock:
             self._sockets -= {near, far}
         near.close()
         far.close()
 
-    def _pump(self, source: socket.socket, target: socket.socket, counter: PacketCounter | None) -> None:
+    def _count_up(self, piece: bytes, packets: PacketCounter) -> None:
+        with self._lock:
+            self.bytes_up += len(piece)
+            self.num_published += packets.feed(piece)
+
+    def _count_down(self, piece: bytes) -> None:
+        with self._lock:
+            self.bytes_down += len(piece)
+
+    def _pump(self, source: socket.socket, target: socket.socket, count: Callable[[bytes], None]) -> None:
         with contextlib.suppress(OSError):  # either end is gone: so is the connection
             while piece := source.recv(PIECE_BYTES):
                 self._passes.wait()
                 if self._weather is Weather.SLOW:
                     time.sleep(len(piece) / self._bytes_per_s)
-                self.num_published += counter.feed(piece) if counter else 0
+                count(piece)
                 target.sendall(piece)
         for end in (source, target):
             with contextlib.suppress(OSError):

@@ -24,6 +24,7 @@ AGENT_STEPS: Mapping[str, Step] = {
     "offer renamed": Step("fedward.files", "move_durably", ".offer"),
     "update saved": Step("edge_agent.outbox", "Outbox.save"),
     "progress saved": Step("edge_agent.progress", "ProgressFile.save", nth=2),  # the first is that of the start
+    "unfinished forgotten": Step("edge_agent.compute", "Compute.forget_unfinished", nth=2),  # the first begins
     "offer sent": Step("fedward.mqtt", "MqttLink.publish", "/offer/"),
     "chunk sent": Step("fedward.mqtt", "MqttLink.publish", "/u/", nth=2),
     "update deleted": Step("edge_agent.outbox", "Outbox.delete"),

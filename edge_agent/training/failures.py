@@ -15,6 +15,7 @@ class FailureKind(StrEnum):
     NOT_FINITE = "not_finite"  # the loss, the delta or a metric is NaN or infinite
     OUT_OF_MEMORY = "out_of_memory"
     TOO_FEW_RECORDS = "too_few_records"  # fewer than the hospital's policy asks for
+    CRASHED = "crashed"  # the process died while it trained: killed, or out of the machine's memory
     EXCEPTION = "exception"  # the task's code raised: `exception_class` names its class
 
 

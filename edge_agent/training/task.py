@@ -100,6 +100,12 @@ def load_task(name: str, options: Mapping[str, object]) -> Task:
     return task
 
 
+def release_of(name: str) -> str:
+    """The package that brings a task, and its release. Raises ConfigError for a task that is not installed."""
+    package = _installed(name).dist
+    return f"{package.name} {package.version}" if package else ""
+
+
 def _installed(name: str) -> EntryPoint:
     offered = entry_points(group=TASK_GROUP)
     if name not in offered.names:

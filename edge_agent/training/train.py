@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,37 +98,76 @@ def train(  # noqa: PLR0913 - what to train (four), and the hospital's condition
     write_vector(model, layout, vector_P)
     optimizer = build_optimizer(model, work)
     moving = Moving(model, optimizer, capability.grad_scaler(), capability.device, num_records(records))
+    descent = Descent(task, moving, capability, checkpoint, started_s)
 
-    losses, worked_s = resumed(checkpoint, moving)
-    batches = iter(loader(records, order, start=len(losses)))
+    batches = iter(loader(records, order, start=descent.num_steps))
     num_steps = min(work.local_epochs * order.num_batches, work.max_steps or MAX_STEPS)
-    started_s -= worked_s
-    saved_s, pause_s, max_s = time.monotonic(), 0.0, work.max_seconds or math.inf
-    while not losses or (len(losses) < num_steps and time.monotonic() - started_s < max_s):
+    pause_s, max_s = 0.0, work.max_seconds or math.inf
+    while descent.num_steps == 0 or (descent.num_steps < num_steps and descent.work_s < max_s):
         if stop.wait(pause_s):
-            if checkpoint and losses:
-                checkpoint.save(moving.take(losses, time.monotonic() - started_s))
-            raise TrainingStopped(f"stopped after {len(losses)} of {num_steps} steps")
-        step_started_s = time.monotonic()
-        with failures_named():
-            batch = to_device(next(batches), capability.device)
-            with capability.autocast():
-                loss = task.loss(model, batch)
-            losses.append(finite(loss.item()))  # waits for the GPU: the price of seeing a NaN in the step that made it
-            descend(loss, optimizer, moving.scaler)
-        step_s = time.monotonic() - step_started_s
-        on_step(Progress(len(losses), num_steps, losses[-1], step_s))
-        if checkpoint and checkpoint.is_due(time.monotonic() - saved_s, step_s / share):
-            checkpoint.save(moving.take(losses, time.monotonic() - started_s))
-            saved_s = time.monotonic()  # not before: a slow disk must not turn every step into a checkpoint
+            descent.save()
+            raise TrainingStopped(f"stopped after {descent.num_steps} of {num_steps} steps")
+        step_s = descent.step(batches)
+        on_step(Progress(descent.num_steps, num_steps, descent.losses[-1], step_s))
+        descent.save_if_due(step_s / share)
         pause_s = (1 / share - 1) * step_s
+    return descent.trained(layout, vector_P)
 
-    delta_P = read_vector(model, layout) - vector_P
-    if not np.isfinite(delta_P).all():
-        raise TrainingFailed(FailureKind.NOT_FINITE)
-    return Trained(
-        delta_P, num_records(records), len(losses), time.monotonic() - started_s, math.fsum(losses) / len(losses)
-    )
+
+class Descent:
+    """One training under way: the steps so far, the seconds that they took, and where they are saved.
+
+    It begins with what was saved of this very update, if anything.
+    """
+
+    def __init__(
+        self, task: Task, moving: Moving, capability: Capability, checkpoint: Resumable | None, started_s: float
+    ) -> None:
+        self._task = task
+        self._moving = moving
+        self._capability = capability
+        self._checkpoint = checkpoint
+        self.losses, worked_s = resumed(checkpoint, moving)
+        self._started_s = started_s - worked_s
+        self._saved_s = time.monotonic()
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.losses)
+
+    @property
+    def work_s(self) -> float:
+        """Wall-clock of all parts of this training."""
+        return time.monotonic() - self._started_s
+
+    def step(self, batches: Iterator[Batch]) -> float:
+        """One step on the next batch; its duration in seconds. Raises TrainingFailed."""
+        started_s = time.monotonic()
+        with failures_named():
+            batch = to_device(next(batches), self._capability.device)
+            with self._capability.autocast():
+                loss = self._task.loss(self._moving.model, batch)
+            self.losses.append(finite(loss.item()))  # waits for the GPU: the price of seeing a NaN in its own step
+            descend(loss, self._moving.optimizer, self._moving.scaler)
+        return time.monotonic() - started_s
+
+    def save(self) -> None:
+        """Make the steps so far durable, if there are any."""
+        if self._checkpoint and self.losses:
+            self._checkpoint.save(self._moving.take(self.losses, self.work_s))
+
+    def save_if_due(self, next_step_s: float) -> None:
+        if self._checkpoint and self._checkpoint.is_due(time.monotonic() - self._saved_s, next_step_s):
+            self.save()
+            self._saved_s = time.monotonic()  # not before: a slow disk must not turn every step into a checkpoint
+
+    def trained(self, layout: Layout, vector_P: Vector) -> Trained:
+        """What the steps brought, against the vector that they began with. Raises TrainingFailed (NOT_FINITE)."""
+        delta_P = read_vector(self._moving.model, layout) - vector_P
+        if not np.isfinite(delta_P).all():
+            raise TrainingFailed(FailureKind.NOT_FINITE)
+        mean_loss = math.fsum(self.losses) / self.num_steps
+        return Trained(delta_P, self._moving.num_examples, self.num_steps, self.work_s, mean_loss)
 
 
 def resumed(checkpoint: Resumable | None, moving: Moving) -> tuple[list[float], float]:

@@ -1,5 +1,6 @@
 """What paho and real brokers add to the contract: their limits, their refusals, and a thread that can die."""
 
+import random
 import time
 from collections.abc import Callable
 from queue import Queue
@@ -7,8 +8,9 @@ from typing import Protocol
 
 import pytest
 
-from fedward.mqtt import MqttLink
+from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import Connected, Delivery, Disconnected, LinkEvent, LinkInbox
+from sandbox.ports import free_port
 
 
 class BrokerNetwork(Protocol):
@@ -168,3 +170,25 @@ def test_a_bug_in_the_network_thread_is_raised_by_the_next_call(broker_network: 
         return False
 
     wait_until(fails)
+
+
+def test_a_broker_that_is_away_for_long_costs_a_log_line_for_every_doubling_of_attempts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = MqttSettings(
+        host="127.0.0.1",
+        port=free_port("127.0.0.1"),
+        client_id="station",
+        session_expiry_s=60,
+        reconnect_min_s=0.001,
+        reconnect_max_s=0.002,
+    )
+    link = MqttLink(settings, Queue(10), random.Random(1))
+
+    def attempts() -> list[int]:
+        return [vars(record)["attempts"] for record in caplog.records if record.msg == "mqtt_unreachable"]
+
+    link.open()
+    wait_until(lambda: len(attempts()) >= 6)
+    link.close()
+    assert attempts()[:6] == [1, 2, 4, 8, 16, 32]

@@ -66,6 +66,7 @@ class Hospital:
         self.config = config
         self.clock = ManualClock()
         self.task = Tiny()
+        self.release = "tiny 1"
         self._broker = broker
         self.office = Office(broker, layout_of(self.task.model()))
         self.boots = 0
@@ -78,7 +79,7 @@ class Hospital:
         inbox = cast(LinkInbox, self.inbox)  # takes the compute thread's events too
         self.link = MemoryLink(self._broker, SITE, inbox, will=will_of(self.config, boot_id))
         checkpoints = CheckpointFile(self.config.state_folder / "training", self.config.checkpoint_s)
-        self.compute = Compute({TASK: self.task}, CPU, self.inbox.put, checkpoints)
+        self.compute = Compute({TASK: self.task}, {TASK: self.release}, CPU, self.inbox.put, checkpoints)
         self.agent = Agent(self.config, self.compute, self.link, self.clock, random.Random(1), boot_id)
         self.link.subscribe(topics.announce(FEDERATION), topics.down_all(FEDERATION, SITE))
         self.link.open()

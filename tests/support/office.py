@@ -39,7 +39,7 @@ class Office:
         self._link = MemoryLink(broker, "office", self._inbox, window=1000)
         self._link.subscribe(topics.up_all(FEDERATION), "fl/v1/another/#")
         self._link.open()
-        self.add(PartKind.SNAPSHOT, "f32", self.vector_P)
+        self.add_snapshot()
 
     def add(self, kind: PartKind, name: str, vector_P: Vector) -> Part:
         """Publishable bytes of the current version."""
@@ -48,6 +48,10 @@ class Office:
         self.payloads[part.manifest.digest] = payload
         self.parts.append(part)
         return part
+
+    def add_snapshot(self) -> None:
+        """The current version as a whole."""
+        self.add(PartKind.SNAPSHOT, "f32", self.vector_P)
 
     def next_version(self) -> None:
         """One step further for every parameter, as a delta."""
@@ -60,7 +64,7 @@ class Office:
         self.version = 0
         self.vector_P = np.full(self.layout.size, value, np.float32)
         self.parts.clear()
-        self.add(PartKind.SNAPSHOT, "f32", self.vector_P)
+        self.add_snapshot()
 
     def announcement(self, **changes: Any) -> Announcement:
         self.sequence += 1

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent.jobs import AssembleJob
 from fedward import topics
 from fedward.errors import RejectReason
 from fedward.messages import (
@@ -51,6 +52,20 @@ def test_a_round_goes_from_announcement_to_receipt_in_order(hospital: Any) -> No
     assert hospital.page["num_accepted"] == 1
     assert hospital.page["phase"] == Phase.IDLE
     assert outbox_files(hospital) == []
+
+
+def test_a_version_is_assembled_on_the_compute_thread_and_the_loop_goes_on(hospital: Any) -> None:
+    hospital.office.announce()
+    while not isinstance(hospital.compute.job, AssembleJob):
+        hospital.office.listen()
+        hospital.take_event()
+    assert hospital.page["held"] is None
+    assert hospital.page["phase"] == Phase.FETCHING
+    hospital.office.next_version()
+    hospital.office.announce()
+    hospital.settle()
+    assert hospital.page["held"] == 1
+    assert hospital.page["num_fetched"] == 2, "what was begun is held, and the newer version is made of it"
 
 
 def test_each_version_is_trained_once(hospital: Any) -> None:

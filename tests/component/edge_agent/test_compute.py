@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_agent.compute import RECENT_STEPS, Encoded, Evaluated, EvaluateJob, Failed, TrainJob, as_sent
+from edge_agent.compute import RECENT_STEPS, as_sent
+from edge_agent.jobs import Encoded, Evaluated, EvaluateJob, Failed, TrainJob
 from edge_agent.training.failures import FailureKind, TrainingFailed
 from fedward.codec import codec, decode
 from fedward.errors import ConfigError
+from fedward.layout import vector_digest
 from fedward.messages import Evaluation, Ratio, Work
 
 WORK = Work(local_epochs=2, batch_size=4, local_lr=0.1)
@@ -32,6 +34,7 @@ def train_job(hospital: Any, **changes: Any) -> TrainJob:
         "task": "tiny",
         "version": 3,
         "vector_P": hospital.office.vector_P,
+        "base_digest": vector_digest(hospital.office.vector_P),
         "work": WORK,
         "codec": "eden4",
         "update_id": bytes(32),

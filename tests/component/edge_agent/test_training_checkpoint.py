@@ -2,7 +2,6 @@
 
 import random
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,26 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from edge_agent.training.capability import Capability, Precision
 from edge_agent.training.checkpoint import CheckpointFile, Order, Resumable
 from edge_agent.training.module import initial_model
 from edge_agent.training.order import Shuffled, loader
 from edge_agent.training.task import Batch, Task
 from edge_agent.training.train import Progress, Trained, TrainingStopped, train
 from fedward.messages import LocalOptimizer, Work
+from tests.support.hospital import CPU
 
-CPU = Capability("cpu", Precision.FLOAT32)
 NEVER_S = 3600.0
 SGD = Work(local_epochs=3, batch_size=5, local_lr=0.05, momentum=0.9, weight_decay=0.01)
 ADAM = Work(local_epochs=3, batch_size=5, local_lr=0.01, optimizer=LocalOptimizer.ADAM)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Restless(Task):

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from edge_agent.training.capability import Capability, Precision
 from edge_agent.training.evaluate import evaluate
 from edge_agent.training.metrics import Sums
 from edge_agent.training.module import initial_model
@@ -20,16 +19,7 @@ from edge_agent.training.tasks.tabular import breast_cancer
 from edge_agent.training.train import FailureKind, Progress, Trained, TrainingFailed, TrainingStopped, train
 from fedward.errors import ConfigError
 from fedward.messages import LocalOptimizer, Ratio, Work
-
-CPU = Capability("cpu", Precision.FLOAT32)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from tests.support.hospital import CPU
 
 
 class Line(Task):

@@ -139,6 +139,16 @@ def test_a_relay_counts_the_messages_that_it_passes_on(relay: Relay) -> None:
 
 
 @pytest.mark.network
+def test_a_relay_counts_connections_and_bytes_each_way(relay: Relay) -> None:
+    for sent in (b"four", b"eleven more"):
+        with connected(relay) as connection:
+            assert answer(connection, sent) == sent
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(1) == b"", "both ways have ended, and are counted"
+    assert (relay.num_connections, relay.bytes_up, relay.bytes_down) == (2, 15, 15)
+
+
+@pytest.mark.network
 def test_a_cut_ends_connections_and_turns_new_ones_away_until_it_is_over(relay: Relay) -> None:
     with connected(relay) as old:
         assert answer(old, b"before") == b"before"

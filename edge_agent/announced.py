@@ -1,0 +1,82 @@
+"""What the coordinator wants of this site: the newest announcement that is allowed here, and the newest control."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edge_agent.config import SiteConfig
+from edge_agent.policy import check_announcement
+from edge_agent.progress import SavedProgress
+from fedward.errors import PeerError, RejectReason
+from fedward.layout import Layout
+from fedward.messages import Announcement, Control
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class News:
+    """What is new about an announcement, beside its version."""
+
+    coordinator: bool  # a process of it that may have missed what we sent
+    epoch: bool  # the numbers of versions stand for other models, and what was receipted may be lost
+    work: bool
+
+
+class Announced:
+    """State, not commands: whatever is older than what was heard last changes nothing, also after a restart."""
+
+    def __init__(self, config: SiteConfig, layouts: Mapping[str, Layout], progress: SavedProgress) -> None:
+        self._config = config
+        self._layouts = layouts  # of the installed tasks
+        self._progress = progress
+        self._heard_newest = False
+        self._last: Announcement | None = None
+        self._control: Control | None = None
+        self.newest: Announcement | None = None
+        """What to act on; None when there is none, or it is refused."""
+
+    @property
+    def paused_here(self) -> bool:
+        """The coordinator's wish for this site."""
+        return bool(self._control and self._control.paused)
+
+    def hear(self, announcement: Announcement) -> News | None:
+        """Take an announcement in; None when it is not news. One that is refused ends the work on the one before.
+
+        Raises PeerError as `check_announcement` does, and LAYOUT_MISMATCH.
+        """
+        if not self._is_newest(announcement.sequence):
+            return None
+        before, last, self._heard_newest = self._progress.now, self._last, True
+        self._progress.change(before.hear(announcement))
+        self._last, self.newest = announcement, None
+        check_announcement(announcement, self._config)
+        if announcement.layout_digest != self._layouts[announcement.task].digest:
+            raise PeerError(RejectReason.LAYOUT_MISMATCH, "the installed task's model is not the federation's")
+        self.newest = announcement
+        LOG.info("announced", extra={"version": announcement.version, "state": announcement.state})
+        return News(
+            coordinator=last is None or last.boot_id != announcement.boot_id,
+            epoch=self._progress.now.epoch > before.epoch,
+            work=last is not None and last.work != announcement.work,
+        )
+
+    def control(self, control: Control) -> None:
+        """Take a control in; the greatest sequence wins."""
+        if self._control is None or control.sequence > self._control.sequence:
+            self._control = control
+
+    def leads_nowhere(self, version: int) -> None:
+        """This version can't be had as it was announced: wait for another announcement, if none has come since."""
+        if self.newest and self.newest.version == version:
+            self.newest = None
+
+    def _is_newest(self, sequence: int) -> bool:
+        """Also where a broker went back to an old state. Every process takes the newest one once."""
+        newest = self._progress.now.announced
+        if newest is None or sequence > newest:
+            return True
+        if sequence < newest:
+            LOG.warning("announcement_out_of_date", extra={"sequence": sequence, "newest": newest})
+        return sequence == newest and not self._heard_newest

@@ -1,0 +1,44 @@
+"""How good a version is on the site's held-out records: measured once, sent again when somebody may lack it."""
+
+from edge_agent.compute import Compute
+from edge_agent.config import SiteConfig
+from edge_agent.jobs import Evaluated, EvaluateJob
+from edge_agent.models import Held
+from fedward import topics
+from fedward.messages import Announcement, Evaluation
+from fedward.pack import pack
+from fedward.ports import Link
+from fedward.topics import Up
+
+
+class Evaluator:
+    """Measures each held version once; a measurement that failed is not repeated."""
+
+    def __init__(self, link: Link, config: SiteConfig, compute: Compute) -> None:
+        self._link = link
+        self._topic = topics.up(config.federation, config.site, Up.EVALUATION)
+        self._compute = compute
+        self._evaluation: Evaluation | None = None
+        self.evaluated: int | None = None
+        """The last version that was measured, or could not be."""
+
+    def begin(self, announcement: Announcement, held: Held) -> None:
+        """Measure the held version."""
+        job = EvaluateJob(announcement.task, announcement.federation, held.version, held.vector_P)
+        self._compute.begin(job)
+
+    def take(self, event: Evaluated) -> None:
+        self.evaluated, self._evaluation = event.version, event.evaluation
+        self.send()
+
+    def failed(self, version: int) -> None:
+        self.evaluated, self._evaluation = version, None
+
+    def new_epoch(self) -> None:
+        """The numbers of versions stand for other models now."""
+        self.evaluated, self._evaluation = None, None
+
+    def send(self) -> None:
+        """Send the latest one, if there is one: it has no receipt, and the link or the coordinator may be new."""
+        if self._evaluation:
+            self._link.publish(self._topic, pack(self._evaluation))

@@ -1,0 +1,93 @@
+"""What the compute thread is asked to do, and what comes of it. Shape letter: P parameters."""
+
+from dataclasses import dataclass
+
+from edge_agent.download import Download
+from edge_agent.models import Held
+from edge_agent.training.checkpoint import Order
+from edge_agent.training.failures import FailureKind
+from edge_agent.training.train import Trained
+from fedward.errors import PeerError
+from fedward.layout import Layout, Vector
+from fedward.messages import Evaluation, Work
+
+
+@dataclass(frozen=True)
+class AssembleJob:
+    """Make the version that a complete download leads to, and save it."""
+
+    download: Download
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Train a task from this version, and encode the delta under this id."""
+
+    task: str
+    version: int
+    vector_P: Vector
+    base_digest: bytes  # of the vector
+    work: Work
+    codec: str
+    update_id: bytes
+    share: float
+    min_examples: int = 1
+    num_done: int = 0  # steps that the checkpoint holds, from which this job goes on
+
+    def order(self, layout: Layout) -> Order:
+        """What tells this update from others; the hospital's own conditions may change on the way."""
+        return Order(self.update_id.hex(), self.task, self.version, layout.digest.hex(), self.work, self.codec)
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """Measure this version on the records that the site holds out."""
+
+    task: str
+    federation: str
+    version: int
+    vector_P: Vector
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A version is complete, proved by its digest, and on disk."""
+
+    held: Held
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """A complete download did not lead to what was announced."""
+
+    version: int
+    error: PeerError
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A version was measured; None where this site holds no records out."""
+
+    version: int
+    evaluation: Evaluation | None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A job is done: what training brought, and the encoded delta."""
+
+    job: TrainJob
+    trained: Trained
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job ended without a result; what is known of it stays in the log of the hospital."""
+
+    version: int
+    kind: FailureKind
+
+
+Job = AssembleJob | EvaluateJob | TrainJob
+ComputeEvent = Assembled | Unfit | Evaluated | Encoded | Failed

@@ -1,0 +1,183 @@
+"""From the held version to an update in the outbox: begin, train and encode on the compute thread, save.
+
+What a process before this one left unfinished is gone on with first. A training that was begun in vain too often is
+left alone until there is another version, work, configuration or release.
+"""
+
+import errno
+import json
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from edge_agent.attempts import AttemptsFile, training_name
+from edge_agent.compute import Compute
+from edge_agent.config import SiteConfig
+from edge_agent.jobs import Encoded, TrainJob
+from edge_agent.models import Held
+from edge_agent.outbox import Outbox
+from edge_agent.progress import SavedProgress
+from edge_agent.states import can_still_count
+from fedward import __version__
+from fedward.chunks import manifest_of
+from fedward.disk import has_room
+from fedward.identity import update_id_of
+from fedward.messages import Announcement, Offer
+
+LOG = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Makes one update at a time. What matters is on disk: attempts, the checkpoint, and then the outbox."""
+
+    def __init__(self, config: SiteConfig, compute: Compute, outbox: Outbox, progress: SavedProgress) -> None:
+        self._config = config
+        self._conditions = config.model_dump_json()
+        self._compute = compute
+        self._outbox = outbox
+        self._progress = progress
+        self._attempts = AttemptsFile(config.state_folder / "attempts.json")
+        self._unfinished = compute.unfinished(config.policy.compute_share, config.policy.min_examples)
+        self._unsaved: Encoded | None = None
+        self.failed_at: int | None = None
+        """The version at which training failed, or that is left alone."""
+        self._train_loss: float | None = None
+        self.was_cut_off = self._attempts.now.running
+        """Whether the process before this one died while it trained."""
+        if self.was_cut_off:
+            LOG.warning("training_was_cut_off", extra={"attempts": self._attempts.now.begun})
+
+    @property
+    def training(self) -> bool:
+        return isinstance(self._compute.job, TrainJob)
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether a finished update waits for room on the disk."""
+        return self._unsaved is not None
+
+    def page(self) -> dict[str, Any]:
+        """The figures of the training in progress, and of those before. Any thread may ask."""
+        last_step = self._compute.last_step if self.training else None
+        return {
+            "step": last_step.step if last_step else 0,
+            "num_steps": last_step.num_steps if last_step else 0,
+            "step_s": self._compute.step_s,
+            "train_loss": self._train_loss,
+            "attempts": self._attempts.now.begun,
+        }
+
+    def resume(self, announcement: Announcement) -> None:
+        """Once: go on with what the process before this one began, whatever is newest by now, or drop it."""
+        job, self._unfinished = self._unfinished, None
+        if job is None:
+            return
+        if job.update_id != self._update_id(job.version) or not still_counts(job, announcement):
+            self._compute.forget_unfinished()  # it is in the outbox, has been counted, or never will be
+            LOG.info("unfinished_dropped", extra={"version": job.version})
+        else:
+            self._begin(job, "resuming")
+
+    def begin(self, announcement: Announcement, held: Held) -> None:
+        """Train from the held version."""
+        self._compute.forget_unfinished()  # of one that was left alone: it must not come back in place of this one
+        self._begin(self._job(announcement, held), "training")
+
+    def failed(self, version: int) -> None:
+        """Training raised: this process does not try it again, and its steps are worth nothing."""
+        self.failed_at = version
+        self._attempts.change(self._attempts.now.failed())
+        self._compute.forget_unfinished()
+
+    def try_again(self) -> None:
+        """What failed may end otherwise now: the version's number stands for another model, or the work is another."""
+        self.failed_at = None
+
+    def save_when_there_is_room(self) -> bool:
+        """Save what found the disk full, as soon as that can be done; whether it was."""
+        waiting = self._unsaved
+        return bool(waiting and has_room(self._config.state_folder, len(waiting.payload)) and self.save(waiting))
+
+    def save(self, done: Encoded) -> bool:
+        """Save, and only then send. False when the disk is full: it is kept in memory until there is room."""
+        self._attempts.forget()  # first: training has ended, whatever becomes of the disk
+        self._train_loss = done.trained.train_loss
+        offer = self._offer(done)
+        try:
+            self._outbox.save(offer, done.payload)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            LOG.error("disk_full", extra={"needed_bytes": len(done.payload)})
+            self._unsaved = done  # hours of work may be in it
+            return False
+        self._unsaved = None
+        facts = {"update": offer.update_id.hex(), "base_version": offer.base_version, "size_bytes": len(done.payload)}
+        LOG.info("saved", extra=facts)
+        self._progress.change(self._progress.now.after(offer))
+        self._compute.forget_unfinished()  # last: a crash before leaves one that is known by its sequence
+        return True
+
+    def leave(self) -> None:
+        """The agent is asked to leave: what it was doing is no attempt in vain."""
+        if self.training:
+            self._attempts.forget()
+
+    def _begin(self, job: TrainJob, event: str) -> None:
+        """Count the attempt, and only then train; or leave alone what has ended the process too often."""
+        name, attempts = self._name(job), self._attempts.now
+        if attempts.in_vain(name, job.num_done):
+            self.failed_at = job.version
+            advice = "see the runbook: A site is `failed`"
+            LOG.error("left_alone", extra={"version": job.version, "attempts": attempts.begun, "advice": advice})
+            return
+        self._attempts.change(attempts.begin(name, job.num_done))
+        self._compute.begin(job)
+        LOG.info(event, extra={"version": job.version})
+
+    def _job(self, announcement: Announcement, held: Held) -> TrainJob:
+        return TrainJob(
+            task=announcement.task,
+            version=held.version,
+            vector_P=held.vector_P,
+            base_digest=held.digest,
+            work=announcement.work,
+            codec=announcement.codec,
+            update_id=self._update_id(held.version),
+            share=self._config.policy.compute_share,
+            min_examples=self._config.policy.min_examples,
+        )
+
+    def _offer(self, done: Encoded) -> Offer:
+        return Offer(
+            federation=self._config.federation,
+            update_id=done.job.update_id,
+            sequence=self._progress.now.sequence,
+            base_version=done.job.version,
+            codec=done.job.codec,
+            layout_digest=self._compute.layouts[done.job.task].digest,
+            num_examples=done.trained.num_examples,
+            num_steps=done.trained.num_steps,
+            work_s=done.trained.work_s,
+            manifest=manifest_of(done.payload),
+            base_digest=done.job.base_digest,
+        )
+
+    def _update_id(self, version: int) -> bytes:
+        """Of the site's next update, from this version."""
+        return update_id_of(self._config.federation, self._config.site, version, self._progress.now.sequence)
+
+    def _name(self, job: TrainJob) -> str:
+        work = json.dumps(asdict(job.work))
+        model = f"{job.version} {job.base_digest.hex()}"
+        release = f"{__version__} {self._compute.releases[job.task]}"
+        return training_name(model, job.task, work, job.codec, self._conditions, release)
+
+
+def still_counts(job: TrainJob, announcement: Announcement) -> bool:
+    """Is an unfinished update one that this announcement's federation can still use?"""
+    if job.task != announcement.task:
+        return False
+    if job.version == announcement.version and job.base_digest != announcement.model_digest:
+        return False  # another federation's version of the same number
+    return can_still_count(job.version, announcement.version, announcement.max_staleness, announcement.state)
