@@ -149,7 +149,7 @@ def settle(running: Federation) -> bool:
     """Pause every site and wait until nothing is on its way; False if that takes longer than SETTLE_S."""
     ledger = Ledger.in_folder(running.state_folder(COORDINATOR))
     for site in running.sites:
-        ledger.wish(site, FederationState.PAUSED)
+        ledger.wish(site, FederationState.PAUSED, time.time())
     ledger.close()
     deadline_s = time.monotonic() + SETTLE_S
     while time.monotonic() < deadline_s:

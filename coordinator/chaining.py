@@ -1,12 +1,13 @@
 """The chain in SQL: an entry is appended in the transaction that writes its row; the rows are read back for a check."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
-from coordinator.chain import Entry, Kind, Value, next_entry
-from coordinator.tables import CHAIN, FACTS, PARTS, UPDATES, VERSIONS
+from coordinator.chain import Entry, Kind, Value, digest_of, first_fault, next_entry
+from coordinator.tables import CHAIN, EVALUATIONS, FACTS, PARTS, TOTALS, UPDATES, VERSIONS, WISHES
 
 CHAINED_FACTS = ("federation", "task", "layout")
 """Those that never change."""
@@ -35,7 +36,40 @@ def append_version(connection: Connection, version: int) -> None:
     parts = sql.select(PARTS).where(PARTS.c.version == version).order_by(PARTS.c.kind)
     for part in connection.execute(parts).all():
         _append(connection, Kind.PART, _part_key(part), tuple(part))
-    _append(connection, Kind.FOLD, str(version), _folds(connection, UPDATES.c.version == version).get(version, ()))
+    append_fold(connection, version)
+
+
+def append_fold(connection: Connection, version: int) -> None:
+    fold = dict(_folds(connection, UPDATES.c.version == version)).get(version, ())
+    _append(connection, Kind.FOLD, str(version), fold)
+
+
+def append_evaluation(connection: Connection, version: int, site: str) -> None:
+    where = (EVALUATIONS.c.version == version) & (EVALUATIONS.c.site == site)
+    for key, row in _evaluations(connection, where):
+        _append(connection, Kind.EVALUATION, key, row)
+
+
+def append_wish(connection: Connection, number: int) -> None:
+    row = connection.execute(sql.select(WISHES).where(WISHES.c.number == number)).one()
+    _append(connection, Kind.WISH, str(number), tuple(row))
+
+
+def append_totals(connection: Connection, up_to: int) -> None:
+    """Record those of one cut."""
+    for row in connection.execute(sql.select(TOTALS).where(TOTALS.c.up_to == up_to).order_by(TOTALS.c.site)).all():
+        _append(connection, Kind.TOTAL, f"{row.up_to} {row.site}", tuple(row))
+
+
+def carry_over(connection: Connection, entry: Entry) -> None:
+    """Record again at the end a row that stays although its entry is cut off."""
+    _link(connection, entry.kind, entry.key, entry.digest)
+
+
+def cut_off(connection: Connection, last: Entry) -> None:
+    """Delete the entries up to `last`, which becomes the anchor."""
+    connection.execute(sql.delete(CHAIN).where(CHAIN.c.entry < last.entry))
+    connection.execute(sql.update(CHAIN).where(CHAIN.c.entry == last.entry).values(kind=Kind.ANCHOR.value, key=""))
 
 
 def entries(connection: Connection) -> tuple[Entry, ...]:
@@ -48,31 +82,51 @@ def newest_entry(connection: Connection) -> Entry | None:
     return Entry(*row) if row else None
 
 
-def rows(connection: Connection) -> dict[tuple[str, str], Value]:
-    """Everything that the chain should hold, as the tables have it now. An update in no version has no weight."""
-    found: dict[tuple[str, str], Value] = {}
+def fault(connection: Connection) -> str | None:
+    """What is wrong with the first row or entry that is not as it was written. Not while another one writes."""
+    digests = {(kind.value, key): digest_of(kind, key, row) for kind, key, row in _rows(connection)}
+    return first_fault(entries(connection), digests)
+
+
+def _rows(connection: Connection) -> Iterator[tuple[Kind, str, Value]]:
+    """Everything that the chain should hold, as the tables have it now. An update in no version has no weight.
+
+    One by one: a row of a large model's part holds tens of kilobytes of chunk digests.
+    """
     for row in connection.execute(sql.select(FACTS).where(FACTS.c.name.in_(CHAINED_FACTS))):
-        found[Kind.FACT, row.name] = tuple(row)
+        yield Kind.FACT, row.name, tuple(row)
     for row in connection.execute(sql.select(*_OF_AN_UPDATE).order_by(UPDATES.c.number)):
-        found[Kind.UPDATE, str(row.number)] = tuple(row)
+        yield Kind.UPDATE, str(row.number), tuple(row)
     for row in connection.execute(sql.select(VERSIONS).order_by(VERSIONS.c.version)):
-        found[Kind.VERSION, str(row.version)] = tuple(row)
-        found[Kind.FOLD, str(row.version)] = ()
+        yield Kind.VERSION, str(row.version), tuple(row)
+        yield Kind.FOLD, str(row.version), ()
     for row in connection.execute(sql.select(PARTS).order_by(PARTS.c.version, PARTS.c.kind)):
-        found[Kind.PART, _part_key(row)] = tuple(row)
+        yield Kind.PART, _part_key(row), tuple(row)
     folded = UPDATES.c.version.is_not(None) | UPDATES.c.weight.is_not(None)
-    for version, fold in _folds(connection, folded).items():
-        found[Kind.FOLD, str(version)] = fold
-    return found
+    for version, fold in _folds(connection, folded):
+        yield Kind.FOLD, str(version), fold  # in place of the empty one
+    for key, evaluation in _evaluations(connection, sql.true()):
+        yield Kind.EVALUATION, key, evaluation
+    for row in connection.execute(sql.select(WISHES).order_by(WISHES.c.number)):
+        yield Kind.WISH, str(row.number), tuple(row)
+    for row in connection.execute(sql.select(TOTALS).order_by(TOTALS.c.up_to, TOTALS.c.site)):
+        yield Kind.TOTAL, f"{row.up_to} {row.site}", tuple(row)
 
 
-def _folds(connection: Connection, where: sql.ColumnElement[bool]) -> dict[int, Sequence[Value]]:
+def _folds(connection: Connection, where: sql.ColumnElement[bool]) -> Iterator[tuple[int, Sequence[Value]]]:
     """Of each version, (number, weight) of its updates in ledger order."""
-    query = sql.select(UPDATES.c.version, UPDATES.c.number, UPDATES.c.weight).where(where).order_by(UPDATES.c.number)
-    folds: dict[int, list[Value]] = {}
-    for version, number, weight in connection.execute(query):
-        folds.setdefault(version, []).append((number, weight))
-    return dict(folds)
+    columns = sql.select(UPDATES.c.version, UPDATES.c.number, UPDATES.c.weight)
+    query = columns.where(where).order_by(UPDATES.c.version, UPDATES.c.number)
+    for version, group in groupby(connection.execute(query), lambda row: row.version):
+        yield version, tuple((row.number, row.weight) for row in group)
+
+
+def _evaluations(connection: Connection, where: sql.ColumnElement[bool]) -> Iterator[tuple[str, Value]]:
+    """Of each measurement its key, and the rows of its metrics in order."""
+    of = EVALUATIONS.c
+    query = sql.select(EVALUATIONS).where(where).order_by(of.version, of.site, of.metric)
+    for key, group in groupby(connection.execute(query), lambda row: f"{row.version} {row.site}"):
+        yield key, tuple(tuple(row) for row in group)
 
 
 def _part_key(row: sql.Row[tuple[object, ...]]) -> str:
@@ -80,6 +134,10 @@ def _part_key(row: sql.Row[tuple[object, ...]]) -> str:
 
 
 def _append(connection: Connection, kind: Kind, key: str, row: Value) -> None:
+    _link(connection, kind, key, digest_of(kind, key, row))
+
+
+def _link(connection: Connection, kind: str, key: str, digest: bytes) -> None:
     """Two writers at once can't both append: the entry's number is a primary key."""
-    entry = next_entry(newest_entry(connection), kind, key, row)
+    entry = next_entry(newest_entry(connection), kind, key, digest)
     connection.execute(sql.insert(CHAIN).values(vars(entry)))

@@ -47,6 +47,21 @@ class FinishSettings(Settings):
         return self
 
 
+class RetentionSettings(Settings):
+    """How far back the coordinator's state reaches."""
+
+    versions: int = Field(default=100, ge=1, le=1_000_000)
+    """Newest versions whose payloads are kept, so that they can be replayed and exported; above max_staleness."""
+    records: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Newest versions whose rows are kept in the ledger; at least `versions`."""
+
+    @model_validator(mode="after")
+    def _rows_outlive_payloads(self) -> Self:
+        if self.records < self.versions:
+            raise ValueError(f"records: got {self.records}, expected at least versions, which is {self.versions}")
+        return self
+
+
 class FederationConfig(Settings):
     """One federation."""
 
@@ -56,6 +71,15 @@ class FederationConfig(Settings):
         if len(set(sites)) != len(sites):
             raise ValueError("a site is listed twice")
         return sites
+
+    @model_validator(mode="after")
+    def _every_base_is_kept(self) -> Self:
+        if self.retention.versions <= self.engine.max_staleness:
+            raise ValueError(
+                f"retention.versions: got {self.retention.versions}, expected more than engine.max_staleness, "
+                f"which is {self.engine.max_staleness}: an update may be based on any version up to that age"
+            )
+        return self
 
     federation: NameSetting
     """Name of the federation: a topic level, so a-z, 0-9 and '-'."""
@@ -82,5 +106,7 @@ class FederationConfig(Settings):
     """Codec of the model deltas that sites download."""
     gather_s: float = Field(default=0.25, ge=0, le=60)
     """Seconds in which requests for the same chunk are gathered, so that it is sent once to all who asked."""
+    retention: RetentionSettings = RetentionSettings()
+    """How far back replay, export and the ledger reach."""
     finish: FinishSettings = FinishSettings()
     """When the federation is finished."""
