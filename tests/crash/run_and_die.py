@@ -50,6 +50,13 @@ COORDINATOR_STEPS: Mapping[str, Step] = {
     "end in the ledger": Step("coordinator.ledger", "Ledger.wish"),
 }
 
+PRUNING_STEPS: Mapping[str, Step] = {
+    "floor recorded": Step("coordinator.ledger", "Ledger.raise_floor"),
+    "blob pruned": Step("coordinator.retention", "Retention._delete", nth=3),
+    "rows pruned": Step("coordinator.ledger", "Ledger.prune"),
+}
+"""Of `tests.crash.make_versions`: a federation comes to them after many versions only."""
+
 
 def arm(step: Step, side: str) -> None:
     """Wrap the step: the process dies just `before` or just `after` it."""

@@ -22,6 +22,7 @@ from tests.support.updates import FEDERATION, SITES, offer_of, update_id, vector
 TINY = Layout.of([Tensor("weight", (6, 5)), Tensor("mean", (2,), Kind.STATISTIC)])
 SHORT = RetentionSettings(versions=12, records=30)
 """Bases are up to two versions old."""
+KEEP_ALL = RetentionSettings(versions=10_000, records=10_000)
 REFUSED_EVERY = 7
 WISH_EVERY = 5
 
