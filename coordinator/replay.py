@@ -71,7 +71,7 @@ def replay(store: Store, from_version: int) -> Iterator[Replayed]:
         raise ConfigError(f"--from {from_version}: never made; the newest version is {rows[-1].version}")
     check_kept(store.ledger, from_version, f"--from {from_version}")
     kept = [row for row in rows if row.version >= floor]
-    first = _start(store.blobs, [row for row in kept if row.version < from_version] or kept[:1])
+    first = _start(store, [row for row in kept if row.version < from_version] or kept[:1])
     model = _stored(store, first) if first.version else _initial(store, first)
     if first.version >= from_version:
         yield _compared(store, first, model, None if floor else snapshot_of(store.layout, model, 0))
@@ -81,9 +81,12 @@ def replay(store: Store, from_version: int) -> Iterator[Replayed]:
             yield _compared(store, row, model, published)
 
 
-def _start(blobs: BlobFolder, rows: Sequence[StoredVersion]) -> StoredVersion:
-    """The newest of these versions whose state is stored, or the first."""
-    return next((row for row in reversed(rows) if blobs.path(row.state_digest).exists()), rows[0])
+def _start(store: Store, rows: Sequence[StoredVersion]) -> StoredVersion:
+    """The newest of these versions whose state is kept, or the first.
+
+    One that happens to be there still is no good: a running coordinator may just be deleting it.
+    """
+    return next((row for row in reversed(rows) if store.ledger.needs_blob(row.state_digest)), rows[0])
 
 
 def _compared(store: Store, row: StoredVersion, model: Model, published: Published | None) -> Replayed:
