@@ -1,6 +1,7 @@
 """The chain in SQL: an entry is appended in the transaction that writes its row; the rows are read back for a check."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import sqlalchemy as sql
@@ -16,6 +17,20 @@ FOLDED = ("version", "weight")
 """Columns of an update that are written when it goes into a version: the version's FOLD entry holds them."""
 
 _OF_AN_UPDATE = tuple(column for column in UPDATES.c if column.name not in FOLDED)
+
+
+@dataclass(frozen=True)
+class Range:
+    """Rows to read: of versions before one, and of updates up to a number; all without."""
+
+    before_version: int | None = None
+    up_to_number: int | None = None
+
+    def versions(self, column: sql.ColumnElement[int]) -> sql.ColumnElement[bool]:
+        return sql.true() if self.before_version is None else column < self.before_version
+
+    def numbers(self, column: sql.ColumnElement[int]) -> sql.ColumnElement[bool]:
+        return sql.true() if self.up_to_number is None else column <= self.up_to_number
 
 
 def append_fact(connection: Connection, name: str) -> None:
@@ -72,9 +87,10 @@ def cut_off(connection: Connection, last: Entry) -> None:
     connection.execute(sql.update(CHAIN).where(CHAIN.c.entry == last.entry).values(kind=Kind.ANCHOR.value, key=""))
 
 
-def entries(connection: Connection) -> tuple[Entry, ...]:
-    """The chain, oldest first."""
-    return tuple(Entry(*row) for row in connection.execute(sql.select(CHAIN).order_by(CHAIN.c.entry)))
+def entries(connection: Connection, up_to: int | None = None) -> tuple[Entry, ...]:
+    """The chain, oldest first; all of it, or up to an entry."""
+    query = sql.select(CHAIN).where(sql.true() if up_to is None else CHAIN.c.entry <= up_to)
+    return tuple(Entry(*row) for row in connection.execute(query.order_by(CHAIN.c.entry)))
 
 
 def newest_entry(connection: Connection) -> Entry | None:
@@ -84,28 +100,43 @@ def newest_entry(connection: Connection) -> Entry | None:
 
 def fault(connection: Connection) -> str | None:
     """What is wrong with the first row or entry that is not as it was written. Not while another one writes."""
-    digests = {(kind.value, key): digest_of(kind, key, row) for kind, key, row in _rows(connection)}
-    return first_fault(entries(connection), digests)
+    return first_fault(entries(connection), dict(_digests(connection, Range())))
 
 
-def _rows(connection: Connection) -> Iterator[tuple[Kind, str, Value]]:
-    """Everything that the chain should hold, as the tables have it now. An update in no version has no weight.
+def fault_before(connection: Connection, last: Entry, first_version: int) -> str | None:
+    """The same of the entries up to `last`, before which nothing of `first_version` is: a small part of all."""
+    before = entries(connection, last.entry)
+    keys = {(entry.kind, entry.key) for entry in before}
+    numbers = [int(entry.key) for entry in before if entry.kind == Kind.UPDATE]
+    found = _digests(connection, Range(first_version, max(numbers, default=0)))
+    return first_fault(before, {key: digest for key, digest in found if key in keys})
+
+
+def _digests(connection: Connection, within: Range) -> Iterator[tuple[tuple[str, str], bytes]]:
+    return (((kind.value, key), digest_of(kind, key, row)) for kind, key, row in _rows(connection, within))
+
+
+def _rows(connection: Connection, within: Range) -> Iterator[tuple[Kind, str, Value]]:
+    """What the chain should hold, as the tables have it now. An update in no version has no weight.
 
     One by one: a row of a large model's part holds tens of kilobytes of chunk digests.
     """
     for row in connection.execute(sql.select(FACTS).where(FACTS.c.name.in_(CHAINED_FACTS))):
         yield Kind.FACT, row.name, tuple(row)
-    for row in connection.execute(sql.select(*_OF_AN_UPDATE).order_by(UPDATES.c.number)):
+    updates = sql.select(*_OF_AN_UPDATE).where(within.numbers(UPDATES.c.number))
+    for row in connection.execute(updates.order_by(UPDATES.c.number)):
         yield Kind.UPDATE, str(row.number), tuple(row)
-    for row in connection.execute(sql.select(VERSIONS).order_by(VERSIONS.c.version)):
+    versions = sql.select(VERSIONS).where(within.versions(VERSIONS.c.version))
+    for row in connection.execute(versions.order_by(VERSIONS.c.version)):
         yield Kind.VERSION, str(row.version), tuple(row)
         yield Kind.FOLD, str(row.version), ()
-    for row in connection.execute(sql.select(PARTS).order_by(PARTS.c.version, PARTS.c.kind)):
+    parts = sql.select(PARTS).where(within.versions(PARTS.c.version))
+    for row in connection.execute(parts.order_by(PARTS.c.version, PARTS.c.kind)):
         yield Kind.PART, _part_key(row), tuple(row)
     folded = UPDATES.c.version.is_not(None) | UPDATES.c.weight.is_not(None)
-    for version, fold in _folds(connection, folded):
+    for version, fold in _folds(connection, folded & within.versions(UPDATES.c.version)):
         yield Kind.FOLD, str(version), fold  # in place of the empty one
-    for key, evaluation in _evaluations(connection, sql.true()):
+    for key, evaluation in _evaluations(connection, within.versions(EVALUATIONS.c.version)):
         yield Kind.EVALUATION, key, evaluation
     for row in connection.execute(sql.select(WISHES).order_by(WISHES.c.number)):
         yield Kind.WISH, str(row.number), tuple(row)

@@ -145,20 +145,17 @@ class Ledger:
         return self._updates(UPDATES.c.version == version)
 
     def updates(self) -> tuple[StoredUpdate, ...]:
-        """Every update that had its receipt, in ledger order; before the oldest version, the last of each site."""
-        return self._updates(~_superseded())
+        """Every update that had its receipt and is still there, in ledger order: of each site the last, at least."""
+        return self._updates()
 
     def accepted(self) -> tuple[StoredUpdate, ...]:
         """Those of them that were accepted."""
-        return self._updates(UPDATES.c.reason.is_(None), ~_superseded())
+        return self._updates(UPDATES.c.reason.is_(None))
 
     def totals(self) -> dict[str, Totals]:
-        """Of each site, what its updates come to that are older than those of `updates`."""
+        """Of each site, what its updates come to that are not there any more."""
         with self._engine.connect() as connection:
-            sums = pruning.totals_of(connection, sql.true())
-        for row in self._updates(_superseded()):
-            sums[row.site] = sums.get(row.site, Totals()) + Totals.of(row)
-        return sums
+            return pruning.totals_of(connection, sql.true())
 
     def latest_of_sites(self, before_number: int) -> dict[str, StoredUpdate]:
         """Of each site, its last update that is in a version and older than row `before_number`."""
@@ -343,13 +340,6 @@ _OF_THE_OFFER = ("update_id", "sequence", "base_version", "codec", "num_examples
 
 def _fact(connection: Connection, name: str) -> str | None:
     return connection.execute(sql.select(FACTS.c.value).where(FACTS.c.name == name)).scalar_one_or_none()
-
-
-def _superseded() -> sql.ColumnElement[bool]:
-    """Updates below the oldest version that are kept only until their chain entries go: their site has a later one."""
-    oldest = sql.select(sql.func.coalesce(sql.func.min(VERSIONS.c.version), 0)).scalar_subquery()
-    below = UPDATES.c.version.is_not(None) & (UPDATES.c.version < oldest)
-    return below & UPDATES.c.number.not_in(needed.last_of_sites(below))
 
 
 def _set_fact(connection: Connection, name: str, value: int) -> None:

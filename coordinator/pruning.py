@@ -27,17 +27,16 @@ BATCH = 500
 def prune(connection: Connection, first_version: int) -> None:
     """Delete what belongs to versions before `first_version`, which is above the oldest; one transaction.
 
-    Raises IntegrityError, and deletes nothing, when a row is not as it was written: it would be the evidence.
+    Raises IntegrityError, and deletes nothing, when a row of theirs is not as it was written: it would be the evidence.
     """
     last_fold = sql.select(CHAIN).where(CHAIN.c.kind == Kind.FOLD.value, CHAIN.c.key == str(first_version - 1))
     last = Entry(*connection.execute(last_fold).one())
     # A write comes first: from here on until the end nobody else appends to the chain.
     connection.execute(sql.update(CHAIN).where(CHAIN.c.entry == last.entry).values(kind=last.kind))
-    fault = chaining.fault(connection)
+    fault = chaining.fault_before(connection, last, first_version)
     if fault:
         raise IntegrityError(f"ledger: {fault}; old rows are not deleted")
-    before = sql.select(CHAIN).where(CHAIN.c.entry <= last.entry, CHAIN.c.kind != Kind.ANCHOR.value)
-    entries = [Entry(*row) for row in connection.execute(before.order_by(CHAIN.c.entry))]
+    entries = [entry for entry in chaining.entries(connection, last.entry) if entry.kind != Kind.ANCHOR]
     staying = _staying(connection, first_version)
     stays = [entry for entry in entries if (entry.kind, entry.key) in staying]
     gone = _by_kind(entry for entry in entries if (entry.kind, entry.key) not in staying)

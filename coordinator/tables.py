@@ -39,6 +39,7 @@ UPDATES = sql.Table(
     sql.Column("version", sql.BigInteger, index=True),  # the version it went into; null: in the buffer
     sql.Column("weight", sql.Float),
     sql.Index("updates_of_a_site", "site", "base_version"),
+    sql.Index("folded_of_a_site", "site", "version", "reason"),
     sqlite_autoincrement=True,
 )
 """Every update that ended in a receipt, in the order of its acceptance."""

@@ -1,6 +1,7 @@
 """A ledger whose beginning was cut off: what is left is held by the chain as before, and what was there is told."""
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -125,7 +126,7 @@ def test_a_change_of_what_is_left_is_still_named(
 
 
 def test_a_ledger_that_was_changed_is_not_cut(tampered: Callable[..., Ledger]) -> None:
-    ledger = tampered("UPDATE updates SET num_steps = 5 WHERE version = 12")
+    ledger = tampered("UPDATE updates SET num_steps = 5 WHERE version = 15")
     before = ledger.chain()
     with pytest.raises(IntegrityError, match=r"update .*: changed since .*; old rows are not deleted"):
         ledger.prune(20)
@@ -140,7 +141,10 @@ def test_a_second_cut_deletes_what_the_first_one_recorded_again(tampered: Callab
     ledger.check_chain()
     assert ledger.wishes()["south"] is FederationState.PAUSED
     assert ledger.latest_of_sites(10**9)["south"].version == 4
-    assert {site: sums.num_accepted for site, sums in ledger.totals().items()} == {"south": 3, "north": 33}
+    still_there = Counter(row.site for row in ledger.accepted())
+    deleted = {site: sums.num_accepted for site, sums in ledger.totals().items()}
+    assert still_there + Counter(deleted) == {"south": 4, "north": 40}
+    assert still_there["north"] < 10
 
 
 def test_a_head_from_before_the_cut_is_told_from_one_that_never_was(

@@ -130,13 +130,6 @@ def test_every_version_above_the_floor_can_be_begun_from(line: Callable[..., Ver
         assert [done.version for done in replay(kept.store, version)] == list(range(version, 36))
 
 
-def test_announced_parts_are_there(line: Callable[..., VersionLine]) -> None:
-    kept = line()
-    for _ in range(60):
-        kept.make(1)
-        assert all(kept.blobs.path(part.manifest.digest).exists() for part in kept.versions.parts())
-
-
 def test_a_smaller_policy_is_applied_at_the_next_start(line: Callable[..., VersionLine]) -> None:
     line(retention=KEEP_ALL).make(60)
     assert_whole(line(retention=KEEP_ALL))

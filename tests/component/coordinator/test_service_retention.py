@@ -108,6 +108,15 @@ def test_a_coordinator_that_starts_again_has_what_it_had(running: Bench, start: 
     again.ledger.check_chain()
 
 
+def test_every_announced_part_is_there(start: Start, north: Site) -> None:
+    bench = start(**SETTINGS)
+    bench.settle()
+    for _ in range(MADE):
+        deliver(bench, north)
+        listed = [part.manifest.digest for part in north.announcements()[-1].parts]
+        assert set(listed) <= bench.blobs.digests()
+
+
 def test_a_repeated_measurement_with_other_figures_changes_nothing(running: Bench, north: Site) -> None:
     for numerator in (9.0, 1.0):
         metrics = {"auc": Ratio(numerator=numerator, denominator=10.0)}
