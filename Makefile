@@ -57,7 +57,7 @@ soak: $(READY)  ## 20 minutes of a federation; what grows in memory, files and t
 sweep: $(READY) mosquitto  ## every durable step killed just before and just after
 	$(RUN)/pytest -m sweep $(ARGS)
 
-chaos: $(READY) mosquitto  ## 100 kills over agents, broker and coordinator, and an account of every update
+chaos: $(READY) mosquitto  ## 100 kills over agents, broker and coordinator, an account of every update, a replay
 	$(RUN)/python -m benchmarks.chaos $(ARGS)
 
 clean:  ## delete the virtual environment and what the demo left

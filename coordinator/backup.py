@@ -6,9 +6,11 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 
 from coordinator.blobs import BlobFolder
+from coordinator.damage import LEDGER_FILE, check_pages
 from coordinator.ledger import Ledger
 from fedward.errors import ConfigError, IntegrityError, TransientError
 from fedward.files import move_durably, sync_folder, write_durably
@@ -16,8 +18,15 @@ from fedward.files import move_durably, sync_folder, write_durably
 ATTEMPTS = 20
 """Ledger copies until one needs no blob that the running coordinator has deleted meanwhile."""
 
-LEDGER, BLOBS, MANIFEST = "ledger.sqlite", "blobs", "manifest.json"
-STAGING = ".restoring"
+BLOBS, MANIFEST = "blobs", "manifest.json"
+
+STAGING = ".restoring.part"
+"""What a restore is about to put in place; a restore that died here changed nothing."""
+
+RESTORING = ".restoring"
+"""The same, whole and verified. While it is there, the state folder is half an old and half a new one."""
+
+NEW, OLD = "new", "old"
 REPLACED = "replaced-"
 
 
@@ -45,7 +54,7 @@ def back_up(state_folder: Path, out: Path, now_s: float) -> BackupManifest:
     """Copy ledger and blobs into the new folder `out`, which appears when all of it is there and verified.
 
     Blobs are hard links where the file system allows it. The coordinator may run meanwhile. Raises ConfigError
-    when `out` exists, IntegrityError for a blob that is missing or damaged.
+    when `out` exists, IntegrityError for a damaged ledger, or a blob that is missing or damaged.
     """
     if out.exists():
         raise ConfigError(f"--out {out}: exists; a backup goes into a new folder")
@@ -69,7 +78,7 @@ def back_up(state_folder: Path, out: Path, now_s: float) -> BackupManifest:
         federation=federation or "",
         version=newest.version,
         chain_head=str(head.mark) if head else "",
-        ledger_digest=_file_digest(partial / LEDGER),
+        ledger_digest=_file_digest(partial / LEDGER_FILE),
         num_blobs=len(named),
         made_at_s=now_s,
     )
@@ -83,26 +92,69 @@ def restore(source: Path, state_folder: Path, federation: str, now_s: float, *, 
     """Make the state folder that of the backup, verified, and let it begin a new epoch (docs/adr/0004).
 
     The caller holds the folder's lock. What is in the folder is refused, or with `force` kept in a folder
-    `replaced-...` inside it. Raises ConfigError; IntegrityError for a backup that is not as it was made, and then
-    the state folder is as it was.
+    `replaced-...` inside it. A restore that died is finished by the next one of the same backup; until then
+    `check_restored` keeps the coordinator away. Raises ConfigError; IntegrityError for a backup that is not as it was
+    made, and then the state folder is as it was.
     """
     manifest = BackupManifest.load(source)
     if manifest.federation != federation:
         raise ConfigError(f"{source}: of federation {manifest.federation}, the configuration says {federation}")
-    present = [path for path in state_folder.iterdir() if not path.name.startswith((".lock", STAGING, REPLACED))]
-    if present and not force:
+    restoring = state_folder / RESTORING
+    if restoring.exists():
+        begun = BackupManifest.load(restoring)
+        _put_in_place(state_folder, now_s)
+        if begun == manifest:
+            return manifest
+    if _present(state_folder) and not force:
         raise ConfigError(f"{state_folder}: not empty; --force moves what is there aside, into a folder inside it")
     staging = state_folder / STAGING
     shutil.rmtree(staging, ignore_errors=True)
-    _stage(source, staging, manifest, now_s)
-    aside = state_folder / f"{REPLACED}{int(now_s)}"
-    for path in present:
-        aside.mkdir(exist_ok=True)
-        path.replace(aside / path.name)
-    for name in (BLOBS, LEDGER):  # the ledger last: it is what makes the folder count
-        move_durably(staging / name, state_folder / name)
-    shutil.rmtree(staging)
+    try:
+        _stage(source, staging / NEW, manifest, now_s)
+        (staging / OLD).mkdir()
+        write_durably(staging / MANIFEST, (source / MANIFEST).read_bytes())
+        move_durably(staging, restoring)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    _put_in_place(state_folder, now_s)
     return manifest
+
+
+def check_restored(state_folder: Path) -> None:
+    """Raise ConfigError while a restore that died has left the folder half replaced."""
+    if (state_folder / RESTORING).exists():
+        raise ConfigError(
+            f"{state_folder}: a restore was interrupted here; run `fedward coordinator restore` "
+            "from the same backup again, which finishes it, and then start the coordinator"
+        )
+
+
+def _put_in_place(state_folder: Path, now_s: float) -> None:
+    """Out with the old, in with the new. Each step is one rename, so that it goes on wherever it was interrupted."""
+    restoring = state_folder / RESTORING
+    old, new = restoring / OLD, restoring / NEW
+    if old.exists():  # until it has left, whatever is in the folder is old
+        for path in _present(state_folder):
+            move_durably(path, old / path.name)
+        if any(old.iterdir()):
+            move_durably(old, _free_name(state_folder, now_s))
+        else:
+            old.rmdir()
+    for path in sorted(new.iterdir()):
+        move_durably(path, state_folder / path.name)
+    move_durably(restoring, state_folder / STAGING)  # it counts no more, and can be deleted piece by piece
+    shutil.rmtree(state_folder / STAGING)
+
+
+def _free_name(state_folder: Path, now_s: float) -> Path:
+    names = (state_folder / f"{REPLACED}{second}" for second in count(int(now_s)))
+    return next(path for path in names if not path.exists())
+
+
+def _present(state_folder: Path) -> list[Path]:
+    """What a restore replaces: all but the lock, and what restores have made."""
+    made = (".lock", STAGING, RESTORING)
+    return [path for path in state_folder.iterdir() if path.name not in made and not path.name.startswith(REPLACED)]
 
 
 def _copy_with_blobs(state_folder: Path, partial: Path) -> Ledger:
@@ -110,8 +162,9 @@ def _copy_with_blobs(state_folder: Path, partial: Path) -> Ledger:
     source, target = BlobFolder(state_folder / BLOBS), BlobFolder(partial / BLOBS)
     live = Ledger.in_folder(state_folder)
     try:
+        check_pages(state_folder / LEDGER_FILE)  # a copy would take a damaged page along, unseen
         for _ in range(ATTEMPTS):
-            live.copy_to(partial / LEDGER)
+            live.copy_to(partial / LEDGER_FILE)
             copy = Ledger.in_folder(partial)
             try:
                 for digest, what in copy.blobs().items():
@@ -142,8 +195,8 @@ def _link(source: BlobFolder, target: BlobFolder, digest: bytes, what: str) -> N
 def _stage(source: Path, staging: Path, manifest: BackupManifest, now_s: float) -> None:
     """The whole of the new state folder, verified, its own bytes and not links."""
     saved, blobs = BlobFolder(source / BLOBS), BlobFolder(staging / BLOBS)
-    write_durably(staging / LEDGER, (source / LEDGER).read_bytes())
-    if _file_digest(staging / LEDGER) != manifest.ledger_digest:
+    write_durably(staging / LEDGER_FILE, (source / LEDGER_FILE).read_bytes())
+    if _file_digest(staging / LEDGER_FILE) != manifest.ledger_digest:
         raise IntegrityError(f"{source}: its ledger is not the one that was backed up")
     ledger = Ledger.in_folder(staging)
     try:
@@ -154,6 +207,7 @@ def _stage(source: Path, staging: Path, manifest: BackupManifest, now_s: float) 
         _begin_epoch(ledger, now_s)
     finally:
         ledger.close()
+    sync_folder(staging)
 
 
 def _begin_epoch(ledger: Ledger, now_s: float) -> None:

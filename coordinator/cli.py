@@ -11,11 +11,12 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
-from coordinator.backup import back_up, restore
+from coordinator.backup import back_up, check_restored, restore
 from coordinator.blobs import BlobFolder
 from coordinator.card import model_card
 from coordinator.chain import Mark, anchor_of
 from coordinator.config import FederationConfig
+from coordinator.damage import LEDGER_FILE, check_ledger_file, check_ledger_log
 from coordinator.ledger import Ledger
 from coordinator.making import Settings, Store
 from coordinator.metrics import exposition
@@ -114,7 +115,12 @@ def _serve(config: FederationConfig, clock: Clock, stop: threading.Event) -> Non
 
 
 def open_ledger(config: FederationConfig, layout: Layout) -> Ledger:
-    """The ledger in the state folder. Raises ConfigError when it belongs to another federation, task or model."""
+    """The ledger in the state folder, checked. The caller holds the folder's lock.
+
+    Raises ConfigError when it belongs to another federation, task or model, IntegrityError when it is damaged.
+    """
+    check_restored(config.state_folder)
+    check_ledger_file(config.state_folder)
     ledger = Ledger.in_folder(config.state_folder)
     claim_ledger(ledger, config, layout)
     return ledger
@@ -146,7 +152,9 @@ def _mqtt_settings(config: FederationConfig) -> MqttSettings:
 def _open(arguments: argparse.Namespace) -> tuple[FederationConfig, Ledger, Layout, Vector]:
     config = load_settings(FederationConfig, arguments.config, os.environ)
     layout, initial_P = load_model(config.model)
-    there = (config.state_folder / "ledger.sqlite").exists()
+    check_restored(config.state_folder)
+    check_ledger_log(config.state_folder)
+    there = (config.state_folder / LEDGER_FILE).exists()
     ledger = Ledger.in_folder(config.state_folder, create=False) if there else None
     if ledger is None or not ledger.has_begun():
         raise ConfigError(f"{config.state_folder}: no version there yet; start `fedward coordinator run` first")

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 from coordinator import chaining, evaluations, needed, pruning
 from coordinator.chain import Entry
 from coordinator.clock import Moment
+from coordinator.damage import LEDGER_FILE, name_damage
 from coordinator.tables import (
     FACTS,
     METADATA,
@@ -40,6 +41,7 @@ class Ledger:
         self._engine = sql.create_engine(url)
         if self._engine.dialect.name == "sqlite":
             sql.event.listen(self._engine, "connect", _make_sqlite_durable)
+            sql.event.listen(self._engine, "handle_error", name_damage)
         if create:
             METADATA.create_all(self._engine)
 
@@ -47,7 +49,7 @@ class Ledger:
     def in_folder(cls, folder: Path, *, create: bool = True) -> "Ledger":
         """The ledger as a SQLite file."""
         folder.mkdir(parents=True, exist_ok=True)
-        return cls(f"sqlite:///{folder / 'ledger.sqlite'}", create=create)
+        return cls(f"sqlite:///{folder / LEDGER_FILE}", create=create)
 
     def has_begun(self) -> bool:
         """Whether version 0 is recorded: until then the coordinator that makes this ledger is not done with it."""

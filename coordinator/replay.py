@@ -12,6 +12,7 @@ from pathlib import Path
 
 from coordinator.blobs import BlobFolder
 from coordinator.chain import Mark, missing
+from coordinator.damage import LEDGER_FILE
 from coordinator.ledger import Ledger
 from coordinator.making import Model, Published, Settings, Store, make_version, model_of, snapshot_of
 from coordinator.retention import check_kept
@@ -35,7 +36,7 @@ class Replayed:
 def snapshot_of_ledger(ledger: Ledger) -> Iterator[Ledger]:
     """A copy of the ledger as it is now, for the block."""
     with tempfile.TemporaryDirectory(prefix="fedward-") as folder:
-        ledger.copy_to(Path(folder) / "ledger.sqlite")
+        ledger.copy_to(Path(folder) / LEDGER_FILE)
         copy = Ledger.in_folder(Path(folder))
         try:
             yield copy

@@ -15,6 +15,7 @@ from coordinator.aggregate import Aggregator
 from coordinator.blobs import BlobFolder
 from coordinator.clock import FederationClock
 from coordinator.config import FederationConfig, FinishSettings
+from coordinator.damage import LEDGER_FILE
 from coordinator.ledger import Ledger
 from coordinator.members import Members
 from coordinator.publish import Publisher
@@ -377,7 +378,7 @@ class Service:
             "floor": self._retention.floor,
             "disk_free_bytes": free_bytes(self._config.state_folder),
             "blobs_bytes": used_bytes(self._config.state_folder / "blobs"),
-            "ledger_bytes": used_bytes(self._config.state_folder, "ledger.sqlite*"),
+            "ledger_bytes": used_bytes(self._config.state_folder, f"{LEDGER_FILE}*"),
             "buffer": len(self._aggregator),
             "buffer_size": self._aggregator.size,
             "metrics": self._members.metrics(),

@@ -57,6 +57,28 @@ PRUNING_STEPS: Mapping[str, Step] = {
 }
 """Of `tests.crash.make_versions`: a federation comes to them after many versions only."""
 
+RESTORE_STEPS: Mapping[str, Step] = {
+    "ledger copied": Step("coordinator.backup", "write_durably", ".restoring.part/new/ledger.sqlite"),
+    "blob copied": Step("coordinator.blobs", "BlobFolder.put", nth=2),
+    "epoch begun": Step("coordinator.ledger", "Ledger.begin_epoch"),
+    "manifest copied": Step("coordinator.backup", "write_durably", "manifest.json"),
+    "all staged": Step("coordinator.backup", "move_durably", ".restoring.part"),
+    "old ledger taken out": Step("coordinator.backup", "move_durably", "/old/ledger.sqlite"),
+    "old blobs taken out": Step("coordinator.backup", "move_durably", "/old/blobs"),
+    "old set aside": Step("coordinator.backup", "move_durably", "replaced-"),
+    "new blobs put in": Step("coordinator.backup", "move_durably", "/new/blobs"),
+    "new ledger put in": Step("coordinator.backup", "move_durably", "/new/ledger.sqlite"),
+    "all in place": Step("coordinator.backup", "move_durably", ".restoring.part", nth=2),
+}
+
+BACKUP_STEPS: Mapping[str, Step] = {
+    "ledger saved": Step("coordinator.ledger", "Ledger.copy_to"),
+    "state saved": Step("coordinator.backup", "_link"),
+    "blob saved": Step("coordinator.backup", "_link", nth=3),
+    "manifest written": Step("coordinator.backup", "write_durably", "manifest.json"),
+    "backup named": Step("coordinator.backup", "move_durably", ".part"),
+}
+
 
 def arm(step: Step, side: str) -> None:
     """Wrap the step: the process dies just `before` or just `after` it."""
@@ -90,5 +112,5 @@ def _die() -> None:
 
 
 if __name__ == "__main__":
-    arm({**AGENT_STEPS, **COORDINATOR_STEPS}[sys.argv[1]], sys.argv[2])
+    arm({**AGENT_STEPS, **COORDINATOR_STEPS, **RESTORE_STEPS, **BACKUP_STEPS}[sys.argv[1]], sys.argv[2])
     sys.exit(cli.main(sys.argv[3:]))

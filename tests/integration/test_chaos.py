@@ -23,4 +23,5 @@ def test_no_update_is_lost_and_none_counts_twice(
     updates = outcome.updates
     assert len(updates.trained) == len(updates.accepted) + len(updates.refused) > 0
     assert updates.accepted == updates.applied
-    assert outcome.chunks.received >= chunks * outcome.kills
+    assert outcome.chunks_received >= chunks * outcome.kills
+    assert "every digest is as recorded" in outcome.replay

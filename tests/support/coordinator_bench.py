@@ -5,6 +5,8 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import yaml
+
 from coordinator.blobs import BlobFolder
 from coordinator.cli import open_ledger
 from coordinator.clock import Moment
@@ -18,6 +20,7 @@ from fedward import topics
 from fedward.errors import RejectReason
 from fedward.layout import Layout
 from fedward.messages import Offer, Outcome, Range, Receipt
+from fedward.modelfile import save_model
 from fedward.ports import LinkInbox
 from fedward.settings import BrokerSettings
 from fedward.testing import ManualClock, MemoryBroker, MemoryLink
@@ -45,6 +48,22 @@ def config_of(folder: Path, **changes: Any) -> FederationConfig:
         **changes,
     }
     return FederationConfig(**fields)
+
+
+def write_config(folder: Path) -> Path:
+    """federation.yaml, as `config_of` says, for the commands; and the initial model."""
+    save_model(folder / "initial.safetensors", SMALL, vector(SMALL, 0, scale=1.0), {})
+    settings = {
+        "federation": FEDERATION,
+        "sites": SITES,
+        "task": "tabular",
+        "model": str(folder / "initial.safetensors"),
+        "work": {"local_epochs": 1, "batch_size": 16, "local_lr": 0.1},
+        "state_folder": str(folder / "state"),
+        "broker": {"host": "broker"},
+    }
+    (folder / "federation.yaml").write_text(yaml.safe_dump(settings))
+    return folder / "federation.yaml"
 
 
 class Bench:

@@ -4,16 +4,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from coordinator.blobs import BlobFolder
 from coordinator.ledger import Ledger
 from fedward.layout import Layout
-from fedward.modelfile import save_model
 from fedward.testing import ManualClock, MemoryBroker
-from tests.support.coordinator_bench import Bench, config_of
+from tests.support.coordinator_bench import Bench, config_of, write_config
 from tests.support.site import Site
-from tests.support.updates import FEDERATION, SITES, SMALL, offer_of, payload_of, vector
+from tests.support.updates import SMALL, offer_of, payload_of
 
 
 @pytest.fixture
@@ -61,17 +59,7 @@ def south(broker: MemoryBroker) -> Site:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A configuration file and the initial model; nothing has run yet."""
-    save_model(tmp_path / "initial.safetensors", SMALL, vector(SMALL, 0, scale=1.0), {})
-    settings = {
-        "federation": FEDERATION,
-        "sites": SITES,
-        "task": "tabular",
-        "model": str(tmp_path / "initial.safetensors"),
-        "work": {"local_epochs": 1, "batch_size": 16, "local_lr": 0.1},
-        "state_folder": str(tmp_path / "state"),
-        "broker": {"host": "broker"},
-    }
-    (tmp_path / "federation.yaml").write_text(yaml.safe_dump(settings))
+    write_config(tmp_path)
     return tmp_path
 
 
