@@ -13,11 +13,12 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from benchmarks.chaos_outcome import Outcome, table
 from coordinator.ledger import Ledger
@@ -46,20 +47,26 @@ WORK = {"local_epochs": 1, "batch_size": 16, "local_lr": 0.01, "max_steps": 1}
 
 @dataclass
 class ChunkCount:
-    """Chunks over all lives of the coordinator, whose own counters die with it: read before each kill and at the end.
+    """Chunks over all lives of the coordinator, whose own counters die with it: read all the time.
 
-    What came in the milliseconds between the last look and the kill is missing.
+    What came in between the last look and the end of a life is missing.
     """
 
-    received: int = 0
+    received: int = 0  # of the lives that ended
     redundant: int = 0
+    life: tuple[int, int] = (0, 0)  # received and redundant of the newest one
 
     def look(self, running: Federation) -> None:
-        """Add what the running coordinator counted. Once a life, at its end."""
+        """Read the running coordinator."""
         state = running.state()
-        if state is not None:
-            self.received += state["chunks_received"]
-            self.redundant += state["chunks_redundant"]
+        if state:
+            self.life = (state["chunks_received"], state["chunks_redundant"])
+
+    def end_life(self) -> None:
+        """Add what the newest life counted to those before it."""
+        self.received += self.life[0]
+        self.redundant += self.life[1]
+        self.life = (0, 0)
 
 
 def run(folder: Path, seed: int, kills: int, hidden: Sequence[int], seconds: float) -> Outcome:
@@ -88,15 +95,16 @@ def run(folder: Path, seed: int, kills: int, hidden: Sequence[int], seconds: flo
         stack.enter_context(running)
         running.wait_for(lambda state: state["version"] >= 1, READY_S, "a first version")
 
-        def look(target: str) -> None:
-            if target == COORDINATOR:
-                chunks.look(running)
+        def died(victim: str) -> None:
+            if victim == COORDINATOR:
+                chunks.end_life()
 
-        injector = Injector(running, relays, look)
+        injector = Injector(running, relays, lambda: chunks.look(running), died)
         began_s = time.monotonic()
         injector.carry_out(random_plan(rng, sites, kills, kills // KILLS_PER_CUT), began_s + seconds)
-        settled = settle(running)
+        moving = settle(running)
         chunks.look(running)
+        chunks.end_life()
         seconds = time.monotonic() - began_s
         updates, (proved, replay) = account(running), replay_all(running)
         return Outcome(
@@ -107,7 +115,7 @@ def run(folder: Path, seed: int, kills: int, hidden: Sequence[int], seconds: flo
             updates=updates,
             chunks_received=chunks.received,
             chunks_redundant=chunks.redundant,
-            settled=settled,
+            moving=moving,
             replay=replay,
             difference=[*updates.difference(), *([] if proved else [f"replay: {replay}"])],
         )
@@ -122,21 +130,26 @@ def replay_all(running: Federation) -> tuple[bool, str]:
     return True, said.splitlines()[0]
 
 
-def settle(running: Federation) -> bool:
-    """Pause every site and wait until nothing is on its way; False if that takes longer than SETTLE_S."""
+def settle(running: Federation) -> list[str]:
+    """Pause every site and wait until nothing is on its way; what still is after SETTLE_S, in words."""
     ledger = Ledger.in_folder(running.state_folder(COORDINATOR))
     for site in running.sites:
         ledger.wish(site, FederationState.PAUSED, time.time())
     ledger.close()
     deadline_s = time.monotonic() + SETTLE_S
-    while time.monotonic() < deadline_s:
+    while (moving := _moving(running.state())) and time.monotonic() < deadline_s:
         running.check_processes()
-        state = running.state()
-        # An agent says that it is paused only when it neither trains nor has anything in its outbox.
-        if state and state["buffer"] == 0 and all(site["phase"] == "paused" for site in state["sites"].values()):
-            return True
         time.sleep(POLL_S)
-    return False
+    return moving
+
+
+def _moving(state: Mapping[str, Any] | None) -> list[str]:
+    """An agent says that it is paused only when it neither trains nor has anything in its outbox."""
+    if state is None:
+        return ["the coordinator does not answer"]
+    buffered = [f"{state['buffer']} updates in the buffer"] if state["buffer"] else []
+    phases = [f"{name} is {site['phase']}" for name, site in state["sites"].items() if site["phase"] != "paused"]
+    return buffered + phases
 
 
 def write_records(folder: Path, hidden: Sequence[int], rng: Random, num_sites: int = NUM_SITES) -> tuple[Path, Split]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sandbox.account import Account
-from sandbox.faults import Breakage
+from sandbox.faults import REPLACED, Breakage
 
 REDUNDANT_BAR = 0.02
 """Of the chunks that reached the coordinator at most so many may be ones that it held already."""
@@ -23,7 +23,8 @@ class Outcome:
     updates: Account
     chunks_received: int
     chunks_redundant: int
-    settled: bool
+    moving: list[str]
+    """What was still on its way at the end."""
     replay: str
     """What `fedward coordinator replay` said at the end, of all versions."""
     difference: list[str] = field(default_factory=list)
@@ -31,7 +32,7 @@ class Outcome:
 
     @property
     def kills(self) -> int:
-        return sum(count for name, count in self.faults.items() if name not in {how.value for how in Breakage})
+        return sum(count for name, count in self.faults.items() if name not in {*Breakage, REPLACED})
 
     @property
     def redundant_share(self) -> float:
@@ -47,8 +48,8 @@ class Outcome:
         found = list(self.difference)
         if self.duplicates:
             found.append(f"{self.duplicates} duplicates")
-        if not self.settled:
-            found.append("it did not settle")
+        if self.moving:
+            found.append(f"it did not settle: {', '.join(self.moving)}")
         if self.kills < self.planned_kills:
             found.append(f"{self.kills} of {self.planned_kills} kills in the time given")
         if self.redundant_share > REDUNDANT_BAR:
@@ -76,7 +77,7 @@ class Outcome:
             "chunks an update": updates.num_chunks // max(len(updates.accepted), 1),
             "redundant chunk share": round(self.redundant_share, 4),
             "redundant bar": REDUNDANT_BAR,
-            "settled": self.settled,
+            "moving": self.moving,
             "replay": self.replay,
             "failures": self.failures(),
         }

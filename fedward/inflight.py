@@ -6,6 +6,7 @@ Two threads use each of them, the one of the network and the worker; they do the
 import functools
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class InFlight:
         self._generation = 0
         self._sent: dict[int, _Sent] = {}
         self._early: set[int] = set()
+        self._moved_at_s = 0.0
         self._changed = threading.Condition()
 
     def restart(self, generation: int, window: int) -> None:
@@ -50,6 +52,8 @@ class InFlight:
             if packet_id in self._early:
                 self._early.discard(packet_id)
             elif generation == self._generation:
+                if not self._sent:
+                    self._moved_at_s = time.monotonic()
                 self._sent[packet_id] = _Sent(topic, counts)
 
     def acknowledged(self, packet_id: int) -> bool:
@@ -58,6 +62,7 @@ class InFlight:
             full = self._room() == 0
             if self._sent.pop(packet_id, None) is None:
                 self._early.add(packet_id)
+            self._moved_at_s = time.monotonic()
             self._changed.notify_all()
             return full and self._room() > 0
 
@@ -70,6 +75,11 @@ class InFlight:
         """Places left in the window, 0 or more: small messages may go out beyond it."""
         with self._changed:
             return self._room()
+
+    def stuck_s(self) -> float:
+        """Seconds for which nothing was acknowledged although something is in flight."""
+        with self._changed:
+            return time.monotonic() - self._moved_at_s if self._sent else 0.0
 
     def wait_until_empty(self, timeout_s: float) -> bool:
         """True as soon as nothing is in flight, False when the time is up."""

@@ -60,6 +60,11 @@ class MqttSettings:
     reconnect_min_s: float = 1
     reconnect_max_s: float = 60
     """First and longest pause between attempts, times a random 1 to 2 so that sites don't return together."""
+    acknowledge_s: float = 120
+    """A connection in which nothing is acknowledged for so long is given up: pings pass, and the window stays full.
+
+    One message of 256 KiB takes as long at 17 kbit/s.
+    """
     will: Will | None = None
 
 
@@ -285,6 +290,10 @@ class MqttLink:
         if not self._closing:
             self._watch.check()
         self._intake.flush()
+        if self._in_flight.stuck_s() > self._settings.acknowledge_s:
+            log.warning("mqtt_reconnect_for_lost_acknowledgements")
+            self._in_flight.restart(self._generation, self._settings.window)  # one warning a connection
+            self._cut()
 
     def _cut(self) -> None:
         """End the connection as a broken network does: the network thread notices and connects again."""

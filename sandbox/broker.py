@@ -94,7 +94,7 @@ class EmbeddedBroker:
         self.host = host
         self.port = port or free_port(host)
         self.log_path = folder / "broker.log"
-        self._config_path = folder / ("iotcore.toml" if self.kind == "iotcore" else "mosquitto.conf")
+        self._folder = folder
         self._child: Child | None = None
 
     def __enter__(self) -> Self:
@@ -120,9 +120,10 @@ class EmbeddedBroker:
         """Return when the broker answers an MQTT CONNECT. Raises TransientError when it does not in time."""
         if self._child is not None:
             return
-        self._config_path.parent.mkdir(parents=True, exist_ok=True)
-        self._config_path.write_text(_config(self.kind, self.host, self.port))
-        self._child = Child(_command(self.kind, self._config_path), self.log_path)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        config_path = self._folder / ("iotcore.toml" if self.kind == "iotcore" else "mosquitto.conf")
+        config_path.write_text(_config(self.kind, self.host, self.port))
+        self._child = Child(_command(self.kind, config_path), self.log_path)
         try:
             self._wait_until_ready(self._child)
         except BaseException:
@@ -141,6 +142,10 @@ class EmbeddedBroker:
         if self._child is not None:
             self._child.kill()
             self._child = None
+
+    def replace(self) -> None:
+        """Let the next start be of the other make, on the same port; the same make where only one is installed."""
+        self.kind = _choose("iotcore" if self.kind == "mosquitto" else None)
 
     def _wait_until_ready(self, child: Child) -> None:
         deadline_s = time.monotonic() + START_S

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
+from sandbox.steps import AGENT_STEPS, COORDINATOR_STEPS, SIDES
+
 BROKER = "broker"
 COORDINATOR = "coordinator"
+REPLACED = "replaced"
 
 SHARES: Mapping[str, float] = {BROKER: 0.2, COORDINATOR: 0.35}
 """Of the kills those that hit the broker and the coordinator; the agents share the rest."""
@@ -14,6 +17,7 @@ SHARES: Mapping[str, float] = {BROKER: 0.2, COORDINATOR: 0.35}
 TELLING: Mapping[str, Sequence[str]] = {COORDINATOR: ("accepted", "version"), "agent": ("saved",)}
 """Log events of a program after which a kill hurts: something was written that others don't know of yet."""
 
+MOST_MESSAGES = 100
 LONGEST_AFTER_S = 1.0
 LONGEST_DOWN_S = 1.0
 LONGEST_CUT_S = 2.0
@@ -43,19 +47,39 @@ class OnEvent:
     seconds: float = 0.0
 
 
-Moment = After | AtVersion | OnEvent
+@dataclass(frozen=True)
+class AtMessage:
+    """When so many MQTT messages more have gone up over this site's link."""
+
+    site: str
+    more: int
+
+
+@dataclass(frozen=True)
+class AtStep:
+    """`before` or `after` a durable step of the victim's program, named in `sandbox/steps.py`.
+
+    The victim is started so that it dies there by itself; one that has no life left to start is killed at once.
+    """
+
+    step: str
+    side: str
+
+
+Moment = After | AtVersion | OnEvent | AtMessage | AtStep
 
 
 @dataclass(frozen=True)
 class Kill:
     """SIGKILL to a site's agent, COORDINATOR or BROKER, which is started again after `down_s`.
 
-    The broker keeps nothing on disk: it comes back empty.
+    The broker keeps nothing on disk: it comes back empty, or `replaced` by a broker of the other make.
     """
 
     target: str
     at: Moment
     down_s: float
+    replaced: bool = False
 
 
 class Breakage(StrEnum):
@@ -85,10 +109,10 @@ def random_plan(rng: Random, sites: Sequence[str], kills: int, cuts: int = 0) ->
     Whatever is drawn, with three kills or more each of broker, coordinator and agents dies at least once.
     """
     targets = [*(BROKER, COORDINATOR, rng.choice(sites))[:kills], *(_target(rng, sites) for _ in range(kills - 3))]
-    faults: list[Fault] = [Kill(target, _moment(rng, target), _seconds(rng, LONGEST_DOWN_S)) for target in targets]
+    faults: list[Fault] = [_kill(rng, target, sites) for target in targets]
     for _ in range(cuts):
         site, how = rng.choice(sites), rng.choice(list(Breakage))
-        faults.append(Cut(site, _moment(rng, site), _seconds(rng, LONGEST_CUT_S), how))
+        faults.append(Cut(site, _moment(rng, site, sites), _seconds(rng, LONGEST_CUT_S), how))
     rng.shuffle(faults)
     return tuple(faults)
 
@@ -102,9 +126,22 @@ def _target(rng: Random, sites: Sequence[str]) -> str:
     return rng.choice(sites)
 
 
-def _moment(rng: Random, target: str) -> Moment:
-    """Half of the time after a while, else right after something was written; seldom at a version."""
+def _kill(rng: Random, target: str, sites: Sequence[str]) -> Kill:
+    """One of three kills of an agent or the coordinator is at a named step, one of three brokers is replaced."""
+    special = rng.random() < 1 / 3
+    if special and target != BROKER:
+        steps = COORDINATOR_STEPS if target == COORDINATOR else AGENT_STEPS
+        step = rng.choice([name for name, step in steps.items() if not step.rare])
+        return Kill(target, AtStep(step, rng.choice(SIDES)), _seconds(rng, LONGEST_DOWN_S))
+    moment = _moment(rng, target, sites)
+    return Kill(target, moment, _seconds(rng, LONGEST_DOWN_S), replaced=special)
+
+
+def _moment(rng: Random, target: str, sites: Sequence[str]) -> Moment:
+    """Half of the time after a while, else in the middle of an upload, or right after something was written."""
     drawn = rng.random()
+    if drawn < 0.25:
+        return AtMessage(rng.choice(sites), rng.randint(1, MOST_MESSAGES))
     if drawn < 0.5 or target == BROKER:
         return After(_seconds(rng, LONGEST_AFTER_S))
     if drawn < 0.6:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
+from sandbox.packets import PacketCounter
 from sandbox.ports import free_port
 
 PIECE_BYTES = 64 * 1024
@@ -28,6 +29,8 @@ class Relay:
 
     def __init__(self, host: str, port: int) -> None:
         self.port = free_port(host)
+        self.num_published = 0
+        """MQTT messages that were passed on to `port`."""
         self._address = (host, port)
         self._host = host
         self._weather = Weather.FAIR
@@ -107,25 +110,26 @@ class Relay:
             self._sockets |= {near, far}
         for end in (near, far):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+        back = threading.Thread(target=self._pump, args=(far, near, None), daemon=True)
         threading.Thread(target=self._carry, args=(near, far, back), daemon=True).start()
 
     def _carry(self, near: socket.socket, far: socket.socket, back: threading.Thread) -> None:
         """Both directions of one connection, until both have ended."""
         back.start()
-        self._pump(near, far)
+        self._pump(near, far, PacketCounter())
         back.join()
         with self._lock:
             self._sockets -= {near, far}
         near.close()
         far.close()
 
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+    def _pump(self, source: socket.socket, target: socket.socket, counter: PacketCounter | None) -> None:
         with contextlib.suppress(OSError):  # either end is gone: so is the connection
             while piece := source.recv(PIECE_BYTES):
                 self._passes.wait()
                 if self._weather is Weather.SLOW:
                     time.sleep(len(piece) / self._bytes_per_s)
+                self.num_published += counter.feed(piece) if counter else 0
                 target.sendall(piece)
         for end in (source, target):
             with contextlib.suppress(OSError):

@@ -28,7 +28,7 @@ GOOD = Outcome(
     updates=UPDATES,
     chunks_received=1000,
     chunks_redundant=20,
-    settled=True,
+    moving=[],
     replay="2 versions made again",
 )
 
@@ -45,7 +45,7 @@ def test_a_run_passes_with_as_many_kills_as_planned_and_a_redundant_share_at_the
         (replace(GOOD, difference=["replay: version 1: model digest"]), "replay: version 1: model digest"),
         (replace(GOOD, updates=replace(UPDATES, torn_versions=(1,))), "1 duplicates"),
         (replace(GOOD, updates=replace(UPDATES, saved_again=frozenset({"a"}))), "1 duplicates"),
-        (replace(GOOD, settled=False), "it did not settle"),
+        (replace(GOOD, moving=["a is training"]), "it did not settle: a is training"),
         (replace(GOOD, planned_kills=3), "2 of 3 kills in the time given"),
         (replace(GOOD, chunks_redundant=21), "redundant chunk share 2.1%, the bar is 2%"),
     ],
@@ -55,7 +55,7 @@ def test_each_failure_is_named(bad: Outcome, why: str) -> None:
 
 
 def test_the_table_has_a_line_for_each_seed_with_its_verdict() -> None:
-    headings, good, bad = table([GOOD, replace(GOOD, seed=4, settled=False)])
+    headings, good, bad = table([GOOD, replace(GOOD, seed=4, moving=["a is training"])])
     assert headings.split()[:4] == ["seed", "kills", "seconds", "trained"]
     assert good.split() == ["3", "2", "12.0", "2", "1", "1", "0", "1", "2.00%", "passed"]
-    assert bad.endswith("it did not settle")
+    assert bad.endswith("it did not settle: a is training")

@@ -111,7 +111,9 @@ class BrokerNetwork:
         inbox: LinkInbox = Queue(1000)
         return Station(self.mqtt_link(client_id, inbox, window=window, will=will), inbox)
 
-    def mqtt_link(self, client_id: str, inbox: LinkInbox, *, window: int = 8, will: Will | None = None) -> MqttLink:
+    def mqtt_link(
+        self, client_id: str, inbox: LinkInbox, *, window: int = 8, will: Will | None = None, acknowledge_s: float = 60
+    ) -> MqttLink:
         settings = MqttSettings(
             host=self.broker.host,
             port=self.broker.port,
@@ -120,6 +122,7 @@ class BrokerNetwork:
             window=window,
             reconnect_min_s=0.05,
             reconnect_max_s=0.2,
+            acknowledge_s=acknowledge_s,
             will=will,
         )
         self._links.append(MqttLink(settings, inbox, random.Random(0)))  # jitter

@@ -8,13 +8,15 @@ from typing import Protocol
 import pytest
 
 from fedward.mqtt import MqttLink
-from fedward.ports import Connected, Delivery, LinkEvent, LinkInbox
+from fedward.ports import Connected, Delivery, Disconnected, LinkEvent, LinkInbox
 
 
 class BrokerNetwork(Protocol):
     kind: str
 
-    def mqtt_link(self, client_id: str, inbox: LinkInbox, *, window: int = ...) -> MqttLink: ...
+    def mqtt_link(
+        self, client_id: str, inbox: LinkInbox, *, window: int = ..., acknowledge_s: float = ...
+    ) -> MqttLink: ...
 
     def pause(self) -> None: ...
 
@@ -135,6 +137,22 @@ def test_closing_takes_no_longer_than_its_bounds_when_the_broker_hangs(broker_ne
     assert time.monotonic() - started_s < 5.0
     assert not link.publish("t", b"closed")
     broker_network.resume()
+
+
+def test_a_connection_in_which_nothing_is_acknowledged_is_given_up_for_another(broker_network: BrokerNetwork) -> None:
+    inbox: LinkInbox = Queue(10)
+    link = connected(broker_network.mqtt_link("station", inbox, acknowledge_s=0.2), inbox)
+    broker_network.pause()
+    assert link.publish("t", b"x")
+    wait_until(lambda: link.room() == 0)  # a step of the worker's loop; the keepalive is 30 s
+    broker_network.resume()
+    events: list[LinkEvent] = []
+    while Connected(2) not in events:
+        link.room()
+        events.append(inbox.get(timeout=10.0))
+    assert Disconnected() in events
+    assert link.publish("t", b"x")
+    wait_until(lambda: link.room() == 8)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -12,7 +12,7 @@ from coordinator.ledger import Ledger
 from fedward.cli import EXIT_CONFIG, main
 from fedward.errors import ConfigError
 from fedward.testing import ManualClock, MemoryBroker
-from tests.crash.run_and_die import BACKUP_STEPS, RESTORE_STEPS
+from sandbox.steps import BACKUP_STEPS, RESTORE_STEPS
 from tests.support.coordinator_bench import Bench, config_of, write_config
 from tests.support.site import Site
 from tests.support.updates import SITES, inline
@@ -62,7 +62,7 @@ def fedward(folder: Path, verb: str, *arguments: object) -> int:
 
 
 def die(step: str, side: str, arguments: list[str]) -> None:
-    killed = subprocess.run([sys.executable, "-m", "tests.crash.run_and_die", step, side, *arguments], check=False)
+    killed = subprocess.run([sys.executable, "-m", "sandbox.die", step, side, *arguments], check=False)
     assert killed.returncode == -signal.SIGKILL
 
 

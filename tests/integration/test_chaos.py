@@ -18,7 +18,7 @@ def test_no_update_is_lost_and_none_counts_twice(
 ) -> None:
     outcome = run(tmp_path, seed=4, kills=kills, hidden=hidden, seconds=60)
     assert outcome.difference == []
-    assert outcome.settled
+    assert outcome.moving == []
     assert outcome.kills == kills
     updates = outcome.updates
     assert len(updates.trained) == len(updates.accepted) + len(updates.refused) > 0

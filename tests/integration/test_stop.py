@@ -108,7 +108,7 @@ def test_a_coordinator_ends_within_seconds_and_the_next_one_goes_on(
 
 
 def test_after_all_stops_every_update_counts_once(running: Federation) -> None:
-    assert settle(running)
+    assert settle(running) == []
     end = account(running)
     assert end.difference() == []
     assert end.accepted == end.applied

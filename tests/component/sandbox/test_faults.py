@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from random import Random
+from typing import get_args
 
 import pytest
 
@@ -15,12 +16,16 @@ from sandbox.faults import (
     LONGEST_CUT_S,
     LONGEST_DOWN_S,
     TELLING,
+    AtMessage,
+    AtStep,
     Cut,
     Kill,
+    Moment,
     OnEvent,
     random_plan,
 )
 from sandbox.relay import Relay
+from sandbox.steps import AGENT_STEPS, COORDINATOR_STEPS
 
 SITES = ("hospital-a", "hospital-b", "hospital-c")
 HOST = "127.0.0.1"
@@ -50,6 +55,18 @@ def test_times_are_bounded_and_events_are_the_victims_own() -> None:
         if isinstance(fault.at, OnEvent):
             assert fault.at.program == (fault.target if isinstance(fault, Kill) else fault.site)
             assert fault.at.event in TELLING[COORDINATOR if fault.at.program == COORDINATOR else "agent"]
+
+
+def test_a_long_plan_has_every_kind_of_moment_and_replaces_brokers_only() -> None:
+    plan = random_plan(Random(6), SITES, 200)
+    kills = [fault for fault in plan if isinstance(fault, Kill)]
+    assert {type(kill.at) for kill in kills} == set(get_args(Moment))
+    assert {kill.target for kill in kills if kill.replaced} == {BROKER}
+    for kill in kills:
+        if isinstance(kill.at, AtStep):
+            assert kill.at.step in (COORDINATOR_STEPS if kill.target == COORDINATOR else AGENT_STEPS)
+        if isinstance(kill.at, AtMessage):
+            assert kill.at.site in SITES
 
 
 def test_a_long_plan_kills_every_site() -> None:
@@ -109,6 +126,16 @@ def test_a_relay_passes_bytes_both_ways(relay: Relay) -> None:
             received += connection.recv(65_536)
         sender.join()
     assert received == content
+
+
+@pytest.mark.network
+def test_a_relay_counts_the_messages_that_it_passes_on(relay: Relay) -> None:
+    connect, publish = bytes.fromhex("1003 000000"), bytes.fromhex("3002 0000")
+    with connected(relay) as connection:
+        answer(connection, connect + 3 * publish)
+    with connected(relay) as connection:
+        answer(connection, connect + publish)
+    assert relay.num_published == 4
 
 
 @pytest.mark.network

@@ -53,6 +53,19 @@ def test_waiting_for_what_is_in_flight_ends_when_the_time_is_up() -> None:
     assert not in_flight.wait_until_empty(timeout_s=0.001)
 
 
+def test_it_is_stuck_only_while_something_is_in_flight_and_nothing_is_acknowledged() -> None:
+    in_flight = InFlight(2)
+    assert in_flight.stuck_s() == 0.0
+    in_flight.sent(1, "t", counts=True, generation=0)
+    in_flight.sent(2, "t", counts=True, generation=0)
+    threading.Event().wait(0.02)
+    assert (before_s := in_flight.stuck_s()) >= 0.02
+    in_flight.acknowledged(1)
+    assert 0.0 < in_flight.stuck_s() < before_s
+    in_flight.acknowledged(2)
+    assert in_flight.stuck_s() == 0.0
+
+
 def test_a_delivery_that_finds_the_inbox_full_is_dropped_and_counted() -> None:
     inbox: LinkInbox = Queue(1)
     intake = Intake(inbox)

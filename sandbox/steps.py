@@ -1,18 +1,9 @@
-"""`fedward`, killed just before or just after a named step: `python -m tests.crash.run_and_die STEP SIDE ARGUMENTS`.
+"""The durable steps of both programs, by name: where a process may be made to die (`sandbox/die.py`). Pure."""
 
-The program is the real one. One function of it is wrapped, and a call of it ends the process with SIGKILL,
-which nothing in it can see coming.
-"""
-
-import importlib
-import os
-import signal
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from fedward import cli
+SIDES = ("before", "after")
 
 
 @dataclass(frozen=True)
@@ -23,6 +14,7 @@ class Step:
     name: str  # with its class
     text: str = ""  # only calls with this text in an argument
     nth: int = 1  # which call of a process
+    rare: bool = False  # not reached by every process that works for a while
 
 
 AGENT_STEPS: Mapping[str, Step] = {
@@ -47,7 +39,7 @@ COORDINATOR_STEPS: Mapping[str, Step] = {
     "state stored": Step("coordinator.blobs", "BlobFolder.put"),
     "version in the ledger": Step("coordinator.ledger", "Ledger.add_version"),
     "version announced": Step("coordinator.publish", "Publisher.announce", nth=2),  # the first is that of the start
-    "end in the ledger": Step("coordinator.ledger", "Ledger.wish"),
+    "end in the ledger": Step("coordinator.ledger", "Ledger.wish", rare=True),
 }
 
 PRUNING_STEPS: Mapping[str, Step] = {
@@ -78,39 +70,3 @@ BACKUP_STEPS: Mapping[str, Step] = {
     "manifest written": Step("coordinator.backup", "write_durably", "manifest.json"),
     "backup named": Step("coordinator.backup", "move_durably", ".part"),
 }
-
-
-def arm(step: Step, side: str) -> None:
-    """Wrap the step: the process dies just `before` or just `after` it."""
-    *classes, name = step.name.split(".")
-    owner: Any = importlib.import_module(step.module)
-    for part in classes:
-        owner = getattr(owner, part)
-    setattr(owner, name, _dying(getattr(owner, name), step, side))
-
-
-def _dying(function: Callable[..., Any], step: Step, side: str) -> Callable[..., Any]:
-    calls = 0
-
-    def wrapped(*arguments: Any, **options: Any) -> Any:
-        nonlocal calls
-        if not any(step.text in str(argument) for argument in arguments if not isinstance(argument, bytes)):
-            return function(*arguments, **options)
-        calls += 1
-        if calls == step.nth and side == "before":
-            _die()
-        result = function(*arguments, **options)
-        if calls == step.nth and side == "after":
-            _die()
-        return result
-
-    return wrapped
-
-
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    arm({**AGENT_STEPS, **COORDINATOR_STEPS, **RESTORE_STEPS, **BACKUP_STEPS}[sys.argv[1]], sys.argv[2])
-    sys.exit(cli.main(sys.argv[3:]))
