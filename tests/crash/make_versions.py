@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from coordinator.config import RetentionSettings
-from tests.crash.run_and_die import PRUNING_STEPS, arm
+from sandbox.die import arm
+from sandbox.steps import PRUNING_STEPS
 from tests.support.version_line import VersionLine
 
 SHORTEST = RetentionSettings(versions=3, records=6)

@@ -11,8 +11,8 @@ import pytest
 from coordinator.blobs import BlobFolder
 from coordinator.ledger import Ledger
 from coordinator.replay import replay
+from sandbox.steps import PRUNING_STEPS
 from tests.crash.make_versions import SHORTEST
-from tests.crash.run_and_die import PRUNING_STEPS
 from tests.support.version_line import VersionLine
 
 pytestmark = pytest.mark.slow
