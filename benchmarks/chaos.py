@@ -134,7 +134,7 @@ def settle(running: Federation) -> list[str]:
     """Pause every site and wait until nothing is on its way; what still is after SETTLE_S, in words."""
     ledger = Ledger.in_folder(running.state_folder(COORDINATOR))
     for site in running.sites:
-        ledger.wish(site, FederationState.PAUSED)
+        ledger.wish(site, FederationState.PAUSED, time.time())
     ledger.close()
     deadline_s = time.monotonic() + SETTLE_S
     while (moving := _moving(running.state())) and time.monotonic() < deadline_s:

@@ -127,11 +127,11 @@ def downloaded_before(parts: Iterable[Part], version: int, num_sites: int) -> in
 def federate(federation: Federation, judge: "Judge", seconds: float) -> tuple[Point, ...]:
     """Run a federation for at most `seconds`, and measure all of its versions but the initial one."""
     ledger = Ledger.in_folder(federation.state_folder("coordinator"))
-    ledger.wish(ALL, FederationState.PAUSED)
+    ledger.wish(ALL, FederationState.PAUSED, time.time())
     with federation:
         federation.wait_for(all_hold_version_0, READY_S, "all sites hold version 0")
         began_s = time.time()
-        ledger.wish(ALL, FederationState.RUNNING)
+        ledger.wish(ALL, FederationState.RUNNING, time.time())
         while time.time() < began_s + seconds:
             federation.check_processes()
             state = federation.state()

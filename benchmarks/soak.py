@@ -113,7 +113,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fedward-soak-") as folder:
         work = {"local_epochs": 40, "batch_size": 16, "local_lr": 0.001, "max_steps": 100}
-        with Federation(Plan(folder=Path(folder), num_sites=3, work=work, slow=SLOW)) as federation:
+        with Federation(Plan(folder=Path(folder), num_sites=3, work=work, slow=SLOW, retention={})) as federation:
             federation.wait_for(lambda state: state["version"] >= 1, 120, "the first version")
             series = soak(federation, options.minutes)
             versions = (federation.state() or {}).get("version")

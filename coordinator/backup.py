@@ -16,7 +16,7 @@ from fedward.errors import ConfigError, IntegrityError, TransientError
 from fedward.files import move_durably, sync_folder, write_durably
 
 ATTEMPTS = 20
-"""Ledger copies until one names a state that the running coordinator has not replaced meanwhile."""
+"""Ledger copies until one needs no blob that the running coordinator has deleted meanwhile."""
 
 BLOBS, MANIFEST = "blobs", "manifest.json"
 
@@ -61,14 +61,15 @@ def back_up(state_folder: Path, out: Path, now_s: float) -> BackupManifest:
     partial = out.with_name(f".{out.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    source, target = BlobFolder(state_folder / BLOBS), BlobFolder(partial / BLOBS)
-    ledger = _copy_with_state(state_folder, partial)
+    target = BlobFolder(partial / BLOBS)
+    ledger = _copy_with_blobs(state_folder, partial)
     try:
         newest, named = ledger.newest_version(), ledger.blobs()
         if newest is None:
             raise ConfigError(f"{state_folder}: no version there yet; start `fedward coordinator run` first")
+        for digest in target.digests() - named.keys():
+            target.drop(digest)  # of a copy of the ledger that came too late for its blobs
         for digest, what in named.items():
-            _link(source, target, digest, what)
             target.check(digest, what)
         head, federation = ledger.newest_entry(), ledger.fact("federation")
     finally:
@@ -76,7 +77,7 @@ def back_up(state_folder: Path, out: Path, now_s: float) -> BackupManifest:
     manifest = BackupManifest(
         federation=federation or "",
         version=newest.version,
-        chain_head=head.head.hex() if head else "",
+        chain_head=str(head.mark) if head else "",
         ledger_digest=_file_digest(partial / LEDGER_FILE),
         num_blobs=len(named),
         made_at_s=now_s,
@@ -156,8 +157,8 @@ def _present(state_folder: Path) -> list[Path]:
     return [path for path in state_folder.iterdir() if path.name not in made and not path.name.startswith(REPLACED)]
 
 
-def _copy_with_state(state_folder: Path, partial: Path) -> Ledger:
-    """A copy of the ledger together with the newest state that it names, which the next version would drop."""
+def _copy_with_blobs(state_folder: Path, partial: Path) -> Ledger:
+    """A copy of the ledger, and of every blob that it needs, some of which the next version would delete."""
     source, target = BlobFolder(state_folder / BLOBS), BlobFolder(partial / BLOBS)
     live = Ledger.in_folder(state_folder)
     try:
@@ -165,18 +166,19 @@ def _copy_with_state(state_folder: Path, partial: Path) -> Ledger:
         for _ in range(ATTEMPTS):
             live.copy_to(partial / LEDGER_FILE)
             copy = Ledger.in_folder(partial)
-            newest = copy.newest_version()
-            if newest is None:
-                return copy
             try:
-                _link(source, target, newest.state_digest, f"state of version {newest.version}")
+                for digest, what in copy.blobs().items():
+                    _link(source, target, digest, what)
             except IntegrityError:
+                then = copy.newest_version(), copy.floor
                 copy.close()
-                continue  # a version was made in between: the next copy names its state
+                if (live.newest_version(), live.floor) == then:
+                    raise
+                continue  # a version was made in between, or the floor rose: the next copy needs other blobs
             return copy
     finally:
         live.close()
-    raise TransientError(f"{state_folder}: the newest version's state is not there, or versions come too fast")
+    raise TransientError(f"{state_folder}: versions come too fast for a backup, {ATTEMPTS} times in a row")
 
 
 def _link(source: BlobFolder, target: BlobFolder, digest: bytes, what: str) -> None:

@@ -2,11 +2,14 @@
 
 import hashlib
 import mmap
+import re
 from pathlib import Path
 
 from fedward.chunks import ChunkFile
 from fedward.errors import IntegrityError
 from fedward.files import write_durably
+
+NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class BlobFolder:
@@ -38,8 +41,12 @@ class BlobFolder:
         """Take a complete upload as a blob. Raises PeerError (DIGEST_MISMATCH) when it is not what was promised."""
         collected.finish(self.path(collected.manifest.digest))
 
+    def digests(self) -> set[bytes]:
+        """Of every blob that is there."""
+        return {bytes.fromhex(path.name) for path in self._folder.iterdir() if NAME.fullmatch(path.name)}
+
     def drop(self, digest: bytes) -> None:
-        """Delete a blob that nothing in the ledger names."""
+        """Delete a blob that the ledger does not need."""
         self.path(digest).unlink(missing_ok=True)
 
     def view(self, digest: bytes) -> memoryview:

@@ -1,18 +1,21 @@
 """The model card: where an exported model comes from, in words that a reviewer can check against the ledger."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from coordinator.ledger import Ledger
-from coordinator.tables import StoredEvaluation, StoredUpdate
+from coordinator.tables import StoredEvaluation, StoredUpdate, Totals
 
 
 def model_card(ledger: Ledger, version: int, file_digest: bytes) -> str:
     """Markdown. Raises KeyError for a version that was never made."""
     row = ledger.version(version)
     updates = [update for update in ledger.accepted() if update.version is not None and update.version <= version]
+    totals = {site: sums for site, sums in ledger.totals().items() if sums.num_accepted}
+    num_folded = len(updates) + sum(sums.num_accepted for sums in totals.values())
     newest = ledger.newest_entry()
-    head = newest.head.hex() if newest else "none"
+    head = newest.mark if newest else "none"
     made_at = datetime.fromtimestamp(row.created_at_s, UTC).isoformat(timespec="seconds")
     return "\n".join(
         [
@@ -23,7 +26,7 @@ def model_card(ledger: Ledger, version: int, file_digest: bytes) -> str:
             f"- file SHA-256: `{file_digest.hex()}`",
             f"- model digest (SHA-256 of the float32 vector): `{row.model_digest.hex()}`",
             f"- layout digest: `{ledger.fact('layout')}`",
-            f"- updates folded in: {len(updates)}",
+            f"- updates folded in: {num_folded}",
             f"- head of the ledger's chain when this was written: `{head}`; `fedward coordinator replay --head {head}`",
             "  proves that the model came out of that ledger",
             "",
@@ -31,7 +34,7 @@ def model_card(ledger: Ledger, version: int, file_digest: bytes) -> str:
             "",
             "| site | updates | examples (last update) | local steps | summed weight |",
             "| --- | --- | --- | --- | --- |",
-            *_site_rows(updates),
+            *_site_rows(updates, totals),
             "",
             "## Evaluation by the sites, on their own held-out records",
             "",
@@ -52,12 +55,15 @@ def model_card(ledger: Ledger, version: int, file_digest: bytes) -> str:
     )
 
 
-def _site_rows(updates: list[StoredUpdate]) -> list[str]:
+def _site_rows(updates: list[StoredUpdate], totals: Mapping[str, Totals]) -> list[str]:
+    """`totals` are of older updates; of a site that has some, its last one is among `updates`."""
     rows = []
     for site in sorted({update.site for update in updates}):
         own = [update for update in updates if update.site == site]
-        steps, weight = sum(update.num_steps for update in own), sum(update.weight or 0.0 for update in own)
-        rows.append(f"| {site} | {len(own)} | {own[-1].num_examples} | {steps} | {weight:.2f} |")
+        sums = totals.get(site, Totals())
+        for update in own:
+            sums += Totals.of(update)
+        rows.append(f"| {site} | {sums.num_accepted} | {own[-1].num_examples} | {sums.num_steps} | {sums.weight:.2f} |")
     return rows
 
 

@@ -14,16 +14,17 @@ from pathlib import Path
 from coordinator.backup import back_up, check_restored, restore
 from coordinator.blobs import BlobFolder
 from coordinator.card import model_card
+from coordinator.chain import Mark, anchor_of
 from coordinator.config import FederationConfig
 from coordinator.damage import LEDGER_FILE, check_ledger_file, check_ledger_log
 from coordinator.ledger import Ledger
 from coordinator.making import Settings, Store
 from coordinator.metrics import exposition
-from coordinator.replay import check_ledger, replay, snapshot_of_ledger
+from coordinator.replay import check_ledger, pruned_since, replay, snapshot_of_ledger
 from coordinator.service import Service
-from coordinator.tables import ALL
+from coordinator.tables import ALL, Totals
 from coordinator.versions import Versions
-from fedward.errors import ConfigError
+from fedward.errors import ConfigError, IntegrityError, TransientError
 from fedward.http import HttpServer, pages_of
 from fedward.layout import Layout, Vector
 from fedward.messages import FederationState
@@ -41,8 +42,8 @@ INBOX_EVENTS = 10_000
 
 REPLAY = (
     "prove where the model comes from: check the ledger's chain, make every version again and compare all digests; "
-    "ends with 4 and the first difference if there is one. --from begins after a stored state before it where there "
-    "is one; mostly only the newest is kept, and then the versions before are made too, and not compared."
+    "ends with 4 and the first difference if there is one. It begins at the oldest version whose payloads are kept; "
+    "--from compares later ones only, and makes those since the last stored state before them without comparing."
 )
 
 WISHES = {
@@ -77,8 +78,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
             command.add_argument("--version", type=int, help="which version; default: the newest")
             command.add_argument("--out", type=Path, required=True, help="the file to write; the card goes beside it")
         if verb == "replay":
-            command.add_argument("--from", dest="from_version", type=int, default=0, help="first version to compare")
-            command.add_argument("--head", help="a head that the chain must have had, such as a model card's")
+            command.add_argument("--from", dest="from_version", type=int, help="first version to compare")
+            command.add_argument("--head", help="a head that the chain must have had, as a model card names it")
             command.add_argument("--verbose", action="store_true", help="a line for each version")
         if verb == "backup":
             command.add_argument("--out", type=Path, required=True, help="the folder to make")
@@ -163,7 +164,7 @@ def _open(arguments: argparse.Namespace) -> tuple[FederationConfig, Ledger, Layo
 
 def _status(arguments: argparse.Namespace) -> None:
     config, ledger, layout, _ = _open(arguments)
-    newest, buffered, wishes = ledger.versions()[-1], ledger.buffered(), ledger.wishes()
+    newest, buffered, wishes, totals = ledger.versions()[-1], ledger.buffered(), ledger.wishes(), ledger.totals()
     print(f"federation {config.federation}: {wishes.get(ALL, FederationState.RUNNING)}, task {config.task}")
     print(f"version    {newest.version} ({layout.size} parameters, digest {newest.model_digest.hex()[:16]})")
     print(f"buffer     {len(buffered)} updates since then")
@@ -172,7 +173,8 @@ def _status(arguments: argparse.Namespace) -> None:
     for site in config.sites:
         own = [update for update in accepted if update.site == site]
         base, examples = (own[-1].base_version, own[-1].num_examples) if own else ("-", "-")
-        print(f"{site:24} {len(own):>8} {base:>10} {examples:>9} {wishes.get(site, '-'):>8}")
+        num_accepted = len(own) + totals.get(site, Totals()).num_accepted
+        print(f"{site:24} {num_accepted:>8} {base:>10} {examples:>9} {wishes.get(site, '-'):>8}")
     ledger.close()
 
 
@@ -206,25 +208,41 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _replay(arguments: argparse.Namespace) -> None:
-    known_head = _parse_head(arguments.head) if arguments.head else None
+    known = _parse_head(arguments.head) if arguments.head else None
     config, live, layout, _ = _open(arguments)
     with closing(live), snapshot_of_ledger(live) as ledger:
-        check_ledger(ledger, known_head)
-        num_versions = num_updates = 0
-        for done in replay(Store(ledger, BlobFolder(config.state_folder / "blobs"), layout), arguments.from_version):
-            num_versions, num_updates = num_versions + 1, num_updates + done.num_updates
-            if arguments.verbose:
-                print(f"version {done.version}: {done.num_updates} updates, digest {done.model_digest.hex()}")
-        newest = ledger.newest_entry()
+        check_ledger(ledger, known)
+        chain, floor = ledger.chain(), ledger.floor
+        from_version = floor if arguments.from_version is None else arguments.from_version
+        try:
+            _print_replay(Store(ledger, BlobFolder(config.state_folder / "blobs"), layout), from_version, arguments)
+        except IntegrityError:
+            pruned = pruned_since(live, ledger)
+            if pruned:
+                raise TransientError(pruned) from None
+            raise
+    anchor = anchor_of(chain)
+    print(f"chain of {chain[-1].entry} entries, head {chain[-1].mark}")
+    if anchor:
+        print(f"entries up to {anchor.entry} were deleted with their rows, which were old (retention.records)")
+
+
+def _print_replay(store: Store, from_version: int, arguments: argparse.Namespace) -> None:
+    num_versions = num_updates = 0
+    for done in replay(store, from_version):
+        num_versions, num_updates = num_versions + 1, num_updates + done.num_updates
+        if arguments.verbose:
+            print(f"version {done.version}: {done.num_updates} updates, digest {done.model_digest.hex()}")
     print(f"{num_versions} versions made again of {num_updates} updates: every digest is as recorded")
-    print(f"chain of {newest.entry if newest else 0} entries, head {newest.head.hex() if newest else '-'}")
+    if store.ledger.floor and from_version == store.ledger.floor:
+        print(f"begun with the stored state of version {from_version}, the oldest that is kept (retention.versions)")
 
 
-def _parse_head(text: str) -> bytes:
+def _parse_head(text: str) -> Mark:
     try:
-        return bytes.fromhex(text)
-    except ValueError:
-        raise ConfigError(f"--head {text}: expected 64 hexadecimal digits, as in a model card") from None
+        return Mark.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"--head {text}: {error}") from None
 
 
 def _back_up(arguments: argparse.Namespace) -> None:
@@ -249,6 +267,6 @@ def _wish(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"site {target} is not admitted; admitted: {', '.join(config.sites)}")
     if arguments.verb == "pause" and ledger.wishes().get(ALL) is FederationState.FINISHED:
         raise ConfigError("the federation is finished; `resume` takes it up again")
-    ledger.wish(target, WISHES[arguments.verb])
+    ledger.wish(target, WISHES[arguments.verb], SystemClock().now_s())
     ledger.close()
     print(f"{arguments.verb}: noted for {'all sites' if target == ALL else target}", file=sys.stderr)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
 from coordinator.engine.settings import EngineSettings
@@ -47,6 +47,22 @@ class FinishSettings(Settings):
         return self
 
 
+class RetentionSettings(Settings):
+    """How far back the coordinator's state reaches."""
+
+    versions: int = Field(default=100, ge=1, le=1_000_000)
+    """Newest versions whose payloads are kept, so that they can be replayed and exported; more than
+    engine.max_staleness."""
+    records: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Newest versions whose rows are kept in the ledger; at least `versions`."""
+
+    @model_validator(mode="after")
+    def _rows_outlive_payloads(self) -> Self:
+        if self.records < self.versions:
+            raise ValueError(f"records must be at least versions, which is {self.versions}")
+        return self
+
+
 class FederationConfig(Settings):
     """One federation."""
 
@@ -56,6 +72,17 @@ class FederationConfig(Settings):
         if len(set(sites)) != len(sites):
             raise ValueError("a site is listed twice")
         return sites
+
+    @field_validator("retention")
+    @classmethod
+    def _every_base_is_kept(cls, retention: RetentionSettings, info: ValidationInfo) -> RetentionSettings:
+        engine = info.data.get("engine")  # None where its own problems are told
+        if engine is not None and retention.versions <= engine.max_staleness:
+            raise ValueError(
+                f"versions must be more than engine.max_staleness, which is {engine.max_staleness}: "
+                "an update may be based on any version up to that age"
+            )
+        return retention
 
     federation: NameSetting
     """Name of the federation: a topic level, so a-z, 0-9 and '-'."""
@@ -82,5 +109,7 @@ class FederationConfig(Settings):
     """Codec of the model deltas that sites download."""
     gather_s: float = Field(default=0.25, ge=0, le=60)
     """Seconds in which requests for the same chunk are gathered, so that it is sent once to all who asked."""
+    retention: RetentionSettings = Field(default=RetentionSettings(), validate_default=True)
+    """How far back replay, export and the ledger reach."""
     finish: FinishSettings = FinishSettings()
     """When the federation is finished."""

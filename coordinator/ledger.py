@@ -13,12 +13,11 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
-from coordinator import chaining
-from coordinator.chain import Entry, first_fault
+from coordinator import chaining, evaluations, needed, pruning
+from coordinator.chain import Entry
 from coordinator.clock import Moment
 from coordinator.damage import LEDGER_FILE, name_damage
 from coordinator.tables import (
-    EVALUATIONS,
     FACTS,
     METADATA,
     PARTS,
@@ -28,6 +27,7 @@ from coordinator.tables import (
     StoredEvaluation,
     StoredUpdate,
     StoredVersion,
+    Totals,
 )
 from fedward.errors import ConfigError, IntegrityError, RejectReason
 from fedward.messages import Evaluation, FederationState, Manifest, Offer, Part, PartKind
@@ -147,12 +147,17 @@ class Ledger:
         return self._updates(UPDATES.c.version == version)
 
     def updates(self) -> tuple[StoredUpdate, ...]:
-        """Every update that had its receipt, in ledger order."""
+        """Every update that had its receipt and is still there, in ledger order: of each site the last, at least."""
         return self._updates()
 
     def accepted(self) -> tuple[StoredUpdate, ...]:
-        """Every accepted update, in ledger order."""
+        """Those of them that were accepted."""
         return self._updates(UPDATES.c.reason.is_(None))
+
+    def totals(self) -> dict[str, Totals]:
+        """Of each site, what its updates come to that are not there any more."""
+        with self._engine.connect() as connection:
+            return pruning.totals_of(connection, sql.true())
 
     def latest_of_sites(self, before_number: int) -> dict[str, StoredUpdate]:
         """Of each site, its last update that is in a version and older than row `before_number`."""
@@ -210,6 +215,11 @@ class Ledger:
         with self._engine.connect() as connection:
             return connection.execute(query).scalar_one_or_none()
 
+    def oldest_version(self) -> int:
+        """The oldest version whose rows are kept; version 0 is always made first."""
+        with self._engine.connect() as connection:
+            return int(connection.execute(sql.select(sql.func.min(VERSIONS.c.version))).scalar_one())
+
     def newest_version(self) -> StoredVersion | None:
         rows = self._versions(sql.select(VERSIONS).order_by(VERSIONS.c.version.desc()).limit(1))
         return rows[0] if rows else None
@@ -233,28 +243,41 @@ class Ledger:
         with self._engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def names_blob(self, digest: bytes) -> bool:
-        """Whether this blob is a part, the state of the newest version, or an accepted update."""
-        newest = sql.select(sql.func.max(VERSIONS.c.version)).scalar_subquery()
-        queries = (
-            sql.select(PARTS.c.version).where(PARTS.c.digest == digest),
-            sql.select(VERSIONS.c.version).where(VERSIONS.c.state_digest == digest, VERSIONS.c.version == newest),
-            sql.select(UPDATES.c.number).where(UPDATES.c.digest == digest, UPDATES.c.reason.is_(None)),
-        )
+    # Retention
+
+    @property
+    def floor(self) -> int:
+        """The oldest version that can be replayed and exported."""
         with self._engine.connect() as connection:
-            return any(connection.execute(query.limit(1)).first() for query in queries)
+            return needed.number(connection, needed.FLOOR)
+
+    @property
+    def reach(self) -> int:
+        """The version of a snapshot, at or below the floor: parts are kept from it on."""
+        with self._engine.connect() as connection:
+            return needed.number(connection, needed.REACH)
+
+    def raise_floor(self, floor: int) -> None:
+        """Let go of the payloads that only versions below `floor` need: they may be deleted when this returns."""
+        with self._engine.begin() as connection:
+            reach = needed.reach_of(connection, floor)
+            _set_fact(connection, needed.FLOOR, floor)
+            _set_fact(connection, needed.REACH, reach)
+
+    def prune(self, first_version: int) -> None:
+        """Delete the rows of older versions, as `pruning.prune` does and raises."""
+        with self._engine.begin() as connection:
+            pruning.prune(connection, first_version)
+
+    def needs_blob(self, digest: bytes) -> bool:
+        """Whether a row that is kept needs this blob."""
+        with self._engine.connect() as connection:
+            return needed.is_needed(connection, digest)
 
     def blobs(self) -> dict[bytes, str]:
-        """Every blob that the ledger names, and what it is. The newest state first: the next version replaces it."""
-        newest = self.newest_version()
-        if newest is None:
-            return {}
-        named = {newest.state_digest: f"state of version {newest.version}"}
-        for part in self.parts(0, newest.version):
-            named.setdefault(part.manifest.digest, f"{part.kind} of version {part.version}")
-        for update in self.accepted():
-            named.setdefault(update.digest, f"update {update.number} of {update.site}")
-        return named
+        """Every blob that the ledger needs, and what it is. The newest state first: the next version replaces it."""
+        with self._engine.connect() as connection:
+            return needed.blobs(connection)
 
     # Chain
 
@@ -271,7 +294,7 @@ class Ledger:
     def check_chain(self) -> None:
         """Raise IntegrityError naming the first row that is not as it was written. Not while another one writes."""
         with self._engine.connect() as connection:
-            fault = first_fault(chaining.entries(connection), chaining.rows(connection))
+            fault = chaining.fault(connection)
         if fault:
             raise IntegrityError(f"ledger: {fault}")
 
@@ -284,46 +307,34 @@ class Ledger:
 
     # Evaluations
 
-    def add_evaluation(self, evaluation: Evaluation, site: str, received_at_s: float) -> None:
-        """Record a site's measurement of a version; a second one replaces the first."""
-        where = sql.and_(EVALUATIONS.c.version == evaluation.version, EVALUATIONS.c.site == site)
-        rows = [
-            {
-                "version": evaluation.version,
-                "site": site,
-                "metric": metric,
-                "numerator": ratio.numerator,
-                "denominator": ratio.denominator,
-                "num_examples": evaluation.num_examples,
-                "received_at_s": received_at_s,
-            }
-            for metric, ratio in evaluation.metrics.items()
-        ]
+    def add_evaluation(self, evaluation: Evaluation, site: str, received_at_s: float) -> bool:
+        """Record a site's first measurement of a version; False, and nothing changes, for a repeated one."""
         with self._engine.begin() as connection:
-            connection.execute(sql.delete(EVALUATIONS).where(where))
-            connection.execute(sql.insert(EVALUATIONS), rows)
+            return evaluations.add(connection, evaluation, site, received_at_s)
 
     def evaluations(self) -> tuple[StoredEvaluation, ...]:
-        query = sql.select(EVALUATIONS).order_by(EVALUATIONS.c.version, EVALUATIONS.c.site)
         with self._engine.connect() as connection:
-            return tuple(StoredEvaluation(**row) for row in connection.execute(query).mappings())
+            return evaluations.stored(connection)
 
     def latest_evaluations(self) -> tuple[StoredEvaluation, ...]:
         """Of each site, the rows of the newest version that it measured."""
-        newest = {row.site: row.version for row in self.evaluations()}
-        return tuple(row for row in self.evaluations() if newest[row.site] == row.version)
+        with self._engine.connect() as connection:
+            return evaluations.latest(connection)
 
     # Wishes
 
-    def wish(self, target: str, state: FederationState) -> None:
+    def wish(self, target: str, state: FederationState, at_s: float) -> None:
         """Record what the operator wants of a site, or of ALL."""
         with self._engine.begin() as connection:
-            connection.execute(sql.delete(WISHES).where(WISHES.c.target == target))
-            connection.execute(sql.insert(WISHES).values(target=target, state=state))
+            row = {"target": target, "state": state, "wished_at_s": at_s}
+            number = connection.execute(sql.insert(WISHES).values(row).returning(WISHES.c.number)).scalar_one()
+            chaining.append_wish(connection, number)
 
     def wishes(self) -> dict[str, FederationState]:
+        """The last wish for each target."""
+        query = sql.select(WISHES).order_by(WISHES.c.number)
         with self._engine.connect() as connection:
-            return {row.target: FederationState(row.state) for row in connection.execute(sql.select(WISHES))}
+            return {row.target: FederationState(row.state) for row in connection.execute(query)}
 
 
 _OF_THE_OFFER = ("update_id", "sequence", "base_version", "codec", "num_examples", "num_steps", "work_s")

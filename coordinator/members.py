@@ -23,6 +23,10 @@ class Members:
         self.rates: dict[str, SiteRate] = {}
         for row in ledger.updates():
             self.on_update(row)
+        for name, totals in ledger.totals().items():
+            if name in self.sites:
+                self.sites[name].num_accepted += totals.num_accepted
+                self.sites[name].num_refused += totals.num_refused
         for evaluation in ledger.latest_evaluations():
             site = self.sites.get(evaluation.site)
             if site:

@@ -58,6 +58,13 @@ class StateCollector(Collector):
             page["disk_free_bytes"],
         )
         yield GaugeMetricFamily(
+            "fed_blobs_bytes", "Disk used by payloads; large: see retention.versions.", page["blobs_bytes"]
+        )
+        yield GaugeMetricFamily(
+            "fed_ledger_bytes", "Disk used by the ledger; large: see retention.records.", page["ledger_bytes"]
+        )
+        yield GaugeMetricFamily("fed_floor_version", "Oldest version that can be replayed and exported.", page["floor"])
+        yield GaugeMetricFamily(
             "fed_broker_connected", "1 while connected to the broker; 0: check the broker.", int(page["connected"])
         )
         yield CounterMetricFamily("fed_sent_bytes", "Payload bytes sent to the broker.", page["bytes_sent"])

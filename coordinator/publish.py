@@ -59,6 +59,8 @@ class Publisher:
             if not self._asked or self._link.room() == 0:
                 break
             (digest, index), sites = self._asked.popitem(last=False)
+            if not self._blobs.path(digest).exists():
+                continue  # so old by now that it was deleted: the sites follow a newer announcement
             chunk = chunk_of(self._blobs.path(digest), index)
             for topic in self._topics(digest, index, sites):
                 self._link.publish(topic, chunk, expiry_s=3600)

@@ -1,7 +1,7 @@
 """Where a model comes from, proved: the versions are made again from the ledger, and every digest is compared.
 
-Only reads, and of a copy of the ledger at one moment, so the coordinator may run meanwhile: the blobs that it needs
-are never dropped.
+Only reads, and of a copy of the ledger at one moment, so the coordinator may run meanwhile. It may also delete payloads
+meanwhile that have become too old: `pruned_since` tells that from a loss.
 """
 
 import tempfile
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.blobs import BlobFolder
-from coordinator.chain import contains
+from coordinator.chain import Mark, missing
+from coordinator.damage import LEDGER_FILE
 from coordinator.ledger import Ledger
 from coordinator.making import Model, Published, Settings, Store, make_version, model_of, snapshot_of
+from coordinator.retention import check_kept
 from coordinator.tables import StoredUpdate, StoredVersion
 from fedward.errors import ConfigError, IntegrityError
 from fedward.layout import Vector
@@ -34,7 +36,7 @@ class Replayed:
 def snapshot_of_ledger(ledger: Ledger) -> Iterator[Ledger]:
     """A copy of the ledger as it is now, for the block."""
     with tempfile.TemporaryDirectory(prefix="fedward-") as folder:
-        ledger.copy_to(Path(folder) / "ledger.sqlite")
+        ledger.copy_to(Path(folder) / LEDGER_FILE)
         copy = Ledger.in_folder(Path(folder))
         try:
             yield copy
@@ -42,42 +44,58 @@ def snapshot_of_ledger(ledger: Ledger) -> Iterator[Ledger]:
             copy.close()
 
 
-def check_ledger(ledger: Ledger, known_head: bytes | None) -> None:
-    """Raise IntegrityError for a row that is not as it was written, or when the chain never was at `known_head`."""
+def check_ledger(ledger: Ledger, known: Mark | None) -> None:
+    """Raise IntegrityError for a row that is not as it was written, or when the chain does not show a known head."""
     ledger.check_chain()
-    if known_head is not None and not contains(ledger.chain(), known_head):
-        raise IntegrityError(
-            f"ledger: its chain never had the head {known_head.hex()}; rows were removed at its end, "
-            "all of it was written anew, or the head is of another ledger"
-        )
+    reason = missing(ledger.chain(), known) if known else None
+    if reason:
+        raise IntegrityError(f"ledger: {reason}")
+
+
+def pruned_since(live: Ledger, copy: Ledger) -> str | None:
+    """Why a blob that the copy needs may be gone by right: the coordinator runs, and its floor rose; None if not."""
+    if live.floor == copy.floor:
+        return None
+    return f"the coordinator deleted what is older than version {live.floor} meanwhile: begin again"
 
 
 def replay(store: Store, from_version: int) -> Iterator[Replayed]:
     """Make every version again, and yield those from `from_version` on, each after its digests were found equal.
 
-    Begins at the newest version before `from_version` whose state is still stored, for most at the initial model, so
-    `from_version` itself is made again too. Raises ConfigError for a version that was never made, IntegrityError with
-    the first difference.
+    Begins at the newest version before `from_version` whose state is still stored, so that `from_version` itself is
+    made again too. Only the floor is not: what it was made of is gone, and its stored state and parts are compared.
+    Raises ConfigError for a version that was never made or is below the floor, IntegrityError with the first
+    difference.
     """
-    rows = store.ledger.versions()
-    if not 0 <= from_version < len(rows):
-        raise ConfigError(f"--from {from_version}: never made; the newest version is {len(rows) - 1}")
-    start = _start(store.blobs, rows[:from_version])
-    model = _initial(store, rows[0]) if start == 0 else _stored(store, rows[start])
-    for row in rows[start:]:
-        updates = store.ledger.updates_of(row.version)
-        parts = store.ledger.parts(row.version, row.version)
-        made = snapshot_of(store.layout, model, row.version) if row.version == start else None
-        published = made or _made(store, model, row, updates)
+    rows, floor = store.ledger.versions(), store.ledger.floor
+    if not 0 <= from_version <= rows[-1].version:
+        raise ConfigError(f"--from {from_version}: never made; the newest version is {rows[-1].version}")
+    check_kept(store.ledger, from_version, f"--from {from_version}")
+    kept = [row for row in rows if row.version >= floor]
+    first = _start(store, [row for row in kept if row.version < from_version] or kept[:1])
+    model = _stored(store, first) if first.version else _initial(store, first)
+    if first.version >= from_version:
+        yield _compared(store, first, model, None if floor else snapshot_of(store.layout, model, 0))
+    for row in kept[first.version + 1 - floor :]:
+        published = _made(store, model, row, store.ledger.updates_of(row.version))
         if row.version >= from_version:
-            _check_parts(store.blobs, parts)
-            _compare(row, parts, model, published)
-            yield Replayed(row.version, len(updates), row.model_digest)
+            yield _compared(store, row, model, published)
 
 
-def _start(blobs: BlobFolder, rows: Sequence[StoredVersion]) -> int:
-    """The newest of these versions whose state is stored, or 0."""
-    return next((row.version for row in reversed(rows) if blobs.path(row.state_digest).exists()), 0)
+def _start(store: Store, rows: Sequence[StoredVersion]) -> StoredVersion:
+    """The newest of these versions whose state is kept, or the first.
+
+    One that happens to be there still is no good: a running coordinator may just be deleting it.
+    """
+    return next((row for row in reversed(rows) if store.ledger.needs_blob(row.state_digest)), rows[0])
+
+
+def _compared(store: Store, row: StoredVersion, model: Model, published: Published | None) -> Replayed:
+    """The version, found as it is recorded; its parts are made again but for those that None stands for."""
+    parts = store.ledger.parts(row.version, row.version)
+    _check_parts(store.blobs, parts)
+    _compare(row, parts, model, published.parts if published else parts)
+    return Replayed(row.version, len(store.ledger.updates_of(row.version)), row.model_digest)
 
 
 def _initial(store: Store, row: StoredVersion) -> Model:
@@ -110,10 +128,10 @@ def _check_parts(blobs: BlobFolder, parts: Sequence[Part]) -> None:
         blobs.check(part.manifest.digest, f"version {part.version}: its {part.kind}")
 
 
-def _compare(row: StoredVersion, parts: Sequence[Part], model: Model, published: Published) -> None:
+def _compare(row: StoredVersion, parts: Sequence[Part], model: Model, made_again: Sequence[Part]) -> None:
     for what, recorded, made in (
         ("model digest", row.model_digest.hex(), model.digest.hex()),
-        ("parts", _described(parts), _described(published.parts)),
+        ("parts", _described(parts), _described(made_again)),
         ("state digest", row.state_digest.hex(), model.state_digest().hex()),
     ):
         if recorded != made:

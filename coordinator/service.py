@@ -15,16 +15,18 @@ from coordinator.aggregate import Aggregator
 from coordinator.blobs import BlobFolder
 from coordinator.clock import FederationClock
 from coordinator.config import FederationConfig, FinishSettings
+from coordinator.damage import LEDGER_FILE
 from coordinator.ledger import Ledger
 from coordinator.members import Members
 from coordinator.publish import Publisher
 from coordinator.receive import Received, receive
+from coordinator.retention import Retention
 from coordinator.tables import ALL
 from coordinator.uploads import Upload, Uploads
 from coordinator.verify import Terms, check_offer, check_update
 from coordinator.versions import Versions
 from fedward import topics
-from fedward.disk import free_bytes, has_room
+from fedward.disk import free_bytes, has_room, used_bytes
 from fedward.errors import PeerError, RejectReason
 from fedward.messages import (
     Announcement,
@@ -75,6 +77,8 @@ class Service:
         self._federation_clock = FederationClock(clock, ledger.latest_arrival_s())
         self._members = Members(config.sites, ledger)
         self._uploads = Uploads(config.state_folder / "incoming", blobs)
+        self._retention = Retention(ledger, blobs, config.retention, self._uploads.digests)
+        self._retention.begin()
         self._aggregator = Aggregator(ledger, versions, self._members, config.engine)
         self._publisher = Publisher(link, config.federation, blobs, config.gather_s)
         self._boot_id = secrets.token_bytes(8)
@@ -202,10 +206,11 @@ class Service:
             self._store(upload)
 
     def _check_offer(self, site: str, offer: Offer) -> None:
+        current = self._versions.current.version
         terms = Terms(
             layout=self._versions.layout,
-            version=self._versions.current.version,
-            max_staleness=self._config.engine.max_staleness,
+            version=current,
+            max_staleness=min(self._config.engine.max_staleness, current - self._retention.floor),
             codec=self._config.codec,
             state=self._state,
             base_digest=self._ledger.model_digest(offer.base_version),
@@ -239,7 +244,7 @@ class Service:
     def _refuse_update(self, site: str, offer: Offer, error: PeerError) -> None:
         row = self._ledger.add_update(offer, site, self._federation_clock.now(), None, error.reason)
         self._uploads.abandon(site, offer.update_id)
-        if not self._ledger.names_blob(offer.manifest.digest):
+        if not self._ledger.needs_blob(offer.manifest.digest):
             self._blobs.drop(offer.manifest.digest)
         self._members.on_update(row)
         self._count_refusal(site, error)
@@ -253,8 +258,10 @@ class Service:
             return
         if self._state is FederationState.FINISHED or self._finish_if_done() or self._is_full():
             return
-        if self._aggregator.make_if_ready(self._federation_clock.now()) and not self._finish_if_done():
-            self._announce()
+        if self._aggregator.make_if_ready(self._federation_clock.now()):
+            self._retention.apply()
+            if not self._finish_if_done():
+                self._announce()
 
     def _finish_if_done(self) -> bool:
         """Turn the end that the configuration names into a wish of the operator, which outlives this process."""
@@ -263,7 +270,7 @@ class Service:
         done = is_done(self._config.finish, version, metrics)
         if self._state is FederationState.RUNNING and done:
             LOG.info("finished", extra={"version": version})
-            self._ledger.wish(ALL, FederationState.FINISHED)
+            self._ledger.wish(ALL, FederationState.FINISHED, self._clock.now_s())
             self._read_wishes()
             return True
         return False
@@ -320,8 +327,8 @@ class Service:
     def _on_evaluation(self, site: str, evaluation: Evaluation) -> None:
         if evaluation.version > self._versions.current.version:
             raise PeerError(RejectReason.UNKNOWN_BASE, f"measured version {evaluation.version}, which is not out")
-        self._ledger.add_evaluation(evaluation, site, self._clock.now_s())
-        self._members.on_evaluation(site, evaluation)
+        if self._ledger.add_evaluation(evaluation, site, self._clock.now_s()):
+            self._members.on_evaluation(site, evaluation)
 
     @property
     def _state(self) -> FederationState:
@@ -368,7 +375,10 @@ class Service:
             "version": current.version,
             "version_created_at_s": current.created_at_s,
             "num_parameters": self._versions.layout.size,
+            "floor": self._retention.floor,
             "disk_free_bytes": free_bytes(self._config.state_folder),
+            "blobs_bytes": used_bytes(self._config.state_folder / "blobs"),
+            "ledger_bytes": used_bytes(self._config.state_folder, f"{LEDGER_FILE}*"),
             "buffer": len(self._aggregator),
             "buffer_size": self._aggregator.size,
             "metrics": self._members.metrics(),

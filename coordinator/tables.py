@@ -39,6 +39,7 @@ UPDATES = sql.Table(
     sql.Column("version", sql.BigInteger, index=True),  # the version it went into; null: in the buffer
     sql.Column("weight", sql.Float),
     sql.Index("updates_of_a_site", "site", "base_version"),
+    sql.Index("folded_of_a_site", "site", "version", "reason"),
     sqlite_autoincrement=True,
 )
 """Every update that ended in a receipt, in the order of its acceptance."""
@@ -85,15 +86,30 @@ CHAIN = sql.Table(
     sql.Column("digest", sql.LargeBinary(32), nullable=False),
     sql.Column("head", sql.LargeBinary(32), nullable=False),
 )
-"""What was written, in its order (chain.py): appended to and never changed."""
+"""What was written, in its order (chain.py): appended to, never changed, and cut off at its beginning (pruning.py)."""
 
 WISHES = sql.Table(
     "wishes",
     METADATA,
-    sql.Column("target", sql.String(64), primary_key=True),  # a site, or ALL
+    sql.Column("number", sql.Integer, primary_key=True, autoincrement=True),
+    sql.Column("target", sql.String(64), nullable=False),  # a site, or ALL
     sql.Column("state", sql.String(16), nullable=False),
+    sql.Column("wished_at_s", sql.Float, nullable=False),
+    sqlite_autoincrement=True,
 )
-"""What the operator wants: the running coordinator makes it so."""
+"""What the operator wants, the last of a target: the running coordinator makes it so."""
+
+TOTALS = sql.Table(
+    "totals",
+    METADATA,
+    sql.Column("up_to", sql.BigInteger, primary_key=True, autoincrement=False),  # the chain entry of the cut
+    sql.Column("site", sql.String(64), primary_key=True),
+    sql.Column("num_accepted", sql.BigInteger, nullable=False),
+    sql.Column("num_refused", sql.BigInteger, nullable=False),
+    sql.Column("num_steps", sql.BigInteger, nullable=False),  # of the accepted ones, as the weight
+    sql.Column("weight", sql.Float, nullable=False),
+)
+"""What the rows of updates that were deleted at one cut come to, of each site."""
 
 ALL = "*"
 
@@ -123,6 +139,30 @@ class StoredUpdate:
     @property
     def outcome(self) -> Outcome:
         return Outcome.REFUSED if self.reason else Outcome.ACCEPTED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What some updates of a site come to; steps and weight are those of the accepted ones."""
+
+    num_accepted: int = 0
+    num_refused: int = 0
+    num_steps: int = 0
+    weight: float = 0.0
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(
+            num_accepted=self.num_accepted + other.num_accepted,
+            num_refused=self.num_refused + other.num_refused,
+            num_steps=self.num_steps + other.num_steps,
+            weight=self.weight + other.weight,
+        )
+
+    @classmethod
+    def of(cls, update: StoredUpdate) -> "Totals":
+        if update.reason:
+            return cls(num_refused=1)
+        return cls(num_accepted=1, num_steps=update.num_steps, weight=update.weight or 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,17 +26,17 @@ class Terms:
 def check_offer(offer: Offer, terms: Terms, repeated: bool) -> None:
     """`repeated`: the federation takes one update of a site from a version, and has one from this base.
 
-    Raises PeerError: FINISHED, UNKNOWN_BASE, STALE, REPEATED, LAYOUT_MISMATCH, UNKNOWN_CODEC, MALFORMED.
+    Raises PeerError: FINISHED, STALE, UNKNOWN_BASE, REPEATED, LAYOUT_MISMATCH, UNKNOWN_CODEC, MALFORMED.
     """
     if terms.state is FederationState.FINISHED:
         raise PeerError(RejectReason.FINISHED, "the federation takes no more updates")
     if offer.base_version > terms.version:
         raise PeerError(RejectReason.UNKNOWN_BASE, f"base {offer.base_version}, newest is {terms.version}")
-    if offer.base_digest not in (None, terms.base_digest):
-        raise PeerError(RejectReason.UNKNOWN_BASE, f"trained from another version {offer.base_version} than ours")
-    if terms.version - offer.base_version > terms.max_staleness:
+    if terms.version - offer.base_version > terms.max_staleness:  # first: such a version's digest may be gone
         staleness = terms.version - offer.base_version
         raise PeerError(RejectReason.STALE, f"{staleness} versions old, the limit is {terms.max_staleness}")
+    if offer.base_digest not in (None, terms.base_digest):
+        raise PeerError(RejectReason.UNKNOWN_BASE, f"trained from another version {offer.base_version} than ours")
     if repeated:
         raise PeerError(RejectReason.REPEATED, f"another update from version {offer.base_version} was accepted")
     if offer.layout_digest != terms.layout.digest:

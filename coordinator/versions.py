@@ -21,6 +21,7 @@ from coordinator.making import (
     snapshot_of,
     vector_of,
 )
+from coordinator.retention import check_kept
 from coordinator.tables import StoredUpdate, StoredVersion
 from fedward.errors import ConfigError
 from fedward.layout import Layout, Vector
@@ -77,7 +78,8 @@ class Versions:
     def _list_parts(self) -> tuple[Part, ...]:
         version = self.current.version
         base = self._ledger.newest_snapshot(version)
-        listed = self._ledger.parts(min(base, max(0, version - LONGEST_CHAIN)), version)
+        oldest = max(self._ledger.reach, version - LONGEST_CHAIN)
+        listed = self._ledger.parts(min(base, oldest), version)
         snapshot = next(part for part in listed if part.kind is PartKind.SNAPSHOT and part.version == base)
         older = [part for part in listed if part.kind is PartKind.DELTA and part.version <= base]
         sizes = accumulate(part.manifest.size_bytes for part in reversed(older))
@@ -86,7 +88,11 @@ class Versions:
         return (*older[len(older) - useful :], snapshot, *newer)
 
     def vector(self, version: int) -> Vector:
-        """(P,) float32 that agents hold at `version`, rebuilt from the stored parts. Raises as `vector_of` does."""
+        """(P,) float32 that agents hold at `version`, rebuilt from the stored parts.
+
+        Raises as `vector_of` does, and ConfigError for one that is older than those whose payloads are kept.
+        """
+        check_kept(self._ledger, version, f"version {version}")
         return vector_of(self._store, version)
 
     def _persist(
@@ -109,7 +115,7 @@ class Versions:
         folded = {update.number: weight for update, weight in zip(updates, weights, strict=True)}
         self._ledger.add_version(row, published.parts, folded)
         replaced, self._current, self._parts = self._current, row, None
-        if replaced is not None and not self._ledger.names_blob(replaced.state_digest):
+        if replaced is not None and not self._ledger.needs_blob(replaced.state_digest):
             self._blobs.drop(replaced.state_digest)
 
     def _check_optimizer(self, newest: StoredVersion) -> None:

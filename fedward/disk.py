@@ -14,6 +14,17 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def used_bytes(folder: Path, pattern: str = "*") -> int:
+    """Bytes of the files in `folder` whose names match; other threads may add and delete meanwhile."""
+    total = 0
+    for path in folder.glob(pattern):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:
+            pass  # deleted since it was listed
+    return total
+
+
 def has_room(folder: Path, needed_bytes: int) -> bool:
     """Whether `needed_bytes` can be written below `folder` and RESERVE_BYTES stay free."""
     return free_bytes(folder) >= needed_bytes + RESERVE_BYTES

@@ -29,6 +29,8 @@ FEDERATION = "demo"
 START_S = 60.0
 STOP_S = 10.0
 POLL_S = 0.1
+KEEP_ALL: Mapping[str, int] = {"versions": 1_000_000, "records": 1_000_000}
+"""For reports and accounts, which look at every version and update of a run."""
 
 WORK: Mapping[str, Mapping[str, object]] = {
     "breast-cancer": {"local_epochs": 2, "batch_size": 16, "local_lr": 0.02, "momentum": 0.9},
@@ -50,6 +52,7 @@ class Plan:
     codec: str = "eden4"
     model_codec: str = "q8"
     slow: Mapping[str, float] = field(default_factory=dict)  # site -> how many times slower
+    retention: Mapping[str, int] = field(default_factory=lambda: KEEP_ALL)
     finish: Mapping[str, object] = field(default_factory=dict)
     work: Mapping[str, object] = field(default_factory=dict)  # in place of the task's own
     allowed: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # site -> its `tasks`, not the plan's
@@ -199,6 +202,7 @@ class Federation:
                 "codec": plan.codec,
                 "model_codec": plan.model_codec,
                 "gather_s": plan.gather_s,
+                "retention": dict(plan.retention),
                 "finish": dict(plan.finish),
             },
         )

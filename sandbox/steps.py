@@ -43,6 +43,13 @@ COORDINATOR_STEPS: Mapping[str, Step] = {
     "end in the ledger": Step("coordinator.ledger", "Ledger.wish", rare=True),
 }
 
+PRUNING_STEPS: Mapping[str, Step] = {
+    "floor recorded": Step("coordinator.ledger", "Ledger.raise_floor"),
+    "blob pruned": Step("coordinator.retention", "Retention._delete", nth=3),
+    "rows pruned": Step("coordinator.ledger", "Ledger.prune"),
+}
+"""Of `tests.crash.make_versions`: a federation comes to them after many versions only."""
+
 RESTORE_STEPS: Mapping[str, Step] = {
     "ledger copied": Step("coordinator.backup", "write_durably", ".restoring.part/new/ledger.sqlite"),
     "blob copied": Step("coordinator.blobs", "BlobFolder.put", nth=2),

@@ -57,6 +57,9 @@ def test_the_metrics_document_has_every_metric_with_its_labels_and_meaning() -> 
             "chunks_received",
             "chunks_redundant",
             "disk_free_bytes",
+            "blobs_bytes",
+            "ledger_bytes",
+            "floor",
         ],
         1,
     )

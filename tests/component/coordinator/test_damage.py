@@ -146,7 +146,7 @@ def test_a_page_that_is_found_damaged_while_running_ends_the_work_without_a_rece
     assert settle_log(ledger)
     flip(ledger, page_of(ledger, "updates")[0])
     other = Ledger.in_folder(running.config.state_folder)
-    other.wish("north", FederationState.RUNNING)  # what another process writes makes SQLite read its pages anew
+    other.wish("north", FederationState.RUNNING, 1.0)  # what another process writes makes SQLite read its pages anew
     other.close()
     south.offer(inline(2, "south"))
     told = len(north.deliveries()), len(south.deliveries())

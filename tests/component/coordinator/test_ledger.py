@@ -122,18 +122,19 @@ def test_a_ledger_refuses_to_be_of_another_federation(ledger: Ledger) -> None:
 
 
 def test_the_last_wish_for_a_target_holds(ledger: Ledger) -> None:
-    ledger.wish(ALL, FederationState.PAUSED)
-    ledger.wish("north", FederationState.PAUSED)
-    ledger.wish(ALL, FederationState.RUNNING)
+    ledger.wish(ALL, FederationState.PAUSED, 1.0)
+    ledger.wish("north", FederationState.PAUSED, 2.0)
+    ledger.wish(ALL, FederationState.RUNNING, 3.0)
     assert ledger.wishes() == {ALL: FederationState.RUNNING, "north": FederationState.PAUSED}
 
 
-def test_a_second_measurement_of_a_version_replaces_the_first(ledger: Ledger) -> None:
-    ledger.add_evaluation(evaluation(1, 5.0), "north", 10.0)
-    ledger.add_evaluation(evaluation(1, 7.0), "north", 11.0)
-    ledger.add_evaluation(evaluation(1, 3.0), "south", 12.0)
+def test_a_site_measures_a_version_once_and_a_repeated_message_changes_nothing(ledger: Ledger) -> None:
+    assert ledger.add_evaluation(evaluation(1, 5.0), "north", 10.0)
+    assert not ledger.add_evaluation(evaluation(1, 7.0), "north", 11.0)
+    assert ledger.add_evaluation(evaluation(1, 3.0), "south", 12.0)
     rows = {row.site: (row.numerator, row.received_at_s) for row in ledger.evaluations()}
-    assert rows == {"north": (7.0, 11.0), "south": (3.0, 12.0)}
+    assert rows == {"north": (5.0, 10.0), "south": (3.0, 12.0)}
+    ledger.check_chain()
 
 
 def test_the_latest_evaluations_are_those_of_each_sites_newest_version(ledger: Ledger) -> None:
@@ -144,20 +145,19 @@ def test_the_latest_evaluations_are_those_of_each_sites_newest_version(ledger: L
 
 
 @pytest.mark.parametrize("named", ["part", "state", "accepted"])
-def test_a_blob_that_the_ledger_needs_is_named(ledger: Ledger, named: str) -> None:
+def test_a_blob_of_a_row_that_is_kept_is_needed(ledger: Ledger, named: str) -> None:
     row = ledger.add_update(offer(1), "north", at(10.0), 0.5, None)
     ledger.add_version(version(0, state=b"s" * 32), [part(0)], {row.number: 1.0})
     digests = {"part": part(0).manifest.digest, "state": b"s" * 32, "accepted": row.digest}
-    assert ledger.names_blob(digests[named])
+    assert ledger.needs_blob(digests[named])
 
 
-def test_a_blob_of_a_refused_update_or_an_old_state_is_not_named(ledger: Ledger) -> None:
+def test_a_blob_of_a_refused_update_or_of_most_old_states_is_not_needed(ledger: Ledger) -> None:
     refused = ledger.add_update(offer(1), "north", at(10.0), None, RejectReason.NOT_FINITE)
-    ledger.add_version(version(0, state=b"0" * 32), [], {})
-    ledger.add_version(version(1, state=b"1" * 32), [], {})
-    assert not ledger.names_blob(refused.digest)
-    assert not ledger.names_blob(b"0" * 32)
-    assert ledger.names_blob(b"1" * 32)
+    for number in range(3):
+        ledger.add_version(version(number, state=bytes([number]) * 32), [], {})
+    assert not ledger.needs_blob(refused.digest)
+    assert [ledger.needs_blob(bytes([number]) * 32) for number in range(3)] == [True, False, True]
 
 
 def test_a_reopened_ledger_has_everything(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_reopened_ledger_has_everything(tmp_path: Path) -> None:
     ledger.add_update(offer(2), "north", at(11.0), None, RejectReason.STALE)
     ledger.add_version(version(0), [part(0, PartKind.SNAPSHOT)], {row.number: 0.5})
     ledger.add_evaluation(evaluation(0, 7.0), "north", 12.0)
-    ledger.wish("north", FederationState.PAUSED)
+    ledger.wish("north", FederationState.PAUSED, 2.0)
     before = content(ledger)
     ledger.close()
     reopened = Ledger.in_folder(tmp_path)

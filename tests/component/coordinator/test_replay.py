@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from coordinator.blobs import BlobFolder
+from coordinator.chain import Mark
 from coordinator.engine.settings import PRESETS, EngineSettings
 from coordinator.ledger import Ledger
 from coordinator.making import Settings, Store
@@ -135,9 +136,9 @@ def test_a_copy_of_the_ledger_stands_still_while_versions_are_made(ledger: Ledge
 
 def test_a_head_that_the_chain_never_had_is_refused(store: Store) -> None:
     for entry in store.ledger.chain():
-        check_ledger(store.ledger, entry.head)
+        check_ledger(store.ledger, entry.mark)
     with pytest.raises(IntegrityError, match=f"never had the head {'ab' * 32}"):
-        check_ledger(store.ledger, b"\xab" * 32)
+        check_ledger(store.ledger, Mark(b"\xab" * 32))
 
 
 def fedward(folder: Path, verb: str, *arguments: object) -> int:

@@ -109,7 +109,7 @@ def test_the_loop_waits_for_the_next_deadline_and_never_spins(
     bench.settle()
     north.offer(inline(1))
     bench.settle()
-    bench.ledger.wish(ALL, wish)
+    bench.ledger.wish(ALL, wish, 1.0)
     clock.advance(TICK_S)
     bench.settle()
     clock.advance(max(0.0, later_s - TICK_S))
@@ -150,7 +150,7 @@ def test_the_end_is_what_the_configuration_says(
 def test_a_wish_for_all_is_announced_within_a_tick(start: Start, north: Site, clock: ManualClock) -> None:
     bench = start()
     bench.settle()
-    bench.ledger.wish(ALL, FederationState.PAUSED)
+    bench.ledger.wish(ALL, FederationState.PAUSED, 1.0)
     clock.advance(TICK_S)
     bench.settle()
     assert north.announcements()[-1].state is FederationState.PAUSED
@@ -161,7 +161,7 @@ def test_a_wish_for_one_site_goes_to_it_alone_and_is_retained(
 ) -> None:
     bench = start()
     bench.settle()
-    bench.ledger.wish("north", FederationState.PAUSED)
+    bench.ledger.wish("north", FederationState.PAUSED, 1.0)
     clock.advance(TICK_S)
     bench.settle()
     late = Site(broker, "north")
@@ -175,7 +175,7 @@ def test_a_broker_that_forgot_everything_has_the_wishes_again(
     start: Start, broker: MemoryBroker, clock: ManualClock
 ) -> None:
     bench = start()
-    bench.ledger.wish("north", FederationState.PAUSED)
+    bench.ledger.wish("north", FederationState.PAUSED, 1.0)
     clock.advance(TICK_S)
     bench.settle()
     broker.stop()

@@ -59,6 +59,7 @@ def test_the_least_file_has_the_defaults(tmp_path: Path) -> None:
     config = load(tmp_path)
     assert (config.codec, config.model_codec, config.http.port) == ("eden4", "q8", None)
     assert config.finish.version is None
+    assert (config.retention.versions, config.retention.records) == (100, 10_000)
     assert isinstance(config.work, Work)
     assert config.work.optimizer is LocalOptimizer.SGD
 
@@ -87,6 +88,10 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         ({"engine": {"preset": "nothing"}}, "engine.preset:"),
         ({"engine": {"preset": "fedavg", "buffer_size": 3}}, "barrier sets the buffer size"),
         ({"engine": {"optimizer": {"name": "sgd", "lr": 1}}}, "engine.optimizer.lr:"),
+        ({"retention": {"versions": 0}}, "retention.versions:"),
+        ({"retention": {"versions": 20}}, "retention: Value error, versions must be more than engine.max_staleness"),
+        ({"engine": {"max_staleness": 100}}, "retention: Value error, versions must be more than engine.max_staleness"),
+        ({"retention": {"versions": 50, "records": 49}}, "retention: Value error, records must be at least versions"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(tmp_path: Path, changes: dict[str, object], expected: str) -> None:

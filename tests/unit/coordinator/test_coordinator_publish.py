@@ -47,6 +47,16 @@ def test_chunks_carry_the_bytes_of_the_part(publisher: Publisher, north: Site) -
     assert payloads == [bytes([4]) * CHUNK_BYTES, b"end"]
 
 
+def test_chunks_of_a_part_that_was_deleted_meanwhile_are_skipped(
+    publisher: Publisher, blobs: BlobFolder, north: Site
+) -> None:
+    publisher.ask("north", get((0, 2)), PART, now_s=0.0)
+    blobs.drop(PART.manifest.digest)
+    publisher.send_chunks(GATHER_S)
+    assert indices(north) == []
+    assert publisher.next_at_s() is None
+
+
 def test_nothing_leaves_before_the_requests_are_gathered(publisher: Publisher, north: Site) -> None:
     publisher.ask("north", get((0, 1)), PART, now_s=10.0)
     assert publisher.next_at_s() == 10.0 + GATHER_S

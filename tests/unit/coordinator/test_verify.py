@@ -60,6 +60,13 @@ def test_a_paused_federation_takes_what_was_begun() -> None:
     check_offer(OFFER, replace(TERMS, state=FederationState.PAUSED), repeated=False)
 
 
+def test_a_stale_update_is_stale_although_the_digest_of_its_base_is_gone() -> None:
+    stale = replace(OFFER, base_version=TERMS.version - TERMS.max_staleness - 1, base_digest=BASE)
+    with pytest.raises(PeerError) as refusal:
+        check_offer(stale, replace(TERMS, base_digest=None), repeated=False)
+    assert refusal.value.reason is RejectReason.STALE
+
+
 def test_a_second_update_of_a_site_from_one_version_is_refused_where_one_is_asked_for() -> None:
     with pytest.raises(PeerError) as refusal:
         check_offer(OFFER, TERMS, repeated=True)

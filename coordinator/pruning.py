@@ -1,0 +1,125 @@
+"""Old rows leave the ledger, together with their entries at the beginning of the chain; what is still needed stays.
+
+The cut comes after the last entry of the version before the first one that is kept. Of the rows before it stay facts,
+the last wish for each target, and of each site its last update and its last measurement: they are recorded again at the
+end of the chain, in the same transaction. What the deleted updates come to is kept as totals.
+
+Nothing counts twice for it: an update whose row was deleted has a base below the floor, and is refused as stale when it
+is offered again.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sql
+from sqlalchemy.engine import Connection
+
+from coordinator import chaining
+from coordinator.chain import Entry, Kind
+from coordinator.needed import last_of_sites
+from coordinator.tables import CHAIN, EVALUATIONS, PARTS, TOTALS, UPDATES, VERSIONS, WISHES, StoredUpdate, Totals
+from fedward.errors import IntegrityError
+
+BATCH = 500
+"""Keys in one statement."""
+
+
+def prune(connection: Connection, first_version: int) -> None:
+    """Delete what belongs to versions before `first_version`, which is above the oldest; one transaction.
+
+    Raises IntegrityError, and deletes nothing, when a row of theirs is not as it was written: it would be the evidence.
+    """
+    last_fold = sql.select(CHAIN).where(CHAIN.c.kind == Kind.FOLD.value, CHAIN.c.key == str(first_version - 1))
+    last = Entry(*connection.execute(last_fold).one())
+    # A write comes first: from here on until the end nobody else appends to the chain.
+    connection.execute(sql.update(CHAIN).where(CHAIN.c.entry == last.entry).values(kind=last.kind))
+    fault = chaining.fault_before(connection, last, first_version)
+    if fault:
+        raise IntegrityError(f"ledger: {fault}; old rows are not deleted")
+    entries = [entry for entry in chaining.entries(connection, last.entry) if entry.kind != Kind.ANCHOR]
+    staying = _staying(connection, first_version)
+    stays = [entry for entry in entries if (entry.kind, entry.key) in staying]
+    gone = _by_kind(entry for entry in entries if (entry.kind, entry.key) not in staying)
+    _add_totals(connection, gone, last.entry)
+    _delete(connection, gone, first_version)
+    chaining.cut_off(connection, last)
+    for entry in stays:
+        chaining.carry_over(connection, entry)
+    for version in _versions_of(connection, stays, first_version):
+        chaining.append_fold(connection, version)
+    chaining.append_totals(connection, last.entry)
+
+
+def _staying(connection: Connection, first_version: int) -> set[tuple[str, str]]:
+    """Kind and key of the rows before the cut that are still needed; facts are few."""
+    old = UPDATES.c.version < first_version
+    kept = (UPDATES.c.reason.is_(None) & (UPDATES.c.version.is_(None) | ~old)) | UPDATES.c.number.in_(
+        last_of_sites(old)
+    )
+    updates = connection.execute(sql.select(UPDATES.c.number).where(kept)).scalars()
+    latest = sql.select(sql.func.max(EVALUATIONS.c.version), EVALUATIONS.c.site)
+    measured = connection.execute(
+        latest.where(EVALUATIONS.c.version < first_version).group_by(EVALUATIONS.c.site)
+    ).all()
+    wishes = connection.execute(sql.select(sql.func.max(WISHES.c.number)).group_by(WISHES.c.target)).scalars()
+    return {
+        *((Kind.FACT.value, name) for name in chaining.CHAINED_FACTS),
+        *((Kind.UPDATE.value, str(number)) for number in updates),
+        *((Kind.EVALUATION.value, f"{version} {site}") for version, site in measured),
+        *((Kind.WISH.value, str(number)) for number in wishes),
+    }
+
+
+def _by_kind(entries: Iterable[Entry]) -> dict[str, list[str]]:
+    keys: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        keys[entry.kind].append(entry.key)
+    return keys
+
+
+def _add_totals(connection: Connection, gone: dict[str, list[str]], up_to: int) -> None:
+    """What the updates that go come to, and the totals of earlier cuts that go with them."""
+    sums: dict[str, Totals] = defaultdict(Totals)
+    for numbers in _batches([int(key) for key in gone[Kind.UPDATE]]):
+        for row in connection.execute(sql.select(UPDATES).where(UPDATES.c.number.in_(numbers))).mappings():
+            sums[row["site"]] += Totals.of(StoredUpdate(**row))
+    for earlier in {int(key.split()[0]) for key in gone[Kind.TOTAL]}:
+        for site, totals in totals_of(connection, TOTALS.c.up_to == earlier).items():
+            sums[site] += totals
+    for site, totals in sums.items():
+        connection.execute(sql.insert(TOTALS).values(up_to=up_to, site=site, **vars(totals)))
+
+
+def totals_of(connection: Connection, where: sql.ColumnElement[bool]) -> dict[str, Totals]:
+    """Of each site, the sum of these rows of totals."""
+    sums: dict[str, Totals] = defaultdict(Totals)
+    for row in connection.execute(sql.select(TOTALS).where(where).order_by(TOTALS.c.up_to)).mappings():
+        sums[row["site"]] += Totals(**{name: row[name] for name in vars(Totals())})
+    return dict(sums)
+
+
+def _delete(connection: Connection, gone: dict[str, list[str]], first_version: int) -> None:
+    """Rows of versions go by range, the others by key: there may be rows among them that stay."""
+    for table in (VERSIONS, PARTS):
+        connection.execute(sql.delete(table).where(table.c.version < first_version))
+    for column, kind in ((UPDATES.c.number, Kind.UPDATE), (WISHES.c.number, Kind.WISH)):
+        for numbers in _batches([int(key) for key in gone[kind]]):
+            connection.execute(sql.delete(column.table).where(column.in_(numbers)))
+    for key in gone[Kind.EVALUATION]:
+        version, site = key.split()
+        where = (EVALUATIONS.c.version == int(version)) & (EVALUATIONS.c.site == site)
+        connection.execute(sql.delete(EVALUATIONS).where(where))
+    for up_to in {int(key.split()[0]) for key in gone[Kind.TOTAL]}:
+        connection.execute(sql.delete(TOTALS).where(TOTALS.c.up_to == up_to))
+
+
+def _versions_of(connection: Connection, stays: Sequence[Entry], first_version: int) -> list[int]:
+    """The versions whose rows are gone and of whose updates one stays: its weight is still recorded by a fold."""
+    numbers = [int(entry.key) for entry in stays if entry.kind == Kind.UPDATE]
+    query = sql.select(UPDATES.c.version).where(UPDATES.c.number.in_(numbers), UPDATES.c.version < first_version)
+    return sorted(set(connection.execute(query).scalars()))
+
+
+def _batches(numbers: Sequence[int]) -> Iterable[Sequence[int]]:
+    """A statement has room for some hundreds of values."""
+    return (numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH))

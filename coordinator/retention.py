@@ -1,0 +1,95 @@
+"""How far back the coordinator's state reaches: payloads down to the floor, rows further, and nothing older.
+
+The floor is recorded before a blob is deleted, and rows are deleted long after their payloads. A crash in between
+leaves blobs that nothing needs; the next process deletes them at its start. See docs/adr/0005.
+"""
+
+import logging
+from collections.abc import Callable, Collection
+
+from coordinator.blobs import BlobFolder
+from coordinator.config import RetentionSettings
+from coordinator.ledger import Ledger
+from coordinator.needed import STATE_EVERY
+from fedward.errors import ConfigError
+
+LOG = logging.getLogger(__name__)
+
+LARGEST_BATCH = 1000
+"""Versions whose rows are deleted at once at the latest; a tenth of those that are kept if that is less."""
+
+
+class Retention:
+    """Deletes what the policy does not keep."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        blobs: BlobFolder,
+        settings: RetentionSettings,
+        on_their_way: Callable[[], Collection[bytes]],
+    ) -> None:
+        """`on_their_way` names the blobs of updates that are adopted and not yet recorded."""
+        self._ledger = ledger
+        self._blobs = blobs
+        self._settings = settings
+        self._on_their_way = on_their_way
+        self.floor = ledger.floor
+        """The oldest version that can be replayed and exported."""
+
+    def begin(self) -> None:
+        """At the start of the process: apply the policy, and delete what a crash left behind."""
+        newest = self._newest()
+        self._raise_floor(newest)
+        self._sweep()
+        self._prune_rows(newest)
+
+    def apply(self) -> None:
+        """After a version was made: mostly nothing; deletes payloads once in STATE_EVERY versions, rows more rarely."""
+        newest = self._newest()
+        if self._raise_floor(newest):
+            self._sweep()
+            self._prune_rows(newest)
+
+    def _newest(self) -> int:
+        newest = self._ledger.newest_version()
+        if newest is None:
+            raise RuntimeError("Versions.begin() comes first")
+        return newest.version
+
+    def _raise_floor(self, newest: int) -> bool:
+        """To the newest version that is old enough and whose state is stored; False where there is none."""
+        last = newest - self._settings.versions
+        for version in range(last - last % STATE_EVERY, self.floor, -STATE_EVERY):
+            if self._blobs.path(self._ledger.version(version).state_digest).exists():
+                self._ledger.raise_floor(version)
+                self.floor = version
+                LOG.info("floor", extra={"version": version})
+                return True
+        return False
+
+    def _sweep(self) -> None:
+        """Delete every blob that no row needs and no upload brought."""
+        for digest in self._blobs.digests() - self._ledger.blobs().keys() - set(self._on_their_way()):
+            self._delete(digest)
+
+    def _delete(self, digest: bytes) -> None:
+        self._blobs.drop(digest)
+
+    def _prune_rows(self, newest: int) -> None:
+        """The snapshot that leads to the floor has its rows too, however old it is."""
+        first_version = min(newest + 1 - self._settings.records, self._ledger.reach)
+        num_over = first_version - self._ledger.oldest_version()
+        if num_over >= max(1, min(LARGEST_BATCH, self._settings.records // 10)):
+            self._ledger.prune(first_version)
+            LOG.info("rows_deleted", extra={"before_version": first_version, "versions": num_over})
+
+
+def check_kept(ledger: Ledger, version: int, asked: str) -> None:
+    """Raise ConfigError when the payloads of `version` were deleted; `asked` is what was asked for, in its words."""
+    floor = ledger.floor
+    if 0 <= version < floor:
+        raise ConfigError(
+            f"{asked}: the oldest version that is still there is {floor}; what older ones were made of was deleted "
+            "(retention.versions), and may be found in a backup"
+        )
