@@ -86,7 +86,7 @@ class Ledger:
 
     @property
     def epoch(self) -> int | None:
-        """Where the sequence began when this ledger was restored from a backup; None: it never was."""
+        """Where the sequence began when this ledger was made, or restored from a backup; None before version 0."""
         epoch = self.fact("epoch")
         return int(epoch) if epoch else None
 

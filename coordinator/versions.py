@@ -52,6 +52,7 @@ class Versions:
         """Make version 0 of the initial model, unless the ledger has versions: then go on with the newest."""
         newest = self._ledger.newest_version()
         if newest is None:
+            self._ledger.begin_epoch(int(now_s * 1e6))  # sites may remember another ledger of this name: docs/adr/0004
             self._model = Model.initial(initial_P, self._settings)
             self._persist(0, snapshot_of(self.layout, self._model, 0), [], [], now_s)
             return

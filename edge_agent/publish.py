@@ -36,6 +36,7 @@ class Publisher:
         self._rng = rng
         self._entry: Entry | None = None
         self._granted: deque[int] = deque()
+        self._awaits_grant = False
         self._patience_s = OFFER_AGAIN_S
         self._offer_at_s = 0.0
         self._sent_at_s = 0.0
@@ -78,14 +79,24 @@ class Publisher:
             topic = topics.offer(self._federation, self._site, self._entry.offer.update_id)
             alone = self._patience_s >= ALONE_FROM_S
             if self._link.publish(topic, self._entry.packed_offer(alone=alone), expiry_s=EXPIRY_S):
+                self._awaits_grant = True
                 self._wait_for_answer(now_s)
                 self._patience_s = min(2 * self._patience_s, LONGEST_OFFER_S)
 
     def on_grant(self, grant: Grant) -> None:
-        """The coordinator lacks these chunks; a grant of another update is ignored."""
-        if self._entry and grant.update_id == self._entry.offer.update_id:
-            self._granted = deque(indices_of(grant.missing, self._entry.offer.manifest))
-            self._patience_s = OFFER_AGAIN_S
+        """The coordinator lacks these chunks; a grant of another update is ignored.
+
+        Two offers, one of them to a coordinator that was restarted meanwhile, bring two grants. The second was given
+        before the chunks of the first arrived: it takes away what has been sent, and never brings it back.
+        """
+        if self._entry is None or grant.update_id != self._entry.offer.update_id:
+            return
+        missing = indices_of(grant.missing, self._entry.offer.manifest)
+        if not self._awaits_grant:
+            missing = iter(sorted(set(missing).intersection(self._granted)))
+        self._granted = deque(missing)
+        self._awaits_grant = False
+        self._patience_s = OFFER_AGAIN_S
 
     def on_receipt(self, receipt: Receipt, now_s: float) -> Outcome | None:
         """What became of an update of ours; None for one that is not in the outbox. `later` keeps it."""

@@ -51,7 +51,7 @@ class UploadProtocol(RuleBasedStateMachine):
         self.train()
 
     def start_coordinator(self) -> None:
-        engine = EngineSettings(buffer_size=1, flush_after_s=600.0, max_staleness=1000)
+        engine = EngineSettings(buffer_size=1, flush_after_s=600.0, max_staleness=90)
         self.bench = Bench(config_of(self.folder, engine=engine), self.broker, self.clock, THREE_CHUNKS)
 
     def train(self) -> None:

@@ -107,15 +107,27 @@ def test_a_restored_coordinator_announces_above_all_that_was_announced_before(
     after = north.announcements()[-1]
     assert (before.version, after.version) == (6, 2)
     assert after.sequence > before.sequence
-    assert before.epoch is None
+    assert (before.epoch or 0) < before.sequence < (after.epoch or 0) < after.sequence
     assert after.epoch == again.ledger.epoch
-    assert (after.epoch or 0) < after.sequence
 
     again.kill()
     clock.advance(60.0)
     restored(start, backup, tmp_path, clock)
     assert north.announcements()[-1].sequence > after.sequence
     assert (north.announcements()[-1].epoch or 0) > (after.epoch or 0)
+
+
+def test_a_federation_that_begins_anew_announces_above_all_that_one_of_its_name_announced_before(
+    running: Bench, clock: ManualClock, start: Callable[..., Bench], north: Site
+) -> None:
+    before = north.announcements()[-1]
+    running.kill()
+    clock.advance(60.0)
+    start(folder="anew").settle()
+    after = north.announcements()[-1]
+    assert (before.version, after.version) == (2, 0)
+    assert after.sequence > before.sequence
+    assert (after.epoch or 0) > (before.epoch or 0)
 
 
 def test_an_update_from_a_version_that_the_restored_coordinator_never_made_is_refused(
@@ -165,10 +177,11 @@ def test_a_restore_keeps_what_was_there_aside(running: Bench, backup: Path, tmp_
     state_folder = tmp_path / "state"
     with pytest.raises(ConfigError, match="not empty; --force moves what is there aside"):
         restore(backup, state_folder, FEDERATION, clock.now_s(), force=False)
+    clock.advance(1.0)
     restore(backup, state_folder, FEDERATION, clock.now_s(), force=True)
     (aside,) = state_folder.glob("replaced-*")
     kept = Ledger.in_folder(aside)
-    assert kept.epoch is None
+    assert (kept.epoch or 0) < clock.now_s() * 1e6
     assert len(kept.versions()) == 3
     kept.close()
 

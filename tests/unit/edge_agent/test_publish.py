@@ -115,11 +115,31 @@ def test_a_new_link_or_coordinator_is_offered_to_at_once_with_fresh_patience(two
     assert two.sent() == ["offer"] * 5
 
 
+def test_a_second_grant_of_two_offers_brings_no_chunk_back_that_was_sent(large: Upload, broker: MemoryBroker) -> None:
+    large.publisher.step(0.0)
+    large.publisher.offer_now()
+    large.publisher.step(0.1)
+    broker.pause()
+    large.grant((0, 5))
+    large.publisher.step(0.2)
+    large.grant((0, 4))  # given before chunks 0 and 1 arrived
+    broker.resume()
+    large.publisher.step(0.3)
+    large.grant((0, 5))
+    large.publisher.step(0.4)
+    assert large.sent() == ["offer", "offer", "0", "1", "2", "3"]
+    large.publisher.step(0.4 + 1.5 * OFFER_AGAIN_S)
+    large.grant((4, 5))
+    large.publisher.step(10.0)
+    assert large.sent() == ["offer", "4"]
+
+
 def test_what_was_granted_over_an_old_link_is_not_sent_over_a_new_one(large: Upload) -> None:
+    large.publisher.step(0.0)
     large.grant((0, 5))
     large.publisher.offer_now()
-    large.publisher.step(0.0)
-    assert large.sent() == ["offer"]
+    large.publisher.step(0.1)
+    assert large.sent() == ["offer", "offer"]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.ACCEPTED, Outcome.REFUSED])
@@ -145,10 +165,11 @@ def test_later_keeps_the_update_and_waits(large: Upload) -> None:
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_a_receipt_of_another_update_changes_nothing(large: Upload, new_offer: Any, outcome: Outcome) -> None:
+    large.publisher.step(0.0)
     large.grant((0, 1))
     assert large.receipt(outcome, new_offer(payload=b"foreign")) is None
-    large.publisher.step(0.0)
-    assert large.sent() == ["0"]
+    large.publisher.step(0.1)
+    assert large.sent() == ["offer", "0"]
     assert len(large.outbox.entries()) == 1
 
 
