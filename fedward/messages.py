@@ -124,7 +124,7 @@ class Announcement:
     max_staleness: Annotated[int, Interval(ge=0, le=MAX_VERSION)]  # older updates are refused
     repeat_base: bool  # whether a site may train again from a version that it has trained from
     epoch: Counter | None = (
-        None  # the sequence at which a new or restored ledger began: what was receipted before it may be lost
+        None  # where a new or restored ledger began: what was receipted before may be lost
     )
 
 
