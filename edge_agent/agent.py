@@ -111,6 +111,7 @@ class Agent:
         """Everything that can be done now, in the order of the data's way."""
         now_s = self.looped_at_s = self._clock.monotonic_s()
         self._compute.check()
+        self._trainer.step(now_s)
         if self._trainer.save_when_there_is_room():
             self._publisher.take_next()
         if announcement := self._announced.newest:

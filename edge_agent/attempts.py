@@ -17,6 +17,10 @@ LOG = logging.getLogger(__name__)
 MOST_ATTEMPTS = 3
 """After so many attempts without progress this site leaves the training alone: the next one would end the same way."""
 
+TRY_AGAIN_S = 3600.0
+"""What failed or is left alone is tried once more after so long: a GPU that was taken, or a drive that was away, may
+be back, and where every site failed there will be no other version."""
+
 
 @dataclass(frozen=True)
 class Attempts:
@@ -36,6 +40,10 @@ class Attempts:
     def failed(self) -> "Attempts":
         """The last one ended with an exception: it stays counted."""
         return replace(self, running=False)
+
+    def once_more(self) -> "Attempts":
+        """A while has passed: one more may begin."""
+        return replace(self, begun=min(self.begun, MOST_ATTEMPTS - 1))
 
     def in_vain(self, training: str, step: int) -> bool:
         """Is this training, from a checkpoint of `step` steps, to be left alone?"""

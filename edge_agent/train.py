@@ -1,7 +1,7 @@
 """From the held version to an update in the outbox: begin, train and encode on the compute thread, save.
 
 What a process before this one left unfinished is gone on with first. A training that was begun in vain too often is
-left alone until there is another version, work, configuration or release.
+left alone until there is another version, work, configuration or release, or an hour has passed.
 """
 
 import errno
@@ -10,7 +10,7 @@ import logging
 from dataclasses import asdict
 from typing import Any
 
-from edge_agent.attempts import AttemptsFile, training_name
+from edge_agent.attempts import TRY_AGAIN_S, AttemptsFile, training_name
 from edge_agent.compute import Compute
 from edge_agent.config import SiteConfig
 from edge_agent.jobs import Encoded, TrainJob
@@ -41,6 +41,7 @@ class Trainer:
         self._unsaved: Encoded | None = None
         self.failed_at: int | None = None
         """The version at which training failed, or that is left alone."""
+        self._failed_since_s: float | None = None
         self._train_loss: float | None = None
         self.was_cut_off = self._attempts.now.running
         """Whether the process before this one died while it trained."""
@@ -85,13 +86,23 @@ class Trainer:
 
     def failed(self, version: int) -> None:
         """Training raised: this process does not try it again, and its steps are worth nothing."""
-        self.failed_at = version
+        self._leave_alone(version)
         self._attempts.change(self._attempts.now.failed())
         self._compute.forget_unfinished()
 
     def try_again(self) -> None:
         """What failed may end otherwise now: the version's number stands for another model, or the work is another."""
-        self.failed_at = None
+        self.failed_at = self._failed_since_s = None
+
+    def step(self, now_s: float) -> None:
+        """Look at the time: what failed is tried once more every TRY_AGAIN_S."""
+        if self.failed_at is None:
+            return
+        if self._failed_since_s is None:
+            self._failed_since_s = now_s
+        elif now_s >= self._failed_since_s + TRY_AGAIN_S:
+            self._attempts.change(self._attempts.now.once_more())
+            self.try_again()
 
     def save_when_there_is_room(self) -> bool:
         """Save what found the disk full, as soon as that can be done; whether it was."""
@@ -127,13 +138,16 @@ class Trainer:
         """Count the attempt, and only then train; or leave alone what has ended the process too often."""
         name, attempts = self._name(job), self._attempts.now
         if attempts.in_vain(name, job.num_done):
-            self.failed_at = job.version
+            self._leave_alone(job.version)
             advice = "see the runbook: A site is `failed`"
             LOG.error("left_alone", extra={"version": job.version, "attempts": attempts.begun, "advice": advice})
             return
         self._attempts.change(attempts.begin(name, job.num_done))
         self._compute.begin(job)
         LOG.info(event, extra={"version": job.version})
+
+    def _leave_alone(self, version: int) -> None:
+        self.failed_at, self._failed_since_s = version, None
 
     def _job(self, announcement: Announcement, held: Held) -> TrainJob:
         return TrainJob(

@@ -123,9 +123,7 @@ class Announcement:
     codec: SiteName  # of the updates
     max_staleness: Annotated[int, Interval(ge=0, le=MAX_VERSION)]  # older updates are refused
     repeat_base: bool  # whether a site may train again from a version that it has trained from
-    epoch: Counter | None = (
-        None  # where a new or restored ledger began: what was receipted before may be lost
-    )
+    epoch: Counter | None = None  # where a new or restored ledger began: what was receipted before may be lost
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.attempts import MOST_ATTEMPTS
+from edge_agent.attempts import MOST_ATTEMPTS, TRY_AGAIN_S
 from edge_agent.metrics import exposition
 from fedward.messages import Offer, Phase, Telemetry, Work
 
@@ -90,9 +90,26 @@ def heal_by_hand(hospital: Any) -> None:
     hospital.start()
 
 
+def heal_by_waiting(hospital: Any) -> None:
+    hospital.clock.advance(TRY_AGAIN_S)
+
+
+def test_what_goes_on_failing_is_tried_once_an_hour(failing: Any) -> None:
+    restart_until_left_alone(failing)
+    for hours in range(1, 4):
+        failing.wait(TRY_AGAIN_S - 1)
+        assert failing.task.num_trainings == MOST_ATTEMPTS + hours - 1
+        failing.wait(1)
+        assert failing.task.num_trainings == MOST_ATTEMPTS + hours
+        failing.restart()
+        failing.settle()
+        assert failing.task.num_trainings == MOST_ATTEMPTS + hours
+
+
 @pytest.mark.parametrize(
     "heal",
     [
+        heal_by_waiting,
         heal_by_the_next_version,
         heal_by_other_work,
         heal_by_a_new_release,

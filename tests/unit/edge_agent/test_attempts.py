@@ -33,6 +33,13 @@ def test_a_checkpoint_that_stands_still_or_is_lost_is_no_progress(step: int) -> 
     assert not begun(MOST_ATTEMPTS, step=7).in_vain("a", 8)
 
 
+def test_after_a_while_there_is_one_attempt_more_and_no_more() -> None:
+    again = begun(MOST_ATTEMPTS).once_more()
+    assert not again.in_vain("a", 0)
+    assert again.begin("a", 0).in_vain("a", 0)
+    assert begun(1).once_more().begun == 1
+
+
 def test_another_training_has_a_count_of_its_own() -> None:
     attempts = begun(MOST_ATTEMPTS)
     assert not attempts.in_vain("b", 0)
