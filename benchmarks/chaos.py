@@ -26,7 +26,7 @@ from fedward.errors import ConfigError
 from fedward.messages import FederationState
 from sandbox.account import account
 from sandbox.datasets import SiteData, Split, site_name
-from sandbox.faults import COORDINATOR, random_plan
+from sandbox.faults import COORDINATOR, LONGEST_CUT_S, random_plan
 from sandbox.federation import HOST, Federation, Plan
 from sandbox.inject import Injector
 from sandbox.ports import free_port
@@ -43,6 +43,14 @@ READY_S = 90.0
 SETTLE_S = 90.0
 POLL_S = 0.2
 WORK = {"local_epochs": 1, "batch_size": 16, "local_lr": 0.01, "max_steps": 1}
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """How often a site's link fails, and how long at most."""
+
+    number: int
+    longest_s: float = LONGEST_CUT_S
 
 
 @dataclass
@@ -69,7 +77,9 @@ class ChunkCount:
         self.life = (0, 0)
 
 
-def run(folder: Path, seed: int, kills: int, hidden: Sequence[int], seconds: float) -> Outcome:
+def run(
+    folder: Path, seed: int, kills: int, hidden: Sequence[int], seconds: float, cuts: Cuts | None = None
+) -> Outcome:
     """A whole run, whose faults end after `seconds` at the latest. Raises TransientError when nothing ever starts."""
     rng = Random(seed)  # noqa: S311 - a plan, not a secret
     columns, records = write_records(folder, hidden, rng)
@@ -101,7 +111,8 @@ def run(folder: Path, seed: int, kills: int, hidden: Sequence[int], seconds: flo
 
         injector = Injector(running, relays, lambda: chunks.look(running), died)
         began_s = time.monotonic()
-        injector.carry_out(random_plan(rng, sites, kills, kills // KILLS_PER_CUT), began_s + seconds)
+        cuts = cuts or Cuts(kills // KILLS_PER_CUT)
+        injector.carry_out(random_plan(rng, sites, kills, cuts.number, cuts.longest_s), began_s + seconds)
         moving = settle(running)
         chunks.look(running)
         chunks.end_life()
@@ -176,16 +187,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, action="append", help="of plan and records; may be repeated. Default: 1")
     parser.add_argument("--kills", type=int, default=100, help="SIGKILLs over agents, broker and coordinator")
+    parser.add_argument("--cuts", type=int, help="failures of a site's link; default: one for every ten kills")
+    parser.add_argument("--longest-cut", type=float, default=LONGEST_CUT_S, help="seconds that one lasts at most")
     parser.add_argument("--hidden", type=int, nargs="+", default=list(WIDE), help="widths of the hidden layers")
     parser.add_argument("--seconds", type=float, default=600.0, help="no fault after so long, however many are left")
     parser.add_argument("--keep", type=Path, help="folder for logs and state; default: one that is deleted at the end")
     parser.add_argument("--json", type=Path, help="write the figures of every seed to this file, too")
     given = parser.parse_args()
     outcomes = []
+    cuts = Cuts(given.kills // KILLS_PER_CUT if given.cuts is None else given.cuts, given.longest_cut)
     for seed in given.seed or [1]:
         with tempfile.TemporaryDirectory(prefix="fedward-chaos-") as temporary:
             folder = (given.keep or Path(temporary)) / f"seed-{seed}"
-            outcomes.append(run(folder.resolve(), seed, given.kills, given.hidden, given.seconds))
+            outcomes.append(run(folder.resolve(), seed, given.kills, given.hidden, given.seconds, cuts))
         for name, value in outcomes[-1].figures().items():
             print(f"{name:22} {value}", flush=True)
         print()

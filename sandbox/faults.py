@@ -103,7 +103,9 @@ class Cut:
 Fault = Kill | Cut
 
 
-def random_plan(rng: Random, sites: Sequence[str], kills: int, cuts: int = 0) -> tuple[Fault, ...]:
+def random_plan(
+    rng: Random, sites: Sequence[str], kills: int, cuts: int = 0, longest_cut_s: float = LONGEST_CUT_S
+) -> tuple[Fault, ...]:
     """So many kills and cuts in a random order: the same `rng` state gives the same plan.
 
     Whatever is drawn, with three kills or more each of broker, coordinator and agents dies at least once.
@@ -112,7 +114,7 @@ def random_plan(rng: Random, sites: Sequence[str], kills: int, cuts: int = 0) ->
     faults: list[Fault] = [_kill(rng, target, sites) for target in targets]
     for _ in range(cuts):
         site, how = rng.choice(sites), rng.choice(list(Breakage))
-        faults.append(Cut(site, _moment(rng, site, sites), _seconds(rng, LONGEST_CUT_S), how))
+        faults.append(Cut(site, _moment(rng, site, sites), _seconds(rng, longest_cut_s), how))
     rng.shuffle(faults)
     return tuple(faults)
 

@@ -58,7 +58,7 @@ class Injector:
             if time.monotonic() > until_s:
                 break
             self._strike(fault)
-        self._wait(lambda: not self._returns, UP_S, float("inf"))
+        self._wait(lambda: not self._returns, float("inf"), float("inf"))
         for name in sorted(self._doomed):
             self.running.kill(name)
             self.running.start(name)

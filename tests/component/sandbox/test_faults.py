@@ -69,6 +69,14 @@ def test_a_long_plan_has_every_kind_of_moment_and_replaces_brokers_only() -> Non
             assert kill.at.site in SITES
 
 
+def test_cuts_may_last_for_minutes() -> None:
+    cuts = [
+        fault.seconds for fault in random_plan(Random(7), SITES, 0, 20, longest_cut_s=400.0) if isinstance(fault, Cut)
+    ]
+    assert len(cuts) == 20
+    assert 360 < max(cuts) <= 400
+
+
 def test_a_long_plan_kills_every_site() -> None:
     targets = Counter(fault.target for fault in random_plan(Random(5), SITES, 100) if isinstance(fault, Kill))
     assert set(targets) == {BROKER, COORDINATOR, *SITES}
