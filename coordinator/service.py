@@ -14,14 +14,14 @@ from typing import Any
 from coordinator.aggregate import Aggregator
 from coordinator.blobs import BlobFolder
 from coordinator.clock import FederationClock
-from coordinator.config import FederationConfig, FinishSettings
+from coordinator.config import FederationConfig
 from coordinator.damage import LEDGER_FILE
 from coordinator.ledger import Ledger
 from coordinator.members import Members
+from coordinator.operation import Operation
 from coordinator.publish import Publisher
 from coordinator.receive import Received, receive
 from coordinator.retention import Retention
-from coordinator.tables import ALL
 from coordinator.uploads import Upload, Uploads
 from coordinator.verify import Terms, check_offer, check_update
 from coordinator.versions import Versions
@@ -82,8 +82,7 @@ class Service:
         self._aggregator = Aggregator(ledger, versions, self._members, config.engine)
         self._publisher = Publisher(link, config.federation, blobs, config.gather_s)
         self._boot_id = secrets.token_bytes(8)
-        self._wishes = ledger.wishes()
-        self._read_wishes_at_s = 0.0
+        self._operation = Operation(ledger, config.finish, clock)
         self._aggregate_from_s: float | None = None
         self._refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
         self.connected = False
@@ -114,8 +113,7 @@ class Service:
                 if self._aggregate_from_s is None:
                     self._aggregate_from_s = self._clock.monotonic_s() + LISTEN_S
                 LOG.info("connected", extra={"generation": event.generation})
-                self._announce()
-                self._control_sites()
+                self._announce_all()
             case Disconnected():
                 self.connected = False
                 self._publisher.forget_asked()
@@ -126,8 +124,8 @@ class Service:
     def tick(self) -> None:
         """What follows from the event and from time: a wish of the operator, a version, chunks to send."""
         self.looped_at_s = self._clock.monotonic_s()
-        if self.looped_at_s >= self._read_wishes_at_s:
-            self._read_wishes()
+        if self._operation.look():
+            self._announce_all()
         self._aggregate()
         self._publisher.send_chunks(self._clock.monotonic_s())
 
@@ -212,7 +210,7 @@ class Service:
             version=current,
             max_staleness=min(self._config.engine.max_staleness, current - self._retention.floor),
             codec=self._config.codec,
-            state=self._state,
+            state=self._operation.state,
             base_digest=self._ledger.model_digest(offer.base_version),
         )
         repeated = not self._config.engine.repeat_base and self._ledger.has_delivered(site, offer.base_version)
@@ -256,7 +254,7 @@ class Service:
         """The end is looked for before a version too: a crash may have come between the last version and its wish."""
         if self._aggregate_from_s is None or self._clock.monotonic_s() < self._aggregate_from_s:
             return
-        if self._state is FederationState.FINISHED or self._finish_if_done() or self._is_full():
+        if self._operation.state is FederationState.FINISHED or self._finish_if_done() or self._is_full():
             return
         if self._aggregator.make_if_ready(self._federation_clock.now()):
             self._retention.apply()
@@ -264,16 +262,12 @@ class Service:
                 self._announce()
 
     def _finish_if_done(self) -> bool:
-        """Turn the end that the configuration names into a wish of the operator, which outlives this process."""
-        version = self._versions.current.version
+        """Whether the end that the configuration names was reached; the announcement says so then."""
         metrics = self._members.metrics() if self._members.measured_by_all() else {}
-        done = is_done(self._config.finish, version, metrics)
-        if self._state is FederationState.RUNNING and done:
-            LOG.info("finished", extra={"version": version})
-            self._ledger.wish(ALL, FederationState.FINISHED, self._clock.now_s())
-            self._read_wishes()
-            return True
-        return False
+        finished = self._operation.finish_if_done(self._versions.current.version, metrics)
+        if finished:
+            self._announce_all()
+        return finished
 
     # publish
 
@@ -284,7 +278,7 @@ class Service:
                 federation=self._config.federation,
                 sequence=self._ledger.next_sequence(),
                 boot_id=self._boot_id,
-                state=self._state,
+                state=self._operation.state,
                 version=current.version,
                 model_digest=current.model_digest,
                 layout_digest=self._versions.layout.digest,
@@ -298,8 +292,10 @@ class Service:
             )
         )
 
-    def _control_sites(self) -> None:
-        for site, state in self._wishes.items():
+    def _announce_all(self) -> None:
+        """The announcement, and what is wanted of single sites."""
+        self._announce()
+        for site, state in self._operation.of_sites().items():
             if site in self._members:
                 paused = state is FederationState.PAUSED
                 self._publisher.control(site, Control(sequence=self._ledger.next_sequence(), paused=paused))
@@ -322,7 +318,7 @@ class Service:
                 return
         raise PeerError(RejectReason.UNKNOWN_BASE, "a part that is not announced any more")
 
-    # what the sites measured, and what the operator wants
+    # what the sites measured
 
     def _on_evaluation(self, site: str, evaluation: Evaluation) -> None:
         if evaluation.version > self._versions.current.version:
@@ -330,25 +326,12 @@ class Service:
         if self._ledger.add_evaluation(evaluation, site, self._clock.now_s()):
             self._members.on_evaluation(site, evaluation)
 
-    @property
-    def _state(self) -> FederationState:
-        return self._wishes.get(ALL, FederationState.RUNNING)
-
-    def _read_wishes(self) -> None:
-        """Announce what the operator changed since the last look."""
-        self._read_wishes_at_s = self._clock.monotonic_s() + TICK_S
-        wishes = self._ledger.wishes()
-        if wishes != self._wishes:
-            self._wishes = wishes
-            self._announce()
-            self._control_sites()
-
     def _wait_s(self) -> float:
         """Until the next deadline, at most TICK_S. What is left in the buffer of a finished federation is never due."""
         own_s, monotonic_s = self._federation_clock.now().own_s, self._clock.monotonic_s()
         due_s, chunks_s = self._aggregator.due_s(own_s), self._publisher.next_at_s()
         waits = [TICK_S]
-        if due_s is not None and self._state is not FederationState.FINISHED:
+        if due_s is not None and self._operation.state is not FederationState.FINISHED:
             waits.append(due_s - own_s)
         if chunks_s is not None:
             waits.append(chunks_s - monotonic_s)
@@ -370,7 +353,7 @@ class Service:
         current = self._versions.current
         return {
             "federation": self._config.federation,
-            "state": str(self._state),
+            "state": str(self._operation.state),
             "connected": self.connected,
             "version": current.version,
             "version_created_at_s": current.created_at_s,
@@ -389,13 +372,3 @@ class Service:
             "chunks_redundant": self._uploads.num_received - self._uploads.num_useful,
             "sites": self._members.page(),
         }
-
-
-def is_done(finish: FinishSettings, version: int, metrics: dict[str, float]) -> bool:
-    """Whether the federation has reached what its configuration calls the end."""
-    if finish.version is not None and version >= finish.version:
-        return True
-    if finish.metric is None or finish.value is None or finish.metric not in metrics:
-        return False
-    reached = metrics[finish.metric]
-    return reached <= finish.value if finish.metric == "loss" else reached >= finish.value

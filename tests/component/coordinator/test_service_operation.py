@@ -8,7 +8,8 @@ import pytest
 
 from coordinator.config import FinishSettings
 from coordinator.engine.settings import EngineSettings
-from coordinator.service import TICK_S, is_done
+from coordinator.operation import LOOK_EVERY_S, is_done
+from coordinator.service import TICK_S
 from coordinator.tables import ALL
 from fedward import topics
 from fedward.errors import RejectReason
@@ -151,7 +152,7 @@ def test_a_wish_for_all_is_announced_within_a_tick(start: Start, north: Site, cl
     bench = start()
     bench.settle()
     bench.ledger.wish(ALL, FederationState.PAUSED, 1.0)
-    clock.advance(TICK_S)
+    clock.advance(LOOK_EVERY_S)
     bench.settle()
     assert north.announcements()[-1].state is FederationState.PAUSED
 
@@ -162,7 +163,7 @@ def test_a_wish_for_one_site_goes_to_it_alone_and_is_retained(
     bench = start()
     bench.settle()
     bench.ledger.wish("north", FederationState.PAUSED, 1.0)
-    clock.advance(TICK_S)
+    clock.advance(LOOK_EVERY_S)
     bench.settle()
     late = Site(broker, "north")
     topic = topics.down(FEDERATION, "north", Down.CONTROL)
@@ -176,7 +177,7 @@ def test_a_broker_that_forgot_everything_has_the_wishes_again(
 ) -> None:
     bench = start()
     bench.ledger.wish("north", FederationState.PAUSED, 1.0)
-    clock.advance(TICK_S)
+    clock.advance(LOOK_EVERY_S)
     bench.settle()
     broker.stop()
     broker.start()
