@@ -1,31 +1,34 @@
-"""eden4: 4 bits and a share of a scale a parameter (4.008), unbiased, nearly the same loss on any input, no state.
+"""eden4, eden2, eden1: 4, 2 or 1 bits and a share of a scale a parameter, unbiased, nearly the same loss on any input.
 
 EDEN (Vargaftik et al. 2022, arXiv:2108.08842): rotate at random, so that the coordinates look Gaussian whatever
-the input was; round each to the nearest level of the best 16-level quantizer of a Gaussian; choose the scale that
-makes it unbiased. For every rotation block x of 4096 elements, with H the orthonormal 64 x 64 Hadamard matrix,
-random signs s, and codebook levels c:
+the input was; round each to the nearest level of the best quantizer of a Gaussian with 2^bits levels; choose the scale
+that makes it unbiased. It keeps no state. For every rotation block x of 4096 elements, with H the orthonormal 64 x 64
+Hadamard matrix, random signs s, and codebook levels c:
 
     y = H (s * x) H             as 64 x 64 matrices: this is the Hadamard transform of 4096 elements
     c = the level nearest to y / rms(y)
     S = ||x||^2 / sum(y c)     x^ = s * (H c H) S
 
 What it promises, and the test that holds it:
-    <x^, x> = ||x||^2 per rotation block, to float32 rounding   `test_eden4_keeps_the_length_along_the_input`
-    the mean of x^ over seeds is x                              `test_eden4_is_unbiased_over_seeds`
-    NMSE = ||x^ - x||^2 / ||x||^2 about 0.0096, for normal, heavy-tailed, sparse and constant inputs alike
-                                                                `test_eden4_loses_one_percent_whatever_the_input`
-A block with only a handful of elements that are not zero does not look Gaussian after the rotation and may lose
-up to 0.02 (`test_eden4_loses_at_most_two_percent_of_a_few_elements`). Below an rms of 1e-38 the scale is subnormal
-and holds fewer bits. A rotation block of rms 1e36 or more is refused (ValueError): x^ could be infinite.
+    <x^, x> = ||x||^2 per rotation block, to float32 rounding   `test_eden_keeps_the_length_along_the_input`
+    the mean of x^ over seeds is x                              `test_eden_is_unbiased_over_seeds`
+    NMSE = ||x^ - x||^2 / ||x||^2 = D / (1 - D), where D is what the quantizer loses of a standard normal variable:
+    0.0096 with 4 bits, 0.133 with 2, 0.571 with 1, for normal, heavy-tailed, sparse and constant inputs alike
+                                                                `test_eden_loses_the_same_share_whatever_the_input`
+A block with only a handful of elements that are not zero does not look Gaussian after the rotation; eden4 may lose
+up to 0.02 of it (`test_eden4_loses_at_most_two_percent_of_a_few_elements`). Below an rms of 1e-38 the scale is
+subnormal and holds fewer bits. A rotation block of rms 1e36 or more is refused (ValueError): x^ could be infinite.
 
 Decoding goes through BLAS, whose last bits differ from machine to machine: not for what must be equal everywhere.
 
-A block of B elements, padded with zeros to R rotation blocks: R scales S as little-endian float32, then R x 2048
-bytes of codes, the earlier element of a pair in the low half. A code is 8 for a negative level, plus the index of
-its magnitude in LEVELS. Shape letters: B elements of a block, R its rotation blocks.
+A block of B elements, padded with zeros to R rotation blocks: R scales S as little-endian float32, then R x 512 x bits
+bytes of codes, the earlier element in the lower bits of a byte. A code is the index of the level's magnitude, and above
+it a bit that is 1 for a negative level. Shape letters: B elements of a block, R its rotation blocks.
 """
 
 import itertools
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -37,16 +40,18 @@ from fedward.layout import Block, Vector
 SIDE = 64
 ROTATION = SIDE * SIDE
 
-LEVELS = (0.12840, 0.38805, 0.65676, 0.94234, 1.25623, 1.61805, 2.06902, 2.73259)
-"""Magnitudes of the 16-level Lloyd-Max quantizer of a standard normal variable; a test derives them again."""
-
-NEGATIVE = 8
-"""The bit of a code that says that the level is below zero."""
+MAGNITUDES = {
+    1: (0.79788,),
+    2: (0.45278, 1.51042),
+    4: (0.12840, 0.38805, 0.65676, 0.94234, 1.25623, 1.61805, 2.06902, 2.73259),
+}
+"""Of each number of bits, those of the Lloyd-Max quantizer of a standard normal variable; a test derives them again."""
 
 _LARGEST_SCALE = np.float32(1e36)
 """|x^| is at most 64 * 2.74 S (every term of both sums with one sign), which must stay below 3.4e38."""
 
 Matrices = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.uint8]
 
 
 def hadamard(side: int) -> Matrices:
@@ -58,19 +63,50 @@ def hadamard(side: int) -> Matrices:
 
 
 _HADAMARD = hadamard(SIDE)
-_BOUNDARIES = tuple(np.float32((low + high) / 2) for low, high in itertools.pairwise(LEVELS))
-_LEVEL_OF_CODE = np.array([*LEVELS, *(-level for level in LEVELS)], np.float32)
 _BYTES = np.arange(256)
-_PAIR_OF_BYTE = np.stack([_LEVEL_OF_CODE[_BYTES & 15], _LEVEL_OF_CODE[_BYTES >> 4]], axis=1)  # (256, 2)
 _SIGNS_OF_BYTE = (1 - 2 * ((_BYTES[:, None] >> np.arange(8)) & 1)).astype(np.float32)  # (256, 8), low bit first
 
 
-def _rotations(size: int) -> int:
-    return -(-size // ROTATION)
+class Codebook:
+    """The levels of one number of bits, and how their codes lie in bytes."""
 
+    def __init__(self, bits: int) -> None:
+        magnitudes = MAGNITUDES[bits]
+        self.bits = bits
+        self.bytes_a_rotation = ROTATION * bits // 8
+        self._negative = len(magnitudes)
+        self._boundaries = tuple(np.float32((low + high) / 2) for low, high in itertools.pairwise(magnitudes))
+        level_of_code = np.array([*magnitudes, *(-magnitude for magnitude in magnitudes)], np.float32)
+        shifts = np.arange(0, 8, bits)
+        self._levels_of_byte: Matrices = level_of_code[
+            _BYTES[:, None] >> shifts & (2**bits - 1)
+        ]  # (256, codes of a byte)
 
-def _block_bytes(size: int) -> int:
-    return _rotations(size) * (4 + ROTATION // 2)
+    def nearest(self, gaussian: Matrices) -> Codes:
+        """(R, 4096) -> the same shape: the code of the level nearest to each element."""
+        outside = np.signbit(gaussian)
+        codes = outside.view(np.uint8) * np.uint8(self._negative)
+        if self._boundaries:
+            magnitudes = np.abs(gaussian)
+            for boundary in self._boundaries:
+                np.greater(magnitudes, boundary, out=outside)
+                np.add(codes, outside.view(np.uint8), out=codes)
+        return codes
+
+    def packed(self, codes: Codes) -> Codes:
+        """(R, 4096) codes -> (R, bytes_a_rotation)."""
+        if self.bits == 1:
+            return np.packbits(codes, axis=1, bitorder="little")
+        words: npt.NDArray[np.unsignedinteger] = codes.view(f"<u{8 // self.bits}")  # one code in each byte
+        packed = words.copy()
+        for place in range(1, 8 // self.bits):
+            packed |= words >> place * (8 - self.bits)
+        return packed.astype(np.uint8)
+
+    def levels(self, packed: Codes) -> Matrices:
+        """(R, bytes_a_rotation) -> (R, 4096) the levels of the codes."""
+        levels: Matrices = self._levels_of_byte.take(packed, axis=0, mode="clip")
+        return levels.reshape(-1, ROTATION)
 
 
 def signs(seed: bytes, block: Block) -> Matrices:
@@ -87,6 +123,14 @@ def signs(seed: bytes, block: Block) -> Matrices:
     )
 
 
+def _rotations(size: int) -> int:
+    return -(-size // ROTATION)
+
+
+def _block_bytes(book: Codebook, size: int) -> int:
+    return _rotations(size) * (4 + book.bytes_a_rotation)
+
+
 def _rotated(values: Matrices) -> Matrices:
     """(R, 4096) -> H x H of each; its own inverse."""
     half = values.reshape(-1, SIDE) @ _HADAMARD
@@ -100,29 +144,7 @@ def _units(values: Matrices) -> Vector:
     return units
 
 
-def _nearest(gaussian: Matrices) -> npt.NDArray[np.uint8]:
-    """(R, 4096) -> the same shape, uint8: the code of the level nearest to each element."""
-    outside = np.signbit(gaussian)
-    codes = outside.view(np.uint8) * np.uint8(NEGATIVE)
-    magnitudes = np.abs(gaussian)
-    for boundary in _BOUNDARIES:
-        np.greater(magnitudes, boundary, out=outside)
-        np.add(codes, outside.view(np.uint8), out=codes)
-    return codes
-
-
-def _pairs(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(R, 4096) codes -> (R, 2048) bytes of two."""
-    both: npt.NDArray[np.uint16] = codes.view("<u2")
-    return (both | both >> 4).astype(np.uint8)
-
-
-def _levels(pairs: npt.NDArray[np.uint8]) -> Matrices:
-    """(R, 2048) bytes -> (R, 4096) the levels of their codes."""
-    return _PAIR_OF_BYTE.take(pairs, axis=0, mode="clip").reshape(-1, ROTATION)
-
-
-def _encode(values_B: Vector, block: Block, seed: bytes) -> Planes:
+def _encode(book: Codebook, values_B: Vector, block: Block, seed: bytes) -> Planes:
     values = rows(values_B, ROTATION)
     units = _units(values)
     scaled = values * signs(seed, block)
@@ -130,8 +152,8 @@ def _encode(values_B: Vector, block: Block, seed: bytes) -> Planes:
     rms = np.sqrt(np.vecdot(scaled, scaled) / ROTATION)
     gaussian = _rotated(scaled)
     gaussian *= (1 / np.where(rms == 0, np.float32(1), rms))[:, None]
-    pairs = _pairs(_nearest(gaussian))
-    return [_scales(rms, np.vecdot(gaussian, _levels(pairs)), units).astype("<f4", copy=False), pairs]
+    packed = book.packed(book.nearest(gaussian))
+    return [_scales(rms, np.vecdot(gaussian, book.levels(packed)), units).astype("<f4", copy=False), packed]
 
 
 def _scales(rms: Vector, overlap: Vector, units: Vector) -> Vector:
@@ -143,15 +165,21 @@ def _scales(rms: Vector, overlap: Vector, units: Vector) -> Vector:
     return scales
 
 
-def _decode(raw: memoryview, block: Block, seed: bytes) -> Vector:
+def _decode(book: Codebook, raw: memoryview, block: Block, seed: bytes) -> Vector:
     rotations = _rotations(block.size)
     scales = np.frombuffer(raw, "<f4", rotations).astype(np.float32)
-    pairs = np.frombuffer(raw, np.uint8, offset=4 * rotations).reshape(rotations, -1)
-    values = _rotated(_levels(pairs))  # the scales come last: what the other side chose stays out of BLAS
+    packed = np.frombuffer(raw, np.uint8, offset=4 * rotations).reshape(rotations, -1)
+    values = _rotated(book.levels(packed))  # the scales come last: what the other side chose stays out of BLAS
     values *= signs(seed, block)
     with np.errstate(over="ignore", invalid="ignore"):  # `norm` refuses what this makes
         values *= scales[:, None]
     return values.reshape(-1)[: block.size]
 
 
-EDEN4 = BlockCodec("eden4", deterministic=False, quantizer=Quantizer(_block_bytes, _encode, _decode))
+def _codec(bits: int) -> BlockCodec:
+    book = Codebook(bits)
+    quantizer = Quantizer(partial(_block_bytes, book), partial(_encode, book), partial(_decode, book))
+    return BlockCodec(f"eden{bits}", deterministic=False, quantizer=quantizer)
+
+
+EDEN: Sequence[BlockCodec] = tuple(_codec(bits) for bits in (4, 2, 1))

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fedward.codec.eden import EDEN4
+from fedward.codec.eden import EDEN
 from fedward.codec.f32 import F32
 from fedward.codec.q8 import Q8
 from fedward.errors import PeerError, RejectReason
@@ -40,7 +40,7 @@ class Codec(Protocol):
         """
 
 
-CODECS: Mapping[str, Codec] = MappingProxyType({known.name: known for known in (F32, Q8, EDEN4)})
+CODECS: Mapping[str, Codec] = MappingProxyType({known.name: known for known in (F32, Q8, *EDEN)})
 
 
 def codec(name: str) -> Codec:

@@ -75,8 +75,11 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"codec": "zip"}, "codec: Value error, unknown codec; known: f32, q8, eden4, got 'zip'"),
-        ({"model_codec": "zip"}, "model_codec: Value error, unknown codec; known: f32, q8, eden4, got 'zip'"),
+        ({"codec": "zip"}, "codec: Value error, unknown codec; known: f32, q8, eden4, eden2, eden1, got 'zip'"),
+        (
+            {"model_codec": "zip"},
+            "model_codec: Value error, unknown codec; known: f32, q8, eden4, eden2, eden1, got 'zip'",
+        ),
         ({"model_codec": "eden4"}, "decoding differs between machines, so it can't carry a model; choose f32 or q8"),
         ({"finish": {"metric": "auc"}}, "metric and value go together"),
         ({"finish": {"value": 0.5}}, "metric and value go together"),

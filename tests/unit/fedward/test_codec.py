@@ -1,4 +1,4 @@
-"""Every codec keeps the promises of `Codec`; q8 and eden4 keep the error bounds that their modules state."""
+"""Every codec keeps the promises of `Codec`; q8 and eden keep the error bounds that their modules state."""
 
 import hashlib
 import itertools
@@ -11,11 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedward.codec import CODECS, check_payload, codec, decode, norm, seed_of
-from fedward.codec.eden import LEVELS, signs
+from fedward.codec.eden import MAGNITUDES, signs
 from fedward.errors import PeerError, RejectReason
 from fedward.layout import Kind, Layout, Tensor
 
 F32, Q8, EDEN4 = (CODECS[name] for name in ("f32", "q8", "eden4"))
+LOSS = {"eden4": 0.0096, "eden2": 0.1331, "eden1": 0.5708}
+"""D / (1 - D), where D is what the best quantizer of so many bits loses of a standard normal variable."""
+
 SEED = seed_of("test", 1)
 # Two blocks, the second with a tail in both codecs; a small weight; statistics.
 LAYOUT = Layout.of(
@@ -65,7 +68,9 @@ def test_a_payload_has_the_size_that_the_layout_says(codec):
     assert len(codec.encode(0 * vector_P, LAYOUT, SEED)) == codec.size_bytes(LAYOUT)
 
 
-@pytest.mark.parametrize(("name", "bits"), [("f32", 32), ("q8", 8.125), ("eden4", 4.0078125)])
+@pytest.mark.parametrize(
+    ("name", "bits"), [("f32", 32), ("q8", 8.125), ("eden4", 4.0078125), ("eden2", 2.0078125), ("eden1", 1.0078125)]
+)
 def test_a_large_tensor_costs_the_stated_bits_a_parameter(name, bits):
     assert codec(name).size_bytes(Layout.of([Tensor("w", (1024, 1024))])) * 8 == bits * 2**20
 
@@ -217,14 +222,17 @@ def test_q8_never_sends_a_subnormal_scale():
     assert np.frombuffer(payload, "<f4", 16).min() == FLOAT32.smallest_normal
 
 
-# eden4
+# eden
+
+every_eden = pytest.mark.parametrize("eden", [CODECS[name] for name in LOSS], ids=LOSS)
 
 
+@every_eden
 @pytest.mark.parametrize(("name", "vector_P"), inputs(LARGE).items(), ids=inputs(1))
-def test_eden4_loses_one_percent_whatever_the_input(name, vector_P):
+def test_eden_loses_the_same_share_whatever_the_input(eden, name, vector_P):
     layout = Layout.of([Tensor("w", (LARGE,))])
-    loss = nmse(decode(EDEN4.encode(vector_P, layout, SEED), EDEN4, layout, SEED), vector_P)
-    assert loss == pytest.approx(0.0096, rel=0.06)
+    loss = nmse(decode(eden.encode(vector_P, layout, SEED), eden, layout, SEED), vector_P)
+    assert loss == pytest.approx(LOSS[eden.name], rel=0.06)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6, 8, 32])
@@ -234,51 +242,57 @@ def test_eden4_loses_at_most_two_percent_of_a_few_elements(count):
     assert nmse(decode(EDEN4.encode(vector_P, ONE, SEED), EDEN4, ONE, SEED), vector_P) < 0.02
 
 
+@every_eden
 @quick
 @given(st.lists(finite.filter(lambda value: abs(value) < 1e35), min_size=1, max_size=300), st.binary(max_size=8))
-def test_eden4_keeps_the_length_along_the_input(values, seed):
+def test_eden_keeps_the_length_along_the_input(eden, values, seed):
     vector_P = np.resize(np.array(values, np.float32), 4096)
-    decoded_P = decode(EDEN4.encode(vector_P, ONE, seed), EDEN4, ONE, seed)
+    decoded_P = decode(eden.encode(vector_P, ONE, seed), eden, ONE, seed)
     energy = float(np.sum(vector_P.astype(np.float64) ** 2))
     # A subnormal scale holds fewer than 24 bits: its rounding shows when everything is below 1e-35.
     rounding = 1e-5 * energy + 1e-44 * float(np.abs(vector_P).sum()) * 64
     assert abs(float(decoded_P.astype(np.float64) @ vector_P) - energy) <= rounding
 
 
+@every_eden
 @pytest.mark.parametrize("name", ["normal", "sparse", "constant"])
-def test_eden4_is_unbiased_over_seeds(name):
+def test_eden_is_unbiased_over_seeds(eden, name):
     vector_P = inputs(4096)[name]
     seeds = [seed_of(name, index) for index in range(200)]
-    mean_P = np.mean([decode(EDEN4.encode(vector_P, ONE, seed), EDEN4, ONE, seed) for seed in seeds], axis=0)
-    # The scale of least error, which is biased by 0.0095, would come to 0.0096 / 200 + 0.0095 ** 2 = 0.00014.
-    assert nmse(mean_P, vector_P) < 1.3 * 0.0096 / 200
+    mean_P = np.mean([decode(eden.encode(vector_P, ONE, seed), eden, ONE, seed) for seed in seeds], axis=0)
+    # The scale of least error shrinks by D: with eden4 that alone would come to 0.0096 / 200 + 0.0095 ** 2 = 0.00014.
+    assert nmse(mean_P, vector_P) < 1.3 * LOSS[eden.name] / 200
 
 
-def test_eden4_refuses_what_could_decode_to_infinity():
+@every_eden
+def test_eden_refuses_what_could_decode_to_infinity(eden):
     with pytest.raises(ValueError, match="could not be decoded"):
-        EDEN4.encode(np.full(4096, FLOAT32.max), ONE, SEED)
+        eden.encode(np.full(4096, FLOAT32.max), ONE, SEED)
 
 
-def test_eden4_levels_are_those_of_the_best_quantizer_of_a_gaussian():
-    levels = [0.3 * (index + 0.5) for index in range(8)]
+@pytest.mark.parametrize("bits", MAGNITUDES)
+def test_eden_levels_are_those_of_the_best_quantizer_of_a_gaussian(bits):
+    count = 2 ** (bits - 1)
+    levels = [0.3 * (index + 0.5) for index in range(count)]
     for _ in range(1500):  # Lloyd's iteration: boundaries half way between levels, levels at their cell's mean
         edges = [0.0, *((low + high) / 2 for low, high in itertools.pairwise(levels)), math.inf]
         density = [math.exp(-edge * edge / 2) / math.sqrt(2 * math.pi) for edge in edges]
         below = [math.erf(edge / math.sqrt(2)) / 2 for edge in edges]
-        levels = [(density[i] - density[i + 1]) / (below[i + 1] - below[i]) for i in range(8)]
-    assert pytest.approx(levels, abs=1e-4) == LEVELS
+        levels = [(density[i] - density[i + 1]) / (below[i + 1] - below[i]) for i in range(count)]
+    assert pytest.approx(levels, abs=1e-4) == MAGNITUDES[bits]
 
 
-def test_eden4_signs_are_fair_and_differ_from_block_to_block():
+def test_eden_signs_are_fair_and_differ_from_block_to_block():
     first, second, *_ = (signs(SEED, block) for block in LAYOUT.blocks)
     assert set(np.unique(first)) == {-1.0, 1.0}
     assert abs(float(first.mean())) < 0.02
     assert abs(float((first[:2] * second).mean())) < 0.05
 
 
-def test_eden4_with_another_seed_does_not_decode():
+@every_eden
+def test_eden_with_another_seed_does_not_decode(eden):
     vector_P = fixed_vector(4096)
-    assert nmse(decode(EDEN4.encode(vector_P, ONE, SEED), EDEN4, ONE, seed_of("other")), vector_P) > 1
+    assert nmse(decode(eden.encode(vector_P, ONE, SEED), eden, ONE, seed_of("other")), vector_P) > 1
 
 
 # The wire format: who changes one of these digests makes a new codec under a new name.
@@ -287,8 +301,10 @@ def test_eden4_with_another_seed_does_not_decode():
 WIRE = {
     "f32": "5d57b783c0aa7445cdcc25961ee1b304b0c82af89193cab97e7dcaa4c5a14cd9",
     "q8": "2b6176e019383d8ac62ae8bf1ee93ac27e593e649f18c64b729c2736c48f0cc1",
-    "eden4 signs": "44ddcddaec61d1f7110f502277ed24418d6efcc2823fa422af8ca45d31b46484",
+    "eden signs": "44ddcddaec61d1f7110f502277ed24418d6efcc2823fa422af8ca45d31b46484",
     "eden4 codes of a spike": "0a6ca294b3aa6a1b4d1df90b2f599dd697692e7ac169302203bb7b16c4c59d79",
+    "eden2 codes of a spike": "67481ea75e45e114ac90743baea5772c7c09978b7fcf8cc00ccff1a2721c3fed",
+    "eden1 codes of a spike": "cb580ecc6ca78fa149b4b4f8bfbd8f834a805ca0589ee76048ba2b9c88de24a1",
 }
 
 
@@ -300,16 +316,17 @@ def test_the_bytes_of_a_fixed_vector_never_change(name):
 
 def test_the_signs_of_a_fixed_seed_never_change():
     bits = np.packbits(signs(bytes(32), LAYOUT.blocks[1]) < 0, bitorder="little")
-    assert hashlib.sha256(bits.tobytes()).hexdigest() == WIRE["eden4 signs"]
+    assert hashlib.sha256(bits.tobytes()).hexdigest() == WIRE["eden signs"]
 
 
-def test_the_eden4_codes_of_a_single_spike_never_change():
+@pytest.mark.parametrize(("name", "level"), [("eden4", 0.94234), ("eden2", 1.51042), ("eden1", 0.79788)])
+def test_the_eden_codes_of_a_single_spike_never_change(name, level):
     # The rotation spreads a spike to +-1 everywhere, which is far from every boundary: no BLAS rounds it elsewhere.
     vector_P = np.zeros(4096, np.float32)
     vector_P[1234] = 64
-    payload = EDEN4.encode(vector_P, ONE, SEED)
-    assert struct.unpack("<f", payload[:4])[0] == pytest.approx(1 / 0.94234, rel=1e-6)
-    assert hashlib.sha256(payload[4:]).hexdigest() == WIRE["eden4 codes of a spike"]
+    payload = codec(name).encode(vector_P, ONE, SEED)
+    assert struct.unpack("<f", payload[:4])[0] == pytest.approx(1 / level, rel=1e-6)
+    assert hashlib.sha256(payload[4:]).hexdigest() == WIRE[f"{name} codes of a spike"]
 
 
 def test_a_fixed_eden4_payload_decodes_to_the_same_values():

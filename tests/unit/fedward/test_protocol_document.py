@@ -17,7 +17,7 @@ from annotated_types import Interval, Len
 from edge_agent import download, publish
 from fedward import codec, layout, limits, messages, pack, topics
 from fedward.chunks import manifest_of
-from fedward.codec.eden import LEVELS, signs
+from fedward.codec.eden import MAGNITUDES, signs
 from fedward.errors import RejectReason
 from fedward.layout import Block, Kind, Layout, Tensor, vector_digest
 from fedward.messages import Chunk, Control, Name
@@ -264,8 +264,10 @@ def test_every_codec_is_described_and_whether_it_may_carry_a_model():
     assert dict(zip(column("Codecs", 0), column("Codecs", 1), strict=True)) == expected
 
 
-def test_the_levels_of_eden4_are_those_of_the_code():
-    assert [float(text) for text in column("Levels of eden4", 1)] == list(LEVELS)
+def test_the_levels_of_eden_are_those_of_the_code():
+    names, levels = column("Levels of eden", 0), column("Levels of eden", 2)
+    for bits, magnitudes in MAGNITUDES.items():
+        assert [float(text) for name, text in zip(names, levels, strict=True) if name == f"eden{bits}"] == [*magnitudes]
 
 
 def test_the_constants_of_the_layout_are_those_of_the_code():
@@ -284,23 +286,26 @@ def test_the_signs_can_be_made_from_the_document_alone():
     assert signs(seed, block).reshape(-1).tolist() == expected
 
 
-def test_an_eden4_payload_is_decoded_by_the_formula_of_the_document():
+@pytest.mark.parametrize("bits", MAGNITUDES)
+def test_an_eden_payload_is_decoded_by_the_formula_of_the_document(bits):
     """Written from the document: H from popcounts, one element after another, in float64."""
     model = Layout.of([Tensor("w", (5000,))])
     values_P = np.random.default_rng(9).standard_normal(5000).astype(np.float32)
-    payload = codec.codec("eden4").encode(values_P, model, bytes(32))
+    payload = codec.codec(f"eden{bits}").encode(values_P, model, bytes(32))
     hadamard = np.array([[(-1) ** (i & j).bit_count() / 8 for j in range(64)] for i in range(64)])
     words = philox_words(codec.seed_of(bytes(32), 0, 0)[:16], 2 * 64)
     drawn = [1 - 2 * (word >> bit & 1) for word in words for bit in range(64)]
     decoded: list[float] = []
     for rotation in range(2):
         (scale,) = struct.unpack_from("<f", payload, 4 * rotation)
-        raw = payload[8 + 2048 * rotation : 8 + 2048 * (rotation + 1)]
-        codes = [code for byte in raw for code in (byte & 15, byte >> 4)]
-        levels = np.array([LEVELS[code & 7] * (-1 if code & 8 else 1) for code in codes]).reshape(64, 64)
+        raw = payload[8 + 512 * bits * rotation : 8 + 512 * bits * (rotation + 1)]
+        codes = [byte >> place & 2**bits - 1 for byte in raw for place in range(0, 8, bits)]
+        half = 2 ** (bits - 1)
+        levels = np.array([MAGNITUDES[bits][code % half] * (-1 if code & half else 1) for code in codes])
+        levels = levels.reshape(64, 64)
         turned = (hadamard @ levels @ hadamard).reshape(-1)
         decoded += list(scale * turned * drawn[4096 * rotation : 4096 * (rotation + 1)])
-    expected = codec.decode(payload, codec.codec("eden4"), model, bytes(32))
+    expected = codec.decode(payload, codec.codec(f"eden{bits}"), model, bytes(32))
     np.testing.assert_allclose(decoded[:5000], expected, rtol=1e-4, atol=1e-5)
 
 
