@@ -45,6 +45,11 @@ class BlobFolder:
         """Of every blob that is there."""
         return {bytes.fromhex(path.name) for path in self._folder.iterdir() if NAME.fullmatch(path.name)}
 
+    def tidy(self) -> None:
+        """Drop what crashes left half-written, each up to the size of a state. Only for the folder's owner."""
+        for path in self._folder.glob(".*.part"):
+            path.unlink()
+
     def drop(self, digest: bytes) -> None:
         """Delete a blob that the ledger does not need."""
         self.path(digest).unlink(missing_ok=True)

@@ -39,12 +39,13 @@ class Members:
     def heard(self, name: str, now_s: float) -> None:
         self.sites[name].heard_at_s = now_s
 
-    def on_status(self, name: str, status: Status) -> None:
-        """A notice that a process is gone is only believed of the process that was last here."""
+    def on_status(self, name: str, status: Status) -> bool:
+        """A notice that a process is gone is only believed of the process that was last here; whether one is new."""
         known = self.sites[name].status
         if status.online or known is None or known.boot_id == status.boot_id:
             self.sites[name].status = status
             LOG.info("status", extra={"site": name, "online": status.online, "leaving": status.leaving})
+        return status.online and (known is None or known.boot_id != status.boot_id)
 
     def on_telemetry(self, name: str, telemetry: Telemetry) -> None:
         self.sites[name].telemetry = telemetry

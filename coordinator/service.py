@@ -49,6 +49,12 @@ LOG = logging.getLogger(__name__)
 LISTEN_S = 1.0
 """Time after the first connection before a version is made: until then it is not known which sites are there."""
 
+ANNOUNCE_EVERY_S = 300.0
+"""The announcement is repeated: a broker whose queue was full has dropped it for somebody."""
+
+ANNOUNCE_SOON_S = 10.0
+"""For the new process of a site, whose broker may not deliver what is retained a second time to a session."""
+
 VERSION_BYTES = 24
 """What a version writes at most, for each parameter: four arrays of state, a snapshot and a delta."""
 
@@ -77,6 +83,8 @@ class Service:
         self._federation_clock = FederationClock(clock, ledger.latest_arrival_s())
         self._members = Members(config.sites, ledger)
         self._uploads = Uploads(config.state_folder / "incoming", blobs)
+        self._uploads.tidy(config.sites)
+        blobs.tidy()
         self._retention = Retention(ledger, blobs, config.retention, self._uploads.digests)
         self._retention.begin()
         self._aggregator = Aggregator(ledger, versions, self._members, config.engine)
@@ -84,6 +92,8 @@ class Service:
         self._boot_id = secrets.token_bytes(8)
         self._operation = Operation(ledger, config.finish, clock)
         self._aggregate_from_s: float | None = None
+        self._announced_at_s = 0.0
+        self._announce_at_s = float("inf")
         self._refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
         self.connected = False
         self.looped_at_s = clock.monotonic_s()
@@ -124,7 +134,7 @@ class Service:
     def tick(self) -> None:
         """What follows from the event and from time: a wish of the operator, a version, chunks to send."""
         self.looped_at_s = self._clock.monotonic_s()
-        if self._operation.look():
+        if self._operation.look() or (self.connected and self.looped_at_s >= self._announce_at_s):
             self._announce_all()
         self._aggregate()
         self._publisher.send_chunks(self._clock.monotonic_s())
@@ -157,7 +167,8 @@ class Service:
             case Evaluation():
                 self._on_evaluation(site, message)
             case Status():
-                self._members.on_status(site, message)
+                if self._members.on_status(site, message):
+                    self._announce_at_s = min(self._announce_at_s, self._announced_at_s + ANNOUNCE_SOON_S)
             case Telemetry():
                 self._members.on_telemetry(site, message)
 
@@ -182,6 +193,7 @@ class Service:
 
     def _on_offer(self, site: str, offer: Offer) -> None:
         if self._send_known(site, offer.update_id):
+            self._uploads.abandon(site, offer.update_id)
             return
         if self._is_full(offer.manifest.size_bytes):
             self._count_refusal(site, PeerError(RejectReason.BUSY, "no room on the disk"))
@@ -199,6 +211,8 @@ class Service:
             self._publisher.grant(site, Grant(update_id=offer.update_id, missing=upload.missing()))
 
     def _on_chunk(self, site: str, chunk: Chunk) -> None:
+        if self._is_full():  # others were granted the same room: offered again, this one is told to come later
+            raise PeerError(RejectReason.BUSY, "no room on the disk for a chunk")
         upload = self._uploads.add(site, chunk)
         if upload.is_complete():
             self._store(upload)
@@ -272,6 +286,8 @@ class Service:
     # publish
 
     def _announce(self) -> None:
+        self._announced_at_s = self._clock.monotonic_s()
+        self._announce_at_s = self._announced_at_s + ANNOUNCE_EVERY_S
         current = self._versions.current
         self._publisher.announce(
             Announcement(

@@ -4,6 +4,7 @@ Both outlive the process. The broker still holds chunks that were under way when
 one before any site could offer again: the upload that they belong to is found by its files.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,10 +75,9 @@ class Uploads:
         upload = self._open.get(site)
         if upload and upload.offer.update_id == update_id:
             return upload
-        try:
-            offer = unpack((self._folder / f"{site}.{update_id.hex()}.offer").read_bytes(), Offer)
-        except FileNotFoundError:
-            raise PeerError(RejectReason.NOT_OFFERED, "a chunk of an update that is not being uploaded") from None
+        offer = _read(self._folder / f"{site}.{update_id.hex()}.offer")
+        if offer is None:
+            raise PeerError(RejectReason.NOT_OFFERED, "a chunk of an update that is not being uploaded")
         return self._begin(site, offer)
 
     def add(self, site: str, chunk: Chunk) -> Upload:
@@ -89,8 +89,18 @@ class Uploads:
 
     def digests(self) -> frozenset[bytes]:
         """Of the payloads on their way: such a blob is needed although no row of the ledger names it yet."""
-        offers = (unpack(path.read_bytes(), Offer) for path in self._folder.glob("*.offer"))
-        return frozenset(offer.manifest.digest for offer in offers)
+        offers = [_read(path) for path in self._folder.glob("*.offer")]
+        return frozenset(offer.manifest.digest for offer in offers if offer)
+
+    def tidy(self, sites: Collection[str]) -> None:
+        """Delete what belongs to no site of these, what a crash left half-written, and offers that can't be read.
+
+        At the start of the process: an offer of another release, or a damaged one, is made again by its site.
+        """
+        for path in self._folder.iterdir():
+            unreadable = path.suffix == ".offer" and _read(path) is None
+            if unreadable or path.name.split(".")[0] not in sites:  # a name that begins with a dot: half-written
+                path.unlink()
 
     def end(self, upload: Upload) -> None:
         """Forget an upload that is in the ledger, and with it all that was collected."""
@@ -100,10 +110,12 @@ class Uploads:
         self._offer_path(upload).unlink(missing_ok=True)
 
     def abandon(self, site: str, update_id: bytes) -> None:
-        """Forget an update that was refused; nothing if it was not open."""
+        """Forget an update that was refused, and all that was collected of it, also by an earlier process."""
         upload = self._open.get(site)
         if upload and upload.offer.update_id == update_id:
             self.end(upload)
+        for name in (f"{site}.{update_id.hex()}", f"{site}.{update_id.hex()}.offer"):
+            (self._folder / name).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Leave every file for the next process."""
@@ -127,3 +139,11 @@ class Uploads:
 
     def _offer_path(self, upload: Upload) -> Path:
         return self._folder / f"{upload.site}.{upload.offer.update_id.hex()}.offer"
+
+
+def _read(path: Path) -> Offer | None:
+    """A kept offer; None when there is none, or it is damaged or of another release."""
+    try:
+        return unpack(path.read_bytes(), Offer)
+    except (FileNotFoundError, PeerError):
+        return None

@@ -60,10 +60,10 @@ class Agent:
         self._link = link
         self._clock = clock
         outbox = Outbox(config.state_folder / "outbox")
+        models = ModelFolder(config.state_folder / "model")
+        models.tidy()  # before anything is written: it may be what fills the disk
         self._progress = SavedProgress(ProgressFile(config.state_folder / "progress.json"), outbox.take_over())
         self._announced = Announced(config, compute.layouts, self._progress)
-        models = ModelFolder(config.state_folder / "model")
-        models.tidy()
         self._fetcher = Fetcher(link, config.site, models)
         self._evaluator = Evaluator(link, config, compute)
         self._trainer = Trainer(config, compute, outbox, self._progress)
@@ -158,7 +158,8 @@ class Agent:
             self._say_all_again()
 
     def _say_all_again(self) -> None:
-        """The link or the coordinator is new, and may have missed what we sent."""
+        """The link or the coordinator is new, and may have missed what we sent, retained or not."""
+        self._reporter.arrive()
         self._publisher.offer_now()
         self._fetcher.ask_now()
         self._evaluator.send()
@@ -173,7 +174,6 @@ class Agent:
         check_broker(self._link)
         self.connected = True
         LOG.info("connected", extra={"generation": event.generation})
-        self._reporter.arrive()
         self._say_all_again()
 
     # fetch

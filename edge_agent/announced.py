@@ -38,8 +38,10 @@ class Announced:
 
     @property
     def paused_here(self) -> bool:
-        """The coordinator's wish for this site."""
-        return bool(self._control and self._control.paused)
+        """The coordinator's wish for this site. One from before its ledger was restored is of another life."""
+        if self._control is None or self._control.sequence < self._progress.now.epoch:
+            return False
+        return self._control.paused
 
     def hear(self, announcement: Announcement) -> News | None:
         """Take an announcement in; None when it is not news. One that is refused ends the work on the one before.

@@ -79,7 +79,8 @@ class SavedProgress:
     def __init__(self, file: ProgressFile, waiting: Iterable[Offer]) -> None:
         self._file = file
         self.now = file.load(waiting)
-        file.save(self.now)  # as corrected: its receipt will delete the update that the correction was read from
+        if self.now != file.load(()):  # its receipt will delete the update that the correction was read from
+            file.save(self.now)
 
     def change(self, progress: Progress) -> None:
         if progress != self.now:

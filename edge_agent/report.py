@@ -65,7 +65,7 @@ class Reporter:
         self._told_at_s = 0.0
 
     def arrive(self) -> None:
-        """Tell that this process is here, and everything again: the link is new."""
+        """Tell that this process is here, and everything again."""
         self._status(Status(boot_id=self._boot_id, online=True, software=f"fedward {__version__}"))
         self._told_phase = None
 

@@ -5,13 +5,20 @@ from pathlib import Path
 
 
 def write_durably(path: Path, content: bytes | memoryview) -> None:
-    """Write `content` to `path`; when this returns it survives power loss, and nobody ever sees a half of it."""
+    """Write `content` to `path`; when this returns it survives power loss, and nobody ever sees a half of it.
+
+    A disk that is full or fails raises OSError, and leaves what was there before and nothing else.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    move_durably(partial, path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        move_durably(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)  # it would keep the room that everything else needs
+        raise
 
 
 def move_durably(source: Path, target: Path) -> None:

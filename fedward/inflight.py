@@ -52,7 +52,7 @@ class InFlight:
             if packet_id in self._early:
                 self._early.discard(packet_id)
             elif generation == self._generation:
-                if not self._sent:
+                if counts and not self._num_counted():
                     self._moved_at_s = time.monotonic()
                 self._sent[packet_id] = _Sent(topic, counts)
 
@@ -60,9 +60,11 @@ class InFlight:
         """Forget one message; True when the window was full and has room now."""
         with self._changed:
             full = self._room() == 0
-            if self._sent.pop(packet_id, None) is None:
+            sent = self._sent.pop(packet_id, None)
+            if sent is None:
                 self._early.add(packet_id)
-            self._moved_at_s = time.monotonic()
+            elif sent.counts:
+                self._moved_at_s = time.monotonic()
             self._changed.notify_all()
             return full and self._room() > 0
 
@@ -77,9 +79,12 @@ class InFlight:
             return self._room()
 
     def stuck_s(self) -> float:
-        """Seconds for which nothing was acknowledged although something is in flight."""
+        """Seconds for which no message that counts was acknowledged although one is in flight.
+
+        One that does not count is done with once it is written, whatever the broker does.
+        """
         with self._changed:
-            return time.monotonic() - self._moved_at_s if self._sent else 0.0
+            return time.monotonic() - self._moved_at_s if self._num_counted() else 0.0
 
     def wait_until_empty(self, timeout_s: float) -> bool:
         """True as soon as nothing is in flight, False when the time is up."""
@@ -87,7 +92,10 @@ class InFlight:
             return self._changed.wait_for(lambda: not self._sent, timeout_s)
 
     def _room(self) -> int:
-        return max(0, self._window - sum(sent.counts for sent in self._sent.values()))
+        return max(0, self._window - self._num_counted())
+
+    def _num_counted(self) -> int:
+        return sum(sent.counts for sent in self._sent.values())
 
 
 class Intake:
@@ -190,7 +198,9 @@ class ThreadWatch:
         if ended or self._failure is not None:
             raise RuntimeError("the network thread has died, and this process can't go on") from self._failure
 
-    def join(self, timeout_s: float) -> None:
-        """Wait for the thread's end, if it ever began."""
-        if self._thread is not None:
-            self._thread.join(timeout_s)
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread's end, if it ever began; False when the time is up before."""
+        if self._thread is None:
+            return True
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()

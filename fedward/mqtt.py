@@ -34,11 +34,11 @@ MAX_PACKET_BYTES = MAX_MESSAGE_BYTES + PACKET_OVERHEAD_BYTES
 UNLIMITED_RECEIVE_MAXIMUM = 65_535
 """ReceiveMaximum of a broker that states none (MQTT 5, section 3.2.2.3.3)."""
 
-DRAIN_S = 3.0
+DRAIN_S = 2.0
 """`close` waits this long for acknowledgements of what is in flight."""
 
-JOIN_S = 5.0
-"""`close` waits this long for the network thread; a connection attempt that hangs takes paho as long."""
+JOIN_S = 1.0
+"""`close` waits this long for the network thread to say goodbye, and as long again after the connection was cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,8 +177,10 @@ class MqttLink:
         self._client.disconnect()
         self._watch.join(join_s)
         self._cut()  # for a peer that no longer reads: paho would wait for it until the keepalive runs out
-        self._client.loop_stop()
-        self._unbind()
+        if self._watch.join(join_s):
+            self._client.loop_stop()
+            self._unbind()
+        # Otherwise it looks up a name or waits for a connection, which nothing can interrupt: it ends with the process.
 
     @property
     def dropped(self) -> int:

@@ -4,9 +4,11 @@ One safetensors file: nothing in it is code. It carries the base vector too, so 
 the agent holds a newer version by then. Shape letter: P parameters.
 """
 
+import errno
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from edge_agent.training.snapshot import Snapshot
+from fedward.disk import has_room
 from fedward.files import write_durably
 from fedward.layout import Vector
 from fedward.messages import Work
@@ -79,6 +82,8 @@ class CheckpointFile:
         content = save(tensors, {LABEL: label, DIGEST: digest_of(label, tensors)})
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            if not has_room(self._folder, len(content)):  # what is left is for the update and for what counts it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             write_durably(self._path, content)
         except OSError as error:
             LOG.error("checkpoint_not_saved", extra={"problem": error.strerror})

@@ -1,6 +1,8 @@
 """What paho and real brokers add to the contract: their limits, their refusals, and a thread that can die."""
 
 import random
+import socket
+import threading
 import time
 from collections.abc import Callable
 from queue import Queue
@@ -155,6 +157,25 @@ def test_a_connection_in_which_nothing_is_acknowledged_is_given_up_for_another(b
     assert Disconnected() in events
     assert link.publish("t", b"x")
     wait_until(lambda: link.room() == 8)
+
+
+def test_closing_does_not_wait_for_a_name_that_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def slow_lookup(*_: object, **__: object) -> list[object]:
+        asked.set()
+        answer.wait(60)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow_lookup)
+    settings = MqttSettings(host="broker.example.org", port=1883, client_id="station", session_expiry_s=60)
+    link = MqttLink(settings, Queue(10), random.Random(1))
+    link.open()
+    assert asked.wait(10)
+    started_s = time.monotonic()
+    link.close()
+    assert time.monotonic() - started_s < 5.0
+    answer.set()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -1,41 +1,15 @@
 """A disk that really is full, on either side: intake stops, nothing is lost, and it heals by itself."""
 
-import os
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fedward.disk import RESERVE_BYTES, free_bytes
-from fedward.limits import MIB
 from sandbox.federation import Federation
 from tests.integration.conftest import READY_S
+from tests.support.disk import fill, small_disk
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
-
-DISK_BYTES = RESERVE_BYTES + 48 * MIB
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """Mount a file system of DISK_BYTES on the folder."""
-    folder.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("needs the right to mount a small file system: run as root to run this test")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Leave no more than the reserve: less than anything that is begun anew needs."""
-    filler = folder / "filler"
-    filler.write_bytes(bytes(free_bytes(folder) - RESERVE_BYTES))
-    return filler
 
 
 def test_a_coordinator_without_room_answers_busy_and_goes_on_when_there_is_room(

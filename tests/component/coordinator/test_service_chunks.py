@@ -1,19 +1,18 @@
 """Large updates on the way up, the model on the way down."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from coordinator.engine.settings import EngineSettings
 from fedward import topics
 from fedward.chunks import manifest_of
 from fedward.errors import RejectReason
 from fedward.limits import CHUNK_BYTES
-from fedward.messages import (
-    Get,
-    Grant,
-)
+from fedward.messages import Get, Grant, Outcome
 from fedward.testing import ManualClock
 from fedward.topics import Up
 from tests.support.coordinator_bench import Bench, accepted, missing, refusals, refused
+from tests.support.disk import fill, small_disk
 from tests.support.site import Site
 from tests.support.updates import FEDERATION, LARGE, offer_of, payload_of
 
@@ -107,6 +106,31 @@ def test_files_that_outlive_the_end_of_their_upload_count_it_no_second_time(star
     assert len(again.ledger.accepted()) == 1
     assert (again.versions.current.version, again.service.page()["buffer"]) == (1, 0)
     assert not file.exists()
+
+
+def test_a_disk_that_fills_during_an_upload_costs_its_chunks_and_nothing_else(
+    start: Start, north: Site, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "state"):
+        bench = start(LARGE)
+        north.offer(BIG)
+        north.chunk(BIG, 0, chunk(0))
+        bench.settle()
+        filler = fill(tmp_path / "state")
+        north.chunk(BIG, 1, chunk(1))
+        north.offer(BIG)
+        bench.settle()
+        assert refusals(bench) == {"busy": 2}
+        assert north.receipts()[-1].outcome is Outcome.LATER
+        filler.unlink()
+        north.offer(BIG)
+        bench.settle()
+        assert north.grants()[-1].missing == missing((1, 4))
+        for index in (1, 2, 3):
+            north.chunk(BIG, index, chunk(index))
+        bench.settle()
+        assert north.receipts()[-1] == accepted(BIG)
+        bench.kill()
 
 
 def test_a_wrong_chunk_is_refused_and_granted_again(start: Start, north: Site) -> None:

@@ -9,7 +9,7 @@ import pytest
 from coordinator.config import FinishSettings
 from coordinator.engine.settings import EngineSettings
 from coordinator.operation import LOOK_EVERY_S, is_done
-from coordinator.service import TICK_S
+from coordinator.service import ANNOUNCE_EVERY_S, ANNOUNCE_SOON_S, TICK_S
 from coordinator.tables import ALL
 from fedward import topics
 from fedward.errors import RejectReason
@@ -195,3 +195,38 @@ def test_a_death_notice_of_an_older_process_is_not_believed(start: Start, north:
     north.say(Up.STATUS, Status(boot_id=b"boot-two", online=False, leaving=True))
     bench.settle()
     assert bench.service.page()["sites"]["north"]["phase"] == "leaving"
+
+
+def test_the_announcement_is_repeated_for_whoever_missed_it(start: Start, clock: ManualClock, north: Site) -> None:
+    bench = start()
+    bench.settle()
+    clock.advance(ANNOUNCE_SOON_S)
+    bench.settle()  # for the sites that were heard first
+    before = len(north.announcements())
+    clock.advance(ANNOUNCE_EVERY_S - 1)
+    bench.settle()
+    assert len(north.announcements()) == before
+    clock.advance(1)
+    bench.settle()
+    first, second = north.announcements()[-2:]
+    assert (second.version, second.sequence > first.sequence) == (first.version, True)
+
+
+def test_the_new_process_of_a_site_is_announced_to_soon_and_many_of_them_at_once(
+    start: Start, clock: ManualClock, north: Site, south: Site
+) -> None:
+    bench = start()
+    bench.settle()
+    for _ in range(2):
+        clock.advance(ANNOUNCE_SOON_S)
+        bench.settle()
+    before = len(north.announcements())
+    for site in (north, south):
+        site.say(Up.STATUS, Status(boot_id=b"boot-two", online=True))
+    bench.settle()
+    assert len(north.announcements()) == before + 1
+    north.say(Up.STATUS, Status(boot_id=b"boot-two", online=True))  # the same process again
+    for _ in range(3):
+        clock.advance(ANNOUNCE_SOON_S)
+        bench.settle()
+    assert len(north.announcements()) == before + 2  # one at once, and one for all that came since

@@ -462,7 +462,11 @@ def test_a_new_connection_says_everything_again(hospital: Any) -> None:
     hospital.link.drop()
     hospital.settle()
     assert offers(hospital) == [before, before]
-    assert [status.online for status in hospital.office.messages(Status)] == [True, True]
+    assert [status.online for status in hospital.office.messages(Status)] == [
+        True,
+        True,
+        True,
+    ]  # links and a coordinator
 
 
 def test_a_held_version_that_only_shares_its_number_is_fetched_anew(hospital: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fedward.messages import Announcement, FederationState, Get, Offer
+from fedward.messages import Announcement, FederationState, Get, Offer, Phase
 
 
 def newest_after_one_before(hospital: Any, **changes: Any) -> tuple[Announcement, Announcement]:
@@ -71,3 +71,28 @@ def test_an_end_that_was_heard_once_is_not_undone_by_an_older_announcement(hospi
     hospital.settle()
     assert hospital.task.num_trainings == 0
     assert len(hospital.office.messages(Get)) == 1
+
+
+@pytest.mark.parametrize("between", [nothing, restart])
+def test_a_pause_that_the_restored_coordinator_does_not_know_of_ends_with_it(
+    hospital: Any, between: Callable[[Any], None]
+) -> None:
+    hospital.office.announce()
+    hospital.settle()
+    hospital.office.pause_site(paused=True)  # retained, and never taken back
+    hospital.settle()
+    assert hospital.page["phase"] == Phase.PUBLISHING
+    hospital.office.receipt(hospital.office.messages(Offer)[-1])
+    hospital.settle()
+    assert hospital.page["phase"] == Phase.PAUSED
+    hospital.office.sequence += 100
+    hospital.office.next_version()
+    hospital.office.announce(epoch=hospital.office.sequence, boot_id=b"restored")
+    between(hospital)
+    hospital.settle()
+    assert hospital.page["phase"] == Phase.PUBLISHING
+    hospital.office.receipt(hospital.office.messages(Offer)[-1])
+    hospital.settle()
+    hospital.office.pause_site(paused=True)
+    hospital.settle()
+    assert hospital.page["phase"] == Phase.PAUSED

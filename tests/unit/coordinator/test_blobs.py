@@ -46,3 +46,12 @@ def test_a_dropped_blob_is_gone_and_may_be_dropped_again(blobs: BlobFolder) -> N
     blobs.drop(digest)
     assert not blobs.path(digest).exists()
     assert bytes(view) == b"content", "what is mapped stays readable"
+
+
+def test_what_a_crash_left_half_written_is_deleted(blobs: BlobFolder) -> None:
+    digest = blobs.put(b"content")
+    half = blobs.path(digest).with_name(f".{digest.hex()}.17.part")
+    half.write_bytes(b"con")
+    blobs.tidy()
+    assert not half.exists()
+    assert blobs.digests() == {digest}

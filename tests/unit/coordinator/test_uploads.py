@@ -163,3 +163,38 @@ def test_only_a_chunk_that_was_not_held_yet_is_useful(uploads: Uploads) -> None:
     uploads.add("north", chunk(0))
     assert not uploads.add("north", chunk(0)).is_complete()
     assert (uploads.num_received, uploads.num_useful) == (3, 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"of a release to come"])
+def test_an_offer_that_cannot_be_read_is_deleted_at_the_start_and_made_again(
+    process: Callable[[], Uploads], folder: Path, content: bytes
+) -> None:
+    process().open("north", FIRST)
+    (file,) = folder.glob("*.offer")
+    file.write_bytes(content)
+    after = process()
+    assert after.digests() == frozenset()
+    with pytest.raises(PeerError) as refusal:
+        after.find("north", FIRST.update_id)
+    assert refusal.value.reason is RejectReason.NOT_OFFERED
+    after.tidy(["north"])
+    assert not file.exists()
+    after.open("north", FIRST)
+    assert after.digests() == {FIRST.manifest.digest}
+
+
+def test_what_no_site_of_the_configuration_sent_is_deleted_at_the_start(
+    process: Callable[[], Uploads], folder: Path
+) -> None:
+    before = process()
+    before.open("north", FIRST)
+    before.open("gone", SECOND)
+    (folder / f".north.{FIRST.update_id.hex()}.offer.17.part").write_bytes(b"half")
+    process().tidy(["north", "south"])
+    assert names(folder) == files_of("north", FIRST)
+
+
+def test_an_update_refused_after_a_restart_leaves_nothing(process: Callable[[], Uploads], folder: Path) -> None:
+    process().open("north", FIRST)
+    process().abandon("north", FIRST.update_id)
+    assert names(folder) == set()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.progress import Progress, ProgressFile
+from edge_agent.progress import Progress, ProgressFile, SavedProgress
 
 SAVED = Progress(sequence=5, trained_from=8, num_accepted=3, num_refused=1)
 
@@ -37,3 +37,14 @@ def test_without_readable_progress_the_outbox_alone_decides(
         path.write_text(content)
     progress = ProgressFile(path).load([new_offer(sequence=2, base_version=1), new_offer(sequence=3, base_version=4)])
     assert progress == Progress(sequence=4, trained_from=4)
+
+
+def test_a_start_that_has_nothing_to_correct_writes_nothing(tmp_path: Path, new_offer: Any) -> None:
+    file = ProgressFile(tmp_path / "progress.json")
+    SavedProgress(file, [])
+    assert list(tmp_path.iterdir()) == []
+    saved = SavedProgress(file, [new_offer(sequence=3)]).now
+    assert file.load(()) == saved
+    before = (tmp_path / "progress.json").stat().st_ino
+    SavedProgress(file, [new_offer(sequence=3)])
+    assert (tmp_path / "progress.json").stat().st_ino == before  # a write would be another file

@@ -66,6 +66,17 @@ def test_it_is_stuck_only_while_something_is_in_flight_and_nothing_is_acknowledg
     assert in_flight.stuck_s() == 0.0
 
 
+def test_a_message_that_does_not_count_is_no_sign_of_life() -> None:
+    in_flight = InFlight(1)
+    in_flight.sent(1, "telemetry", counts=False, generation=0)
+    assert in_flight.stuck_s() == 0.0
+    in_flight.sent(2, "chunk", counts=True, generation=0)
+    before_s = in_flight.stuck_s()
+    in_flight.acknowledged(1)
+    in_flight.sent(3, "telemetry", counts=False, generation=0)
+    assert in_flight.stuck_s() > before_s
+
+
 def test_a_delivery_that_finds_the_inbox_full_is_dropped_and_counted() -> None:
     inbox: LinkInbox = Queue(1)
     intake = Intake(inbox)
