@@ -133,7 +133,8 @@ def main() -> None:
     worst = max(growth.resident_mb_per_hour for growth in grown.values())
     print(f"bar: {BAR_MB_PER_HOUR} MB an hour: {'met' if worst <= BAR_MB_PER_HOUR else 'not met'} ({worst:.2f})")
     if options.json:
-        options.json.write_text(json.dumps({name: asdict(growth) for name, growth in grown.items()}, indent=2))
+        found = {name: {"growth": asdict(grown[name]), "samples": list(map(asdict, series[name]))} for name in series}
+        options.json.write_text(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,49 @@
+"""A site's disk that really is full: what the agent left there itself goes away, and what it needs stays free."""
+
+from pathlib import Path
+
+import pytest
+
+from edge_agent.training.checkpoint import CheckpointFile
+from fedward.disk import RESERVE_BYTES, free_bytes
+from fedward.testing import MemoryBroker
+from tests.support.disk import fill, small_disk
+from tests.support.hospital import Hospital, wait_for_compute
+from tests.support.office import site_config
+
+
+@pytest.mark.parametrize("left", ["model/.model.f32.7.part", "training/.checkpoint.safetensors.7.part"])
+def test_an_agent_starts_on_a_disk_that_is_full_of_what_it_left_half_written(
+    tmp_path: Path, broker: MemoryBroker, left: str
+) -> None:
+    with small_disk(tmp_path / "state"):
+        config = site_config(tmp_path)
+        rubbish = config.state_folder / left
+        rubbish.parent.mkdir(parents=True)
+        try:
+            with rubbish.open("wb") as file:
+                file.write(bytes(free_bytes(config.state_folder)))
+        except OSError:
+            pass  # the rest of a page
+        hospital = Hospital(config, broker)
+        hospital.office.announce()
+        hospital.settle()
+        assert not rubbish.exists()
+        assert hospital.page["phase"] == "publishing"
+        hospital.kill()
+        wait_for_compute()
+
+
+def test_a_checkpoint_leaves_free_what_the_update_and_the_counters_need(
+    tmp_path: Path, hospital: Hospital, caplog: pytest.LogCaptureFixture
+) -> None:
+    with small_disk(tmp_path / "full"):
+        checkpoints = CheckpointFile(tmp_path / "full", 0.0)
+        hospital.compute._checkpoints = checkpoints
+        filler = fill(tmp_path / "full")
+        hospital.office.announce()
+        hospital.settle()
+        assert [record.msg for record in caplog.records].count("checkpoint_not_saved") > 0
+        assert free_bytes(tmp_path / "full") == RESERVE_BYTES
+        assert [path.name for path in (tmp_path / "full").iterdir()] == [filler.name]
+        assert hospital.page["phase"] == "publishing"
