@@ -55,8 +55,6 @@ class Asking:
         digests = {manifest.digest for manifest in manifests}
         self._asked &= digests
         self._first_wait_s = first_wait_s(manifests)
-        if self._probe and self._probe[0] not in digests:
-            self._probe, self._probe_came = None, False
         if not self._asked:
             self.ask_now()
         elif digests - self._asked:
@@ -96,11 +94,10 @@ class Asking:
         return asks
 
     def _choose(self, lacked: Mapping[bytes, Ranges], now_s: float) -> dict[bytes, Ranges]:
-        if unasked := {digest: ranges for digest, ranges in lacked.items() if digest not in self._asked}:
-            return unasked
-        if self._probe_came:
+        unasked = {digest: ranges for digest, ranges in lacked.items() if digest not in self._asked}
+        if unasked or self._probe_came:
             self._probe, self._probe_came = None, False
-            return dict(lacked)
+            return unasked or dict(lacked)
         digest, ranges = list(lacked.items())[-1]
         last = ranges[-1].stop - 1
         self._probe, self._probe_at_s = (digest, last), now_s

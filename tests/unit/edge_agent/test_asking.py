@@ -1,124 +1,18 @@
-"""When chunks are asked for: a slow link carries the model once, and whatever was lost comes soon on a normal one.
+"""When chunks are asked for: a slow link carries the model once, and whatever was lost comes soon on a normal one."""
 
-A link in virtual time: a rate, a latency, one queue in the order of the requests, and a coordinator that gathers.
-"""
-
-from collections import deque
-from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
 
 from edge_agent.asking import ASK_AGAIN_S, LONGEST_ASK_S, SLOWEST_CHUNK_S, Asking, first_wait_s
-from fedward.chunks import indices_of, num_chunks, ranges_of
+from fedward.chunks import ranges_of
 from fedward.limits import CHUNK_BYTES
 from fedward.messages import Manifest
+from tests.support.wire import DAY_S, GATHER_S, Wire, part
 
-GATHER_S = 0.25
-TICK_S = 0.25
-DAY_S = 86_400.0
 RATES_KBIT_S = [30, 60, 120, 250, 450, 1_000, 10_000, 100_000]
 NORMAL_KBIT_S = [10_000, 100_000]
 SIZES = [1, 2, 5, 9, 10, 19, 20, 37, 40, 100, 400]
-
-
-def part(chunks: int, name: int = 0, last_bytes: int = CHUNK_BYTES) -> Manifest:
-    size_bytes = (chunks - 1) * CHUNK_BYTES + last_bytes
-    return Manifest(size_bytes=size_bytes, digest=bytes([name]) * 32, chunk_digests=bytes(32 * chunks))
-
-
-class Wire:
-    """One site that downloads parts, and all that lies between it and their bytes."""
-
-    def __init__(self, kbit_s: float, latency_s: float = 0.05) -> None:
-        self.asking = Asking()
-        self.now_s = 0.0
-        self.sent_bytes = 0
-        self.request_times_s: list[float] = []
-        self.requests_to_lose = 0
-        self.stalled_until_s = 0.0
-        self.lacked: dict[bytes, set[int]] = {}
-        self._rate_bytes_s = kbit_s * 125
-        self._latency_s = latency_s
-        self._parts: dict[bytes, Manifest] = {}
-        self._flight: deque[tuple[float, bytes, int]] = deque()
-        self._free_at_s = 0.0
-
-    def fetch(self, *parts: Manifest) -> "Wire":
-        """Begin with these parts; what was collected of them before is kept."""
-        self._parts = {manifest.digest: manifest for manifest in parts}
-        before = self.lacked
-        self.lacked = {digest: before.get(digest, set(range(num_chunks(m)))) for digest, m in self._parts.items()}
-        self.asking.begin([m for digest, m in self._parts.items() if self.lacked[digest]])
-        return self
-
-    @property
-    def num_missing(self) -> int:
-        return sum(map(len, self.lacked.values()))
-
-    @property
-    def num_in_flight(self) -> int:
-        return len(self._flight)
-
-    def run(self, until: Callable[[], bool]) -> "Wire":
-        while not until():
-            assert self.now_s < 10 * DAY_S, "it never ends"
-            self._ask()
-            self._go_on()
-        return self
-
-    def finish(self) -> "Wire":
-        """Go on until nothing is missing; what else is on its way keeps the link busy, and is not looked at."""
-        self.run(lambda: not self.num_missing)
-        self._flight.clear()
-        self.lacked.clear()
-        self.asking.begin(())
-        return self
-
-    def wait(self, seconds: float) -> "Wire":
-        until_s = self.now_s + seconds
-        return self.run(lambda: self.now_s >= until_s)
-
-    def stall(self, seconds: float) -> None:
-        """Nothing gets through for a while; nothing is lost."""
-        self.stalled_until_s = self.now_s + seconds
-        self._flight = deque((at_s + seconds, *chunk) for at_s, *chunk in self._flight)  # type: ignore[misc]
-        self._free_at_s += seconds
-
-    def lose_all_in_flight(self) -> None:
-        self._flight.clear()
-        self._free_at_s = self.now_s
-
-    def _ask(self) -> None:
-        if not self.num_missing:
-            return
-        asks = self.asking.due(
-            self.now_s, lambda: {digest: ranges_of(sorted(lacked)) for digest, lacked in self.lacked.items() if lacked}
-        )
-        self.request_times_s += [self.now_s] if asks else []
-        for digest, ranges in asks.items():
-            if self.requests_to_lose:
-                self.requests_to_lose -= 1
-                continue
-            for index in indices_of(ranges, self._parts[digest]):
-                self._send(digest, index)
-
-    def _send(self, digest: bytes, index: int) -> None:
-        size_bytes = min(CHUNK_BYTES, self._parts[digest].size_bytes - index * CHUNK_BYTES)
-        reached_s = max(self.now_s, self.stalled_until_s) + self._latency_s + GATHER_S
-        self._free_at_s = max(self._free_at_s, reached_s) + size_bytes / self._rate_bytes_s
-        self._flight.append((self._free_at_s + self._latency_s, digest, index))
-        self.sent_bytes += size_bytes
-
-    def _go_on(self) -> None:
-        tick_s = self.now_s + TICK_S
-        if not self._flight or self._flight[0][0] > tick_s:
-            self.now_s = tick_s
-            return
-        self.now_s, digest, index = self._flight.popleft()
-        if self.lacked.get(digest):
-            self.asking.came(digest, index, self.now_s)
-            self.lacked[digest].discard(index)
 
 
 @pytest.mark.parametrize("latency_s", [0.02, 0.6])
@@ -234,25 +128,67 @@ def test_a_part_that_was_given_up_is_asked_for_whole_when_it_is_wanted_again() -
     assert wire.now_s - before_s < 40 * CHUNK_BYTES / 1_250_000 + 1
 
 
+class Talk:
+    """One download of 100 chunks, event by event."""
+
+    def __init__(self) -> None:
+        self.asking = Asking()
+        self.model = part(100)
+        self.lacked = {self.model.digest: ranges_of(range(100))}
+        self.asking.begin([self.model])
+        self.asked(0.0)
+
+    def came(self, index: int, now_s: float) -> None:
+        self.asking.came(self.model.digest, index, now_s)
+
+    def asked(self, now_s: float) -> list[int]:
+        """How many chunks of each part are asked for now."""
+        asks = self.asking.due(now_s, lambda: self.lacked)
+        return [sum(chunks.stop - chunks.start for chunks in ranges) for ranges in asks.values()]
+
+
 def test_a_burst_of_chunks_does_not_make_a_slow_link_a_fast_one() -> None:
     """The agent may be busy while chunks come, and take them in at once."""
-    asking = Asking()
-    asking.begin([model := part(100)])
-    lacked = {model.digest: ranges_of(range(100))}
-    asking.due(0.0, lambda: lacked)
-    asking.came(model.digest, 0, 70.0)
-    for index in (1, 2):
-        asking.came(model.digest, index, 210.0)
-    assert not asking.due(280.0, lambda: lacked)
+    talk = Talk()
+    for index, now_s in enumerate([70.0, 210.0, 210.0]):
+        talk.came(index, now_s)
+    assert talk.asked(280.0) == []
 
 
 def test_days_of_silence_do_not_count_as_pace() -> None:
-    asking = Asking()
-    asking.begin([model := part(100)])
-    lacked = {model.digest: ranges_of(range(100))}
-    asking.due(0.0, lambda: lacked)
-    asking.came(model.digest, 0, 3 * DAY_S)
-    assert asking.due(3 * DAY_S + 240, lambda: lacked)
+    talk = Talk()
+    talk.came(0, 3 * DAY_S)
+    assert talk.asked(3 * DAY_S + 240) == [1]
+
+
+def test_the_time_without_a_link_does_not_count_as_pace() -> None:
+    talk = Talk()
+    talk.came(0, 0.5)
+    talk.asking.ask_now()
+    talk.asked(60.0)
+    talk.came(1, 60.5)
+    assert talk.asked(60.5 + ASK_AGAIN_S) == [1]
+
+
+def test_an_answer_on_the_old_link_says_nothing_of_what_the_new_one_lost() -> None:
+    talk = Talk()
+    talk.came(0, 0.5)
+    assert talk.asked(5.0) == [1]
+    talk.came(99, 5.5)
+    talk.asking.ask_now()
+    assert talk.asked(5.6) == [1]
+
+
+def test_an_answer_before_new_parts_were_asked_for_says_nothing_of_them() -> None:
+    talk = Talk()
+    talk.came(0, 0.5)
+    talk.asked(5.0)
+    talk.came(99, 5.5)
+    more = part(4, 1)
+    talk.lacked[more.digest] = ranges_of(range(4))
+    talk.asking.begin([talk.model, more])
+    assert talk.asked(5.6) == [4]
+    assert talk.asked(20.0) == [1]
 
 
 def test_silence_is_probed_ever_later() -> None:
