@@ -14,16 +14,8 @@ from fedward.chunks import ChunkFile, check_manifest
 from fedward.codec import codec
 from fedward.errors import PeerError, RejectReason
 from fedward.layout import Layout, vector_digest
-from fedward.messages import Announcement, Chunk, Get, Part, PartKind
+from fedward.messages import Announcement, Chunk, Manifest, Part, PartKind, Range
 from fedward.recipe import apply_part, cheapest_recipe
-
-ASK_AGAIN_S = 4.0
-"""Seconds without a new chunk after which what is missing is asked for again; doubles up to LONGEST_ASK_S."""
-
-LONGEST_ASK_S = 60.0
-
-SLOW_LINK_GAPS = 3
-"""On a slow link a chunk takes longer than ASK_AGAIN_S: what is on its way must not be asked for again."""
 
 
 class Download:
@@ -41,9 +33,6 @@ class Download:
         self._folder = folder
         self._recipe = cheapest_recipe(announcement.parts, announcement.version, held.version if held else None)
         self._open: dict[bytes, ChunkFile] = {}
-        self._ask_at_s = 0.0
-        self._patience_s = ASK_AGAIN_S
-        self._last_chunk_s: float | None = None
         for part in self._recipe:
             check_part(part, layout)
         self._drop_other_parts()
@@ -70,31 +59,22 @@ class Download:
         federation = self.announcement.federation
         return {topics.part_chunks(federation, part.manifest.digest) for part in self._recipe}
 
-    def gets(self, now_s: float) -> list[Get]:
-        """What to ask for now: everything that is missing, at first and whenever nothing came for a while."""
-        if now_s < self._ask_at_s:
-            return []
-        self._ask_at_s = now_s + self._patience_s
-        self._patience_s = min(2 * self._patience_s, LONGEST_ASK_S)
-        return [
-            Get(federation=self.announcement.federation, digest=digest, missing=collected.missing())
-            for digest, collected in self._open.items()
-        ]
+    def manifests(self) -> list[Manifest]:
+        """Of the parts whose chunks are collected, in the order of the recipe."""
+        return [collected.manifest for collected in self._open.values()]
 
-    def ask_now(self) -> None:
-        """The link is new: requests may have been lost."""
-        self._ask_at_s, self._patience_s = 0.0, ASK_AGAIN_S
+    def missing(self) -> dict[bytes, tuple[Range, ...]]:
+        """The chunks that are lacked, by part, in the order of the recipe."""
+        return {digest: collected.missing() for digest, collected in self._open.items()}
 
-    def add(self, chunk: Chunk, now_s: float) -> None:
+    def collects(self, chunk: Chunk) -> bool:
+        """Whether the chunk is of a part that is not complete yet."""
+        return chunk.owner in self._open
+
+    def add(self, chunk: Chunk) -> None:
         """Take a chunk of one of the parts; chunks of others are ignored. Raises PeerError as ChunkFile does."""
         collected = self._open.get(chunk.owner)
-        if collected is None or not collected.add(chunk.index, chunk.payload):
-            return
-        gap_s = now_s - self._last_chunk_s if self._last_chunk_s is not None else 0.0
-        self._last_chunk_s = now_s
-        self._patience_s = min(max(ASK_AGAIN_S, SLOW_LINK_GAPS * gap_s), LONGEST_ASK_S)
-        self._ask_at_s = now_s + self._patience_s
-        if not collected.num_missing:
+        if collected and collected.add(chunk.index, chunk.payload) and not collected.num_missing:
             self._finish(collected)
 
     def assemble(self) -> Held:

@@ -2,11 +2,12 @@
 
 import logging
 
+from edge_agent.asking import Asking
 from edge_agent.download import Download
 from edge_agent.models import Held, ModelFolder
 from fedward import topics
 from fedward.layout import Layout
-from fedward.messages import Announcement, Chunk
+from fedward.messages import Announcement, Chunk, Get
 from fedward.pack import pack
 from fedward.ports import Link
 from fedward.topics import Up
@@ -21,6 +22,7 @@ class Fetcher:
         self._link = link
         self._site = site
         self._folder = folder
+        self._asking = Asking()
         self._download: Download | None = None
         self._looked_on_disk = False
         self.held: Held | None = None
@@ -50,9 +52,14 @@ class Fetcher:
             return None
         if download.complete:
             self._download = None
+            self._asking.begin(())
             self._link.unsubscribe(*download.filters())
             return download
-        for get in download.gets(now_s):
+        if download.announcement is not announcement:  # said again: by a coordinator that lost its link, for instance
+            download.announcement = announcement
+            self._asking.ask_now()
+        for digest, missing in self._asking.due(now_s, download.missing).items():
+            get = Get(federation=announcement.federation, digest=digest, missing=missing)
             self._link.publish(topics.up(announcement.federation, self._site, Up.GET), pack(get), expiry_s=60)
         return None
 
@@ -69,13 +76,13 @@ class Fetcher:
 
     def add(self, chunk: Chunk, now_s: float) -> None:
         """Take a chunk, if it is of the version being fetched."""
-        if self._download:
-            self._download.add(chunk, now_s)
+        if self._download and self._download.collects(chunk):
+            self._asking.came(chunk.owner, chunk.index, now_s)
+            self._download.add(chunk)
 
     def ask_now(self) -> None:
-        """The link is new."""
-        if self._download:
-            self._download.ask_now()
+        """The link or the coordinator is new."""
+        self._asking.ask_now()
 
     def close(self) -> None:
         """Leave what was collected for the next process."""
@@ -92,5 +99,6 @@ class Fetcher:
             self._download = Download(announcement, self.held, layout, self._folder)
             wanted = set() if self._download.complete else self._download.filters()
         finally:
+            self._asking.begin(self._download.manifests() if self._download else ())
             self._link.unsubscribe(*(before - wanted))
             self._link.subscribe(*(wanted - before))

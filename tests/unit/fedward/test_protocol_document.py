@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from annotated_types import Interval, Len
 
-from edge_agent import download, publish
+from edge_agent import asking, publish
 from fedward import codec, layout, limits, messages, pack, topics
 from fedward.chunks import manifest_of
 from fedward.codec.eden import MAGNITUDES, signs
@@ -252,7 +252,7 @@ def test_every_size_limit_is_in_the_table():
 def test_every_timer_is_in_the_table():
     expected = {
         name: number(value)
-        for module in (publish, download)
+        for module in (asking, publish)
         for name, value in vars(module).items()
         if name.isupper() and name.endswith("_S")
     }
