@@ -109,10 +109,9 @@ class Compute:
         self._thread = threading.Thread(target=self._run, args=(job,), name="compute", daemon=True)
         self._thread.start()
 
-    def taken(self) -> Job | None:
-        """The event of this job has been taken from the inbox: another one may begin."""
-        job, self.job = self.job, None
-        return job
+    def taken(self) -> None:
+        """The event of the job has been taken from the inbox: another one may begin."""
+        self.job = None
 
     def check(self) -> None:
         """Raises RuntimeError when the thread ended without an event: a bug, and the agent would wait for ever."""
@@ -139,17 +138,23 @@ class Compute:
             return None
         except TrainingFailed as error:
             LOG.error("compute_failed", extra={"kind": error.kind, "exception_class": error.exception_class})
-            return Failed(job.version, error.kind)
+            return Failed(job, error.kind)
         except ConfigError as error:
             LOG.error("records_unusable", extra={"problem": str(error)})
-            return Failed(job.version, FailureKind.EXCEPTION)
+            return Failed(job, FailureKind.EXCEPTION)
 
     def _evaluate(self, job: EvaluateJob) -> Evaluated:
         count, metrics = evaluate(self._tasks[job.task], self.layouts[job.task], job.vector_P, self._capability)
         if count == 0 or not metrics:
-            return Evaluated(job.version, None)
-        evaluation = Evaluation(federation=job.federation, version=job.version, num_examples=count, metrics=metrics)
-        return Evaluated(job.version, as_sent(evaluation))
+            return Evaluated(job, None)
+        evaluation = Evaluation(
+            federation=job.federation,
+            version=job.version,
+            num_examples=count,
+            metrics=metrics,
+            model_digest=job.model_digest,
+        )
+        return Evaluated(job, as_sent(evaluation))
 
     def _train(self, job: TrainJob) -> Encoded:
         layout = self.layouts[job.task]

@@ -84,9 +84,9 @@ class Trainer:
         self._compute.forget_unfinished()  # of one that was left alone: it must not come back in place of this one
         self._begin(self._job(announcement, held), "training")
 
-    def failed(self, version: int) -> None:
+    def failed(self, job: TrainJob) -> None:
         """Training raised: this process does not try it again, and its steps are worth nothing."""
-        self._leave_alone(version)
+        self._leave_alone(job.version)
         self._attempts.change(self._attempts.now.failed())
         self._compute.forget_unfinished()
 
