@@ -214,7 +214,7 @@ class Agent:
             case Failed():
                 self._failures[event.kind] += 1
                 if isinstance(event.job, TrainJob):
-                    self._trainer.failed(event.job)
+                    self._trainer.failed(event.job, event.kind)
                 else:
                     self._evaluator.failed(event.job)
 

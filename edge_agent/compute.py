@@ -8,6 +8,7 @@ import logging
 import statistics
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from edge_agent.jobs import (
     Assembled,
@@ -95,6 +96,17 @@ class Compute:
             num_done=len(checkpoint.snapshot.losses),
         )
 
+    def taken_up(self, job: TrainJob) -> TrainJob:
+        """The job as far as a checkpoint of this very update has brought it; one of another update is deleted.
+
+        No training may be running.
+        """
+        snapshot = self._resumable(job).load()
+        if snapshot is None:
+            self.forget_unfinished()
+            return job
+        return replace(job, num_done=len(snapshot.losses))
+
     def forget_unfinished(self) -> None:
         """Delete the checkpoint: its update is in the outbox, or will never be. No training may be running."""
         self._checkpoints.delete()
@@ -169,13 +181,16 @@ class Compute:
             min_examples=job.min_examples,
             on_step=self._on_step,
             stop=self._stop,
-            checkpoint=Resumable(self._checkpoints, job.order(layout), job.vector_P),
+            checkpoint=self._resumable(job),
         )
         try:
             payload = codec(job.codec).encode(trained.delta_P, layout, job.update_id)
         except ValueError:  # finite, but too large for the codec: as useless as infinite
             raise TrainingFailed(FailureKind.NOT_FINITE) from None
         return Encoded(job, trained, payload)
+
+    def _resumable(self, job: TrainJob) -> Resumable:
+        return Resumable(self._checkpoints, job.order(self.layouts[job.task]), job.vector_P)
 
     def _on_step(self, progress: StepProgress) -> None:
         self._step_times_s = (*self._step_times_s, progress.step_s)[-RECENT_STEPS:]
