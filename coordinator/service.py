@@ -23,7 +23,7 @@ from coordinator.publish import Publisher
 from coordinator.receive import Received, receive
 from coordinator.retention import Retention
 from coordinator.uploads import Upload, Uploads
-from coordinator.verify import Terms, check_offer, check_update
+from coordinator.verify import Terms, check_evaluation, check_offer, check_update
 from coordinator.versions import Versions
 from fedward import topics
 from fedward.disk import free_bytes, has_room, used_bytes
@@ -337,8 +337,8 @@ class Service:
     # what the sites measured
 
     def _on_evaluation(self, site: str, evaluation: Evaluation) -> None:
-        if evaluation.version > self._versions.current.version:
-            raise PeerError(RejectReason.UNKNOWN_BASE, f"measured version {evaluation.version}, which is not out")
+        ours = self._ledger.model_digest(evaluation.version)
+        check_evaluation(evaluation, self._versions.current.version, ours)
         if self._ledger.add_evaluation(evaluation, site, self._clock.now_s()):
             self._members.on_evaluation(site, evaluation)
 

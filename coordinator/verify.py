@@ -1,4 +1,7 @@
-"""Whether an update may count: its offer before a byte of payload moves, its payload before it is stored. Pure."""
+"""Whether an update may count: its offer before a byte of payload moves, its payload before it is stored. Pure.
+
+And whether a measurement is of one of our versions.
+"""
 
 from dataclasses import dataclass
 
@@ -7,7 +10,7 @@ from fedward.codec import codec, norm
 from fedward.errors import PeerError, RejectReason
 from fedward.layout import Layout
 from fedward.limits import MAX_NORM
-from fedward.messages import FederationState, Offer
+from fedward.messages import Evaluation, FederationState, Offer
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,15 @@ def check_update(payload: memoryview, offer: Offer, layout: Layout) -> float:
     if length > MAX_NORM:
         raise PeerError(RejectReason.NORM_TOO_LARGE, f"norm above {MAX_NORM:g}")
     return length
+
+
+def check_evaluation(evaluation: Evaluation, version: int, model_digest: bytes | None) -> None:
+    """It counts if it is of a version that is out, and of our model of that number.
+
+    `version` is our newest one, `model_digest` that of the measured number, None where there is no such row (any more).
+    Raises PeerError (UNKNOWN_BASE).
+    """
+    if evaluation.version > version:
+        raise PeerError(RejectReason.UNKNOWN_BASE, f"measured version {evaluation.version}, which is not out")
+    if evaluation.model_digest not in (None, model_digest):
+        raise PeerError(RejectReason.UNKNOWN_BASE, f"measured another version {evaluation.version} than ours")

@@ -200,7 +200,7 @@ class Agent:
     # what comes of the jobs: a version, its evaluation, an update
 
     def _on_computed(self, event: ComputeEvent) -> None:
-        job = self._compute.taken()
+        self._compute.taken()
         match event:
             case Assembled():
                 self._fetcher.hold(event.held)
@@ -213,7 +213,10 @@ class Agent:
                     self._publisher.take_next()
             case Failed():
                 self._failures[event.kind] += 1
-                (self._trainer if isinstance(job, TrainJob) else self._evaluator).failed(event.version)
+                if isinstance(event.job, TrainJob):
+                    self._trainer.failed(event.job, event.kind)
+                else:
+                    self._evaluator.failed(event.job)
 
     def _leave(self, inbox: Inbox) -> None:
         self._compute.stop(STOP_S)
@@ -235,7 +238,7 @@ class Agent:
             state=announcement.state if announcement else None,
             paused_here=self._announced.paused_here,
             held=held.version if held else None,
-            evaluated=self._evaluator.evaluated,
+            evaluated=held.version if held and self._evaluator.measured(held) else None,
             trained_from=held.version if held and progress.trained(held.version, held.digest) else None,
             failed_at=self._trainer.failed_at,
             repeat_base=bool(announcement and announcement.repeat_base),

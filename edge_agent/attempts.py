@@ -28,14 +28,17 @@ class Attempts:
 
     training: str = ""  # what is trained, and with what: see `training_name`
     begun: int = 0
-    step: int = 0  # of the checkpoint that the furthest one began with
+    step: int = 0  # of the checkpoint that the last one began with
     running: bool = False  # the last one has not ended: when a process starts, the one before it died in training
 
     def begin(self, training: str, step: int) -> "Attempts":
-        """One more, from a checkpoint of `step` steps; those of another training, or before progress, are forgotten."""
+        """One more, from a checkpoint of `step` steps; those of another training, or before progress, are forgotten.
+
+        Progress counts from where the last one began: also where its checkpoint was lost, and it began further back.
+        """
         if training != self.training or step > self.step:
             return Attempts(training, 1, step, running=True)
-        return replace(self, begun=self.begun + 1, running=True)
+        return replace(self, begun=self.begun + 1, step=step, running=True)
 
     def failed(self) -> "Attempts":
         """The last one ended with an exception: it stays counted."""

@@ -8,6 +8,7 @@ import logging
 import statistics
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from edge_agent.jobs import (
     Assembled,
@@ -95,6 +96,17 @@ class Compute:
             num_done=len(checkpoint.snapshot.losses),
         )
 
+    def taken_up(self, job: TrainJob) -> TrainJob:
+        """The job as far as a checkpoint of this very update has brought it; one of another update is deleted.
+
+        No training may be running.
+        """
+        snapshot = self._resumable(job).load()
+        if snapshot is None:
+            self.forget_unfinished()
+            return job
+        return replace(job, num_done=len(snapshot.losses))
+
     def forget_unfinished(self) -> None:
         """Delete the checkpoint: its update is in the outbox, or will never be. No training may be running."""
         self._checkpoints.delete()
@@ -109,10 +121,9 @@ class Compute:
         self._thread = threading.Thread(target=self._run, args=(job,), name="compute", daemon=True)
         self._thread.start()
 
-    def taken(self) -> Job | None:
-        """The event of this job has been taken from the inbox: another one may begin."""
-        job, self.job = self.job, None
-        return job
+    def taken(self) -> None:
+        """The event of the job has been taken from the inbox: another one may begin."""
+        self.job = None
 
     def check(self) -> None:
         """Raises RuntimeError when the thread ended without an event: a bug, and the agent would wait for ever."""
@@ -139,17 +150,23 @@ class Compute:
             return None
         except TrainingFailed as error:
             LOG.error("compute_failed", extra={"kind": error.kind, "exception_class": error.exception_class})
-            return Failed(job.version, error.kind)
+            return Failed(job, error.kind)
         except ConfigError as error:
             LOG.error("records_unusable", extra={"problem": str(error)})
-            return Failed(job.version, FailureKind.EXCEPTION)
+            return Failed(job, FailureKind.EXCEPTION)
 
     def _evaluate(self, job: EvaluateJob) -> Evaluated:
         count, metrics = evaluate(self._tasks[job.task], self.layouts[job.task], job.vector_P, self._capability)
         if count == 0 or not metrics:
-            return Evaluated(job.version, None)
-        evaluation = Evaluation(federation=job.federation, version=job.version, num_examples=count, metrics=metrics)
-        return Evaluated(job.version, as_sent(evaluation))
+            return Evaluated(job, None)
+        evaluation = Evaluation(
+            federation=job.federation,
+            version=job.version,
+            num_examples=count,
+            metrics=metrics,
+            model_digest=job.model_digest,
+        )
+        return Evaluated(job, as_sent(evaluation))
 
     def _train(self, job: TrainJob) -> Encoded:
         layout = self.layouts[job.task]
@@ -164,13 +181,16 @@ class Compute:
             min_examples=job.min_examples,
             on_step=self._on_step,
             stop=self._stop,
-            checkpoint=Resumable(self._checkpoints, job.order(layout), job.vector_P),
+            checkpoint=self._resumable(job),
         )
         try:
             payload = codec(job.codec).encode(trained.delta_P, layout, job.update_id)
         except ValueError:  # finite, but too large for the codec: as useless as infinite
             raise TrainingFailed(FailureKind.NOT_FINITE) from None
         return Encoded(job, trained, payload)
+
+    def _resumable(self, job: TrainJob) -> Resumable:
+        return Resumable(self._checkpoints, job.order(self.layouts[job.task]), job.vector_P)
 
     def _on_step(self, progress: StepProgress) -> None:
         self._step_times_s = (*self._step_times_s, progress.step_s)[-RECENT_STEPS:]

@@ -47,6 +47,7 @@ class EvaluateJob:
     federation: str
     version: int
     vector_P: Vector
+    model_digest: bytes  # of the vector
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Unfit:
 class Evaluated:
     """A version was measured; None where this site holds no records out."""
 
-    version: int
+    job: EvaluateJob
     evaluation: Evaluation | None
 
 
@@ -85,7 +86,7 @@ class Encoded:
 class Failed:
     """A job ended without a result; what is known of it stays in the log of the hospital."""
 
-    version: int
+    job: EvaluateJob | TrainJob
     kind: FailureKind
 
 

@@ -16,7 +16,7 @@ class Situation:
     state: FederationState | None  # of the federation
     paused_here: bool  # the coordinator's wish for this site
     held: int | None  # the version on disk
-    evaluated: int | None  # the last version measured
+    evaluated: int | None  # the held version, once it was measured
     trained_from: int | None  # the base of the last finished update
     failed_at: int | None  # the version at which training failed: not tried again before the next one
     repeat_base: bool

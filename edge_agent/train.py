@@ -18,6 +18,7 @@ from edge_agent.models import Held
 from edge_agent.outbox import Outbox
 from edge_agent.progress import SavedProgress
 from edge_agent.states import can_still_count
+from edge_agent.training.failures import FailureKind
 from fedward import __version__
 from fedward.chunks import manifest_of
 from fedward.disk import has_room
@@ -80,15 +81,16 @@ class Trainer:
             self._begin(job, "resuming")
 
     def begin(self, announcement: Announcement, held: Held) -> None:
-        """Train from the held version."""
-        self._compute.forget_unfinished()  # of one that was left alone: it must not come back in place of this one
-        self._begin(self._job(announcement, held), "training")
+        """Train from the held version, on from where this very update was left alone, if it was."""
+        job = self._compute.taken_up(self._job(announcement, held))
+        self._begin(job, "resuming" if job.num_done else "training")
 
-    def failed(self, version: int) -> None:
-        """Training raised: this process does not try it again, and its steps are worth nothing."""
-        self._leave_alone(version)
+    def failed(self, job: TrainJob, kind: FailureKind) -> None:
+        """Training raised: this process leaves it alone for a while. Steps that led to no number are worth nothing."""
+        self._leave_alone(job.version)
         self._attempts.change(self._attempts.now.failed())
-        self._compute.forget_unfinished()
+        if kind is FailureKind.NOT_FINITE:
+            self._compute.forget_unfinished()
 
     def try_again(self) -> None:
         """What failed may end otherwise now: the version's number stands for another model, or the work is another."""

@@ -238,6 +238,7 @@ class Evaluation:
     version: Version
     num_examples: Annotated[int, Interval(ge=1, le=MAX_EXAMPLES)]
     metrics: Annotated[dict[SiteName, Ratio], Len(1, MAX_METRICS)]
+    model_digest: Digest | None = None  # of the model measured: after a restore a number alone doesn't name it
 
 
 @dataclass(frozen=True)

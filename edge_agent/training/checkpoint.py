@@ -118,9 +118,11 @@ class Resumable:
     vector_P: Vector
 
     def load(self) -> Snapshot | None:
-        """How far this very update has come; None for any other."""
+        """How far this very update has come; None for any other, and for its like from another model of the number."""
         checkpoint = self.file.load()
-        return checkpoint.snapshot if checkpoint and checkpoint.order == self.order else None
+        if checkpoint is None or checkpoint.order != self.order:
+            return None
+        return checkpoint.snapshot if np.array_equal(checkpoint.vector_P, self.vector_P) else None
 
     def save(self, snapshot: Snapshot) -> None:
         self.file.save(Checkpoint(self.order, self.vector_P, snapshot))

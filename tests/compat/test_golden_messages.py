@@ -123,6 +123,11 @@ SAMPLES["announcement_after_a_restore"] = dataclasses.replace(
 )
 
 
+SAMPLES["evaluation_with_model_digest"] = dataclasses.replace(
+    cast(Evaluation, SAMPLES["evaluation"]), model_digest=DIGEST
+)
+
+
 def golden(name: str) -> bytes:
     return bytes.fromhex((GOLDEN / f"{name}.hex").read_text())
 

@@ -31,9 +31,11 @@ from tests.support.updates import FEDERATION, inline
 Start = Callable[..., Bench]
 
 
-def measured(version: int, loss: float) -> Evaluation:
-    ratio = Ratio(numerator=loss, denominator=1.0)
-    return Evaluation(federation=FEDERATION, version=version, num_examples=10, metrics={"loss": ratio})
+def measured(version: int, loss: float, model_digest: bytes | None = None) -> Evaluation:
+    metrics = {"loss": Ratio(numerator=loss, denominator=1.0)}
+    return Evaluation(
+        federation=FEDERATION, version=version, num_examples=10, metrics=metrics, model_digest=model_digest
+    )
 
 
 def test_the_federation_finishes_with_its_last_version(start: Start, north: Site, south: Site) -> None:
@@ -64,6 +66,26 @@ def test_the_federation_finishes_when_all_sites_together_reach_the_metric(
     south.say(Up.EVALUATION, measured(1, loss=0.1))
     bench.settle()
     assert north.announcements()[-1].state is FederationState.FINISHED
+
+
+def test_what_a_site_measured_of_another_federations_version_neither_counts_nor_ends_this_one(
+    start: Start, north: Site, south: Site
+) -> None:
+    bench = start(engine=EngineSettings(buffer_size=1), finish=FinishSettings(metric="loss", value=0.5))
+    bench.settle()
+    north.offer(inline(1))
+    bench.settle()
+    ours = bench.versions.current.model_digest
+    for site in (north, south):
+        site.say(Up.EVALUATION, measured(1, loss=0.1, model_digest=bytes(32)))
+    bench.settle()
+    assert refusals(bench) == {RejectReason.UNKNOWN_BASE: 2}
+    assert bench.ledger.evaluations() == ()
+    for site in (north, south):
+        site.say(Up.EVALUATION, measured(1, loss=0.9, model_digest=ours))
+    bench.settle()
+    assert {row.numerator for row in bench.ledger.evaluations()} == {0.9}
+    assert north.announcements()[-1].state is FederationState.RUNNING
 
 
 def test_a_crash_between_the_last_version_and_the_end_makes_no_further_version(

@@ -282,19 +282,6 @@ def test_killed_between_outbox_and_deleting_the_checkpoint_it_never_trains_that_
     assert saving.page["num_accepted"] == 1
 
 
-def test_a_training_that_failed_leaves_no_checkpoint(saving: Any) -> None:
-    killed_in_step_two(saving)
-
-    def fail() -> None:
-        raise ValueError
-
-    saving.task.before_loss = fail
-    saving.start()
-    saving.settle()
-    assert saving.page["failures"]["exception"] == 1
-    assert not checkpoint_of(saving).exists()
-
-
 def test_an_agent_that_leaves_saves_its_training_and_the_next_process_goes_on(hospital: Any) -> None:
     in_step, may_go_on = threading.Event(), threading.Event()
     hospital.task.held_out = []

@@ -1,14 +1,16 @@
 """An agent whose coordinator was restored from a backup: it goes back, trains again, and says what it trained from."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edge_agent.jobs import EvaluateJob
 from edge_agent.progress import Progress, ProgressFile
 from fedward.layout import vector_digest
-from fedward.messages import Evaluation, Offer
+from fedward.messages import Evaluation, FederationState, Offer
 
 EPOCH = 1000
 
@@ -65,6 +67,51 @@ def test_a_late_copy_of_an_announcement_from_before_the_restore_changes_nothing(
     hospital.office.announce(late)
     hospital.settle()
     assert hospital.page["announced"] == 0
+
+
+def told(hospital: Any) -> list[tuple[int, bytes | None]]:
+    """Which models this site told a measurement of."""
+    return [(measured.version, measured.model_digest) for measured in hospital.office.messages(Evaluation)]
+
+
+def test_an_evaluation_that_is_sent_before_the_restored_coordinator_is_heard_names_its_model(hospital: Any) -> None:
+    deliver(hospital)
+    before = vector_digest(hospital.office.vector_P)
+    hospital.office.start_over(0.25)
+    hospital.link.drop()
+    hospital.settle()
+    assert told(hospital) == [(0, before), (0, before)]
+    hospital.office.sequence = EPOCH
+    deliver(hospital, epoch=EPOCH)
+    assert told(hospital)[2:] == [(0, vector_digest(hospital.office.vector_P))]
+
+
+def test_a_model_that_takes_its_number_from_one_that_is_being_measured_is_measured_too(hospital: Any) -> None:
+    old, may_go_on = vector_digest(hospital.office.vector_P), threading.Event()
+    hospital.task.before_loss = lambda: may_go_on.wait(10)
+    hospital.office.announce(state=FederationState.PAUSED)
+    while not isinstance(hospital.compute.job, EvaluateJob):
+        hospital.office.listen()
+        hospital.take_event()
+    hospital.office.start_over(0.25)
+    hospital.office.sequence = EPOCH
+    hospital.office.announce(epoch=EPOCH, state=FederationState.PAUSED)
+    hospital.take_events()
+    may_go_on.set()
+    hospital.settle()
+    assert told(hospital) == [(0, old), (0, vector_digest(hospital.office.vector_P))]
+
+
+def test_a_model_that_takes_the_number_of_one_that_could_not_be_measured_is_measured(hospital: Any) -> None:
+    hospital.task.measured = {"no metric": (1.0, 2.0)}
+    hospital.office.announce(state=FederationState.PAUSED)
+    hospital.settle()
+    assert hospital.page["failures"]["exception"] == 1
+    hospital.task.measured = None
+    hospital.office.start_over(0.25)
+    hospital.office.announce(state=FederationState.PAUSED)
+    hospital.settle()
+    assert told(hospital) == [(0, vector_digest(hospital.office.vector_P))]
 
 
 def test_another_model_of_the_same_number_is_measured_and_trained_from(hospital: Any) -> None:

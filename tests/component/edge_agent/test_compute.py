@@ -44,7 +44,8 @@ def train_job(hospital: Any, **changes: Any) -> TrainJob:
 
 
 def evaluate_job(hospital: Any) -> EvaluateJob:
-    return EvaluateJob("tiny", "ward", 3, hospital.office.vector_P)
+    vector_P = hospital.office.vector_P
+    return EvaluateJob("tiny", "ward", 3, vector_P, vector_digest(vector_P))
 
 
 def test_training_ends_in_the_encoded_delta(hospital: Any, event_of: Callable[..., Any]) -> None:
@@ -73,6 +74,7 @@ def test_an_evaluation_is_sums_and_counts(hospital: Any, event_of: Callable[...,
     assert isinstance(measured, Evaluated)
     assert measured.evaluation is not None
     assert measured.evaluation.num_examples == 8
+    assert measured.evaluation.model_digest == vector_digest(hospital.office.vector_P)
     assert measured.evaluation.metrics["loss"].denominator == 8
 
 
@@ -81,7 +83,8 @@ def test_without_records_or_metrics_there_is_nothing_to_tell(
     hospital: Any, event_of: Callable[..., Any], attribute: str
 ) -> None:
     setattr(hospital.task, attribute, {})
-    assert event_of(evaluate_job(hospital)) == Evaluated(3, None)
+    job = evaluate_job(hospital)
+    assert event_of(job) == Evaluated(job, None)
 
 
 def raise_memory_error() -> None:
@@ -100,13 +103,14 @@ def test_a_failure_is_an_event_too(
     hospital: Any, event_of: Callable[..., Any], fail: Callable[[], None], kind: FailureKind
 ) -> None:
     hospital.task.before_loss = fail
-    assert event_of(train_job(hospital)) == Failed(3, kind)
+    job = train_job(hospital)
+    assert event_of(job) == Failed(job, kind)
     hospital.compute.check()
 
 
 def test_training_that_runs_away_is_not_finite(hospital: Any, event_of: Callable[..., Any]) -> None:
-    away = Work(local_epochs=50, batch_size=4, local_lr=1e6)
-    assert event_of(train_job(hospital, work=away)) == Failed(3, FailureKind.NOT_FINITE)
+    away = train_job(hospital, work=Work(local_epochs=50, batch_size=4, local_lr=1e6))
+    assert event_of(away) == Failed(away, FailureKind.NOT_FINITE)
 
 
 def test_a_stopped_training_says_nothing(hospital: Any, event_of: Callable[..., Any]) -> None:

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coordinator.verify import Terms, check_offer, check_update
+from coordinator.verify import Terms, check_evaluation, check_offer, check_update
 from fedward.chunks import manifest_of
 from fedward.codec import codec
 from fedward.errors import PeerError, RejectReason
 from fedward.limits import MAX_NORM
-from fedward.messages import FederationState, Manifest, Offer
+from fedward.messages import Evaluation, FederationState, Manifest, Offer, Ratio
 from tests.support.updates import LARGE, SMALL, offer_of, payload_of, vector
 
 BASE = b"b" * 32
@@ -112,3 +112,24 @@ def test_a_payload_of_another_size_is_refused() -> None:
     with pytest.raises(PeerError) as refusal:
         check_update(memoryview(PAYLOAD)[:-4], OFFER, SMALL)
     assert refusal.value.reason is RejectReason.LAYOUT_MISMATCH
+
+
+def measured(version: int, model_digest: bytes | None) -> Evaluation:
+    metrics = {"loss": Ratio(numerator=1.0, denominator=1.0)}
+    return Evaluation(federation="ward", version=version, num_examples=1, metrics=metrics, model_digest=model_digest)
+
+
+@pytest.mark.parametrize("model_digest", [BASE, None], ids=["our model", "of an older agent"])
+def test_a_measurement_of_our_version_counts(model_digest: bytes | None) -> None:
+    check_evaluation(measured(7, model_digest), 7, BASE)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "ours"),
+    [(measured(8, None), None), (measured(7, b"o" * 32), BASE), (measured(7, BASE), None)],
+    ids=["not out", "another model", "deleted"],
+)
+def test_a_measurement_of_anything_else_is_of_an_unknown_version(evaluation: Evaluation, ours: bytes | None) -> None:
+    with pytest.raises(PeerError) as error:
+        check_evaluation(evaluation, 7, ours)
+    assert error.value.reason is RejectReason.UNKNOWN_BASE

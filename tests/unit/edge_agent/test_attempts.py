@@ -33,6 +33,11 @@ def test_a_checkpoint_that_stands_still_or_is_lost_is_no_progress(step: int) -> 
     assert not begun(MOST_ATTEMPTS, step=7).in_vain("a", 8)
 
 
+def test_an_attempt_that_begins_further_back_counts_progress_from_there() -> None:
+    attempts = begun(MOST_ATTEMPTS, step=30).once_more().begin("a", 10)
+    assert (attempts.begun, attempts.in_vain("a", 10), attempts.in_vain("a", 11)) == (MOST_ATTEMPTS, True, False)
+
+
 def test_after_a_while_there_is_one_attempt_more_and_no_more() -> None:
     again = begun(MOST_ATTEMPTS).once_more()
     assert not again.in_vain("a", 0)
