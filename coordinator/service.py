@@ -96,7 +96,7 @@ class Service:
             try:
                 self.handle(inbox.get(timeout=self._wait_s()))
             except queue.Empty:
-                pass  # time passed, which tick looks at
+                self._retention.cut()  # nobody waits for us; and time passed, which tick looks at
             self.tick()
         self._link.close()
         self._uploads.close()

@@ -12,6 +12,7 @@ from coordinator.making import LONGEST_CHAIN
 from coordinator.members import Members
 from coordinator.needed import STATE_EVERY
 from coordinator.replay import pruned_since, replay, snapshot_of_ledger
+from coordinator.retention import LARGEST_CUT
 from fedward.errors import ConfigError
 from fedward.layout import vector_digest
 from tests.support.updates import SITES
@@ -134,8 +135,42 @@ def test_a_smaller_policy_is_applied_at_the_next_start(line: Callable[..., Versi
     line(retention=KEEP_ALL).make(60)
     assert_whole(line(retention=KEEP_ALL))
     kept = line()
+    for _ in range(3):
+        kept.retention.cut()
     assert (kept.ledger.floor, kept.ledger.oldest_version()) == (40, 31)
     assert_whole(kept)
+
+
+def test_old_rows_go_a_few_versions_at_a_time_and_none_before_the_start_is_over(
+    line: Callable[..., VersionLine],
+) -> None:
+    line(retention=KEEP_ALL).make(95)
+    kept = line()
+    oldest = [kept.ledger.oldest_version()]
+    for _ in range(4):
+        kept.retention.cut()
+        oldest.append(kept.ledger.oldest_version())
+    assert oldest == [0, LARGEST_CUT, 2 * LARGEST_CUT, 66, 66]
+    assert_whole(kept)
+
+
+def test_each_version_deletes_its_share_of_what_is_left_over(line: Callable[..., VersionLine]) -> None:
+    line(retention=KEEP_ALL).make(95)
+    kept = line()
+    oldest = []
+    for _ in range(3):
+        kept.make(1)
+        oldest.append(kept.ledger.oldest_version())
+    assert oldest == [LARGEST_CUT, 2 * LARGEST_CUT, 69]
+
+
+def test_of_a_site_that_goes_on_no_old_row_stays(line: Callable[..., VersionLine]) -> None:
+    kept = line()
+    kept.make(80)
+    oldest = kept.ledger.oldest_version()
+    assert oldest > SHORT.records
+    assert min(row.version for row in kept.ledger.accepted() if row.version is not None) == oldest
+    assert min(row.version for row in kept.ledger.evaluations()) >= oldest - 1  # measured when the next one was made
 
 
 def test_a_larger_policy_brings_nothing_back(line: Callable[..., VersionLine]) -> None:
