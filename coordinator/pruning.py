@@ -85,8 +85,8 @@ def _staying_evaluations(connection: Connection, keys: Mapping[str, Sequence[str
     """The last measurement of a site at or below the floor: cards of the versions above list it."""
     of, last = EVALUATIONS.c, dict[str, int]()
     for key in keys[Kind.EVALUATION]:
-        version, site = key.split()
-        last[site] = max(last.get(site, 0), int(version))
+        measured, site = key.split()
+        last[site] = max(last.get(site, 0), int(measured))
     for site, version in last.items():
         later = (of.version > version) & (of.version <= floor) & (of.site == site)
         if connection.execute(sql.select(of.version).where(later).order_by(of.version).limit(1)).first() is None:
