@@ -2,8 +2,9 @@
 
 The cut comes after the last entry of the version before the first one that is kept. Of the rows before it stay facts,
 the last wish for each target, and of each site its last update and its last measurement up to the floor: they are
-recorded again at the end of the chain, in the same transaction. What the deleted updates come to is kept as totals.
-Whoever calls cuts in steps: the time and memory of a cut are those of its entries, not of the ledger.
+recorded again at the end of the chain, in the same transaction. What the deleted updates come to is kept as totals,
+with the pace that they told of each site. Whoever calls cuts in steps: the time and memory of a cut are those of its
+entries, not of the ledger.
 
 Nothing counts twice for it: an update whose row was deleted has a base below the floor, and is refused as stale when it
 is offered again.
@@ -11,17 +12,26 @@ is offered again.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
-from coordinator import chaining, needed
+from coordinator import chaining, needed, paces
 from coordinator.chain import Entry, Kind
 from coordinator.tables import CHAIN, EVALUATIONS, PARTS, TOTALS, UPDATES, VERSIONS, WISHES, StoredUpdate, Totals
 from fedward.errors import IntegrityError
 
 BATCH = 500
 """Keys in one statement."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where the ledger is cut."""
+
+    last: Entry
+    last_number: int  # of the updates before it
 
 
 def prune(connection: Connection, first_version: int) -> None:
@@ -40,7 +50,8 @@ def prune(connection: Connection, first_version: int) -> None:
     staying = _staying(connection, entries, first_version)
     stays = [entry for entry in entries if (entry.kind, entry.key) in staying]
     gone = _by_kind(entry for entry in entries if (entry.kind, entry.key) not in staying)
-    _add_totals(connection, gone, last.entry)
+    numbers = [int(entry.key) for entry in entries if entry.kind == Kind.UPDATE]
+    _add_totals(connection, gone, Cut(last, max(numbers, default=0)))
     _delete(connection, gone, first_version)
     chaining.cut_off(connection, last)
     for entry in stays:
@@ -100,8 +111,8 @@ def _by_kind(entries: Iterable[Entry]) -> dict[str, list[str]]:
     return keys
 
 
-def _add_totals(connection: Connection, gone: dict[str, list[str]], up_to: int) -> None:
-    """What the updates that go come to, and the totals of earlier cuts that go with them."""
+def _add_totals(connection: Connection, gone: dict[str, list[str]], cut: Cut) -> None:
+    """What the updates that go come to, and the totals of earlier cuts that go with them; and each site's pace."""
     sums: dict[str, Totals] = defaultdict(Totals)
     for numbers in _batches([int(key) for key in gone[Kind.UPDATE]]):
         for row in connection.execute(sql.select(UPDATES).where(UPDATES.c.number.in_(numbers))).mappings():
@@ -109,8 +120,12 @@ def _add_totals(connection: Connection, gone: dict[str, list[str]], up_to: int) 
     for earlier in {int(key.split()[0]) for key in gone[Kind.TOTAL]}:
         for site, totals in totals_of(connection, TOTALS.c.up_to == earlier).items():
             sums[site] += totals
-    for site, totals in sums.items():
-        connection.execute(sql.insert(TOTALS).values(up_to=up_to, site=site, **vars(totals)))
+    rates = paces.at_cut(connection, sums.keys(), cut.last_number)
+    up_to_number = max(cut.last_number, paces.up_to_number(connection))
+    for site in sums.keys() | rates.keys():
+        row = {"up_to": cut.last.entry, "site": site, "up_to_number": up_to_number, **vars(sums[site])}
+        rate = vars(rates[site]) if site in rates else {}
+        connection.execute(sql.insert(TOTALS).values(row | rate))
 
 
 def totals_of(connection: Connection, where: sql.ColumnElement[bool]) -> dict[str, Totals]:

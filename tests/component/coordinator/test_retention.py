@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from coordinator.card import model_card
-from coordinator.engine.settings import PRESETS
-from coordinator.making import LONGEST_CHAIN
+from coordinator.engine.rates import live
+from coordinator.engine.settings import PRESETS, EngineSettings
+from coordinator.engine.weigh import weights
+from coordinator.making import LONGEST_CHAIN, arrival_of
 from coordinator.members import Members
 from coordinator.needed import STATE_EVERY
 from coordinator.replay import pruned_since, replay, snapshot_of_ledger
@@ -209,10 +211,33 @@ def test_figures_of_sites_are_those_of_all_updates_ever(line: Callable[..., Vers
     assert (expected.sites["south"].num_accepted, expected.sites["north"].num_refused) == (20, 17)
     assert model_card(kept.ledger, 115, b"f").splitlines()[7] == "- updates folded in: 135"
     assert site_lines(kept) == site_lines(whole)
-    for site in SITES:
-        assert recalled.rates[site].last_s == expected.rates[site].last_s
-    # Of a moving average, what lies thirty updates back is hardly there any more: 0.8 ** 30 = 0.001.
-    assert recalled.rates["north"].gap_s == pytest.approx(expected.rates["north"].gap_s, rel=0.01)
+    assert recalled.rates == expected.rates
+    assert live(recalled.rates, now_s=float(2 * kept.newest)).keys() == {"north"}
+
+
+def test_weights_are_those_of_a_process_that_was_never_restarted_over_many_cuts(
+    line: Callable[..., VersionLine],
+) -> None:
+    kept = line()
+    never_restarted = Members(SITES, kept.ledger)
+    seen = 0
+    for sites in (SITES, ["north"], ["north"], SITES, ["south"], ["north"]):
+        for _ in range(20):
+            kept.make(1, sites=sites)
+            for row in kept.ledger.updates():
+                if row.number > seen:
+                    never_restarted.on_update(row)
+                    seen = row.number
+        now_s = float(2 * kept.newest)
+        recalled = Members(SITES, kept.ledger)
+        assert recalled.rates == never_restarted.rates
+        arrivals = [arrival_of(row) for row in kept.ledger.accepted()[-3:]]
+        settings, version = EngineSettings(), kept.newest + 1
+        assert weights(arrivals, version, recalled.rates, settings, 2, now_s) == weights(
+            arrivals, version, never_restarted.rates, settings, 2, now_s
+        )
+    assert kept.ledger.oldest_version() > 3 * SHORT.records - SHORT.records // 10
+    kept.ledger.check_chain()
 
 
 def site_lines(one: VersionLine) -> list[str]:
