@@ -26,6 +26,10 @@ BATCH = 500
 """Keys in one statement."""
 
 
+class RowChangedError(IntegrityError):
+    """A row that was to be deleted is not as it was written: the ledger is left as it is, and can be read and used."""
+
+
 @dataclass(frozen=True)
 class Cut:
     """Where the ledger is cut."""
@@ -37,7 +41,7 @@ class Cut:
 def prune(connection: Connection, first_version: int) -> None:
     """Delete what belongs to versions before `first_version`, which is above the oldest; one transaction.
 
-    Raises IntegrityError, and deletes nothing, when a row of theirs is not as it was written: it would be the evidence.
+    Raises RowChangedError, and deletes nothing, when a row of theirs is not as it was written: it would be the evidence.
     """
     last_fold = sql.select(CHAIN).where(CHAIN.c.kind == Kind.FOLD.value, CHAIN.c.key == str(first_version - 1))
     last = Entry(*connection.execute(last_fold).one())
@@ -45,7 +49,7 @@ def prune(connection: Connection, first_version: int) -> None:
     connection.execute(sql.update(CHAIN).where(CHAIN.c.entry == last.entry).values(kind=last.kind))
     fault = chaining.fault_before(connection, last, first_version)
     if fault:
-        raise IntegrityError(f"ledger: {fault}; old rows are not deleted")
+        raise RowChangedError(f"ledger: {fault}; old rows are not deleted")
     entries = [entry for entry in chaining.entries(connection, last.entry) if entry.kind != Kind.ANCHOR]
     staying = _staying(connection, entries, first_version)
     stays = [entry for entry in entries if (entry.kind, entry.key) in staying]
@@ -123,9 +127,9 @@ def _add_totals(connection: Connection, gone: dict[str, list[str]], cut: Cut) ->
     rates = paces.at_cut(connection, sums.keys(), cut.last_number)
     up_to_number = max(cut.last_number, paces.up_to_number(connection))
     for site in sums.keys() | rates.keys():
-        row = {"up_to": cut.last.entry, "site": site, "up_to_number": up_to_number, **vars(sums[site])}
         rate = vars(rates[site]) if site in rates else {}
-        connection.execute(sql.insert(TOTALS).values(row | rate))
+        of_site = {"up_to": cut.last.entry, "site": site, "up_to_number": up_to_number}
+        connection.execute(sql.insert(TOTALS).values({**of_site, **vars(sums[site]), **rate}))
 
 
 def totals_of(connection: Connection, where: sql.ColumnElement[bool]) -> dict[str, Totals]:

@@ -12,6 +12,7 @@ from coordinator.blobs import BlobFolder
 from coordinator.config import RetentionSettings
 from coordinator.ledger import Ledger
 from coordinator.needed import STATE_EVERY
+from coordinator.pruning import RowChangedError
 from fedward.errors import ConfigError
 
 LOG = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ class Retention:
         self._on_their_way = on_their_way
         self.floor = ledger.floor
         """The oldest version that can be replayed and exported."""
+        self.row_changed = False
+        """Whether no more rows are deleted by this process, because an old one is not as it was written."""
 
     def begin(self) -> None:
         """At the start of the process: apply the policy to payloads, and delete what a crash left behind."""
@@ -53,14 +56,15 @@ class Retention:
         """Delete the rows of the oldest versions, where enough are too old: of LARGEST_CUT at most, in a fraction of a
         second. What is left over is for the next calls, after a version or when there is nothing else to do.
 
-        The snapshot that leads to the floor has its rows too, however old it is.
+        The snapshot that leads to the floor has its rows too, however old it is. A row that is not as it was written is
+        evidence: it is told once, nothing more is deleted, and the work goes on.
         """
+        if self.row_changed:
+            return
         first_kept = min(self._newest() + 1 - self._settings.records, self._ledger.reach)
         oldest = self._ledger.oldest_version()
         if first_kept - oldest >= max(1, min(LARGEST_CUT, self._settings.records // 10)):
-            first_version = min(first_kept, oldest + LARGEST_CUT)
-            self._ledger.prune(first_version)
-            LOG.info("rows_deleted", extra={"before_version": first_version, "versions": first_version - oldest})
+            self._cut_before(min(first_kept, oldest + LARGEST_CUT))
 
     def _newest(self) -> int:
         newest = self._ledger.newest_version()
@@ -86,6 +90,15 @@ class Retention:
 
     def _delete(self, digest: bytes) -> None:
         self._blobs.drop(digest)
+
+    def _cut_before(self, first_version: int) -> None:
+        try:
+            self._ledger.prune(first_version)
+        except RowChangedError as error:
+            self.row_changed = True
+            LOG.error("rows_not_deleted", extra={"detail": str(error)})
+        else:
+            LOG.info("rows_deleted", extra={"before_version": first_version})
 
 
 def check_kept(ledger: Ledger, version: int, asked: str) -> None:

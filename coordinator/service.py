@@ -359,6 +359,7 @@ class Service:
             "version_created_at_s": current.created_at_s,
             "num_parameters": self._versions.layout.size,
             "floor": self._retention.floor,
+            "row_changed": self._retention.row_changed,
             "disk_free_bytes": free_bytes(self._config.state_folder),
             "blobs_bytes": used_bytes(self._config.state_folder / "blobs"),
             "ledger_bytes": used_bytes(self._config.state_folder, f"{LEDGER_FILE}*"),
