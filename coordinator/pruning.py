@@ -41,7 +41,7 @@ class Cut:
 def prune(connection: Connection, first_version: int) -> None:
     """Delete what belongs to versions before `first_version`, which is above the oldest; one transaction.
 
-    Raises RowChangedError, and deletes nothing, when a row of theirs is not as it was written: it would be the evidence.
+    Raises RowChangedError, and deletes nothing, when a row of theirs is not as it was written: it is evidence.
     """
     last_fold = sql.select(CHAIN).where(CHAIN.c.kind == Kind.FOLD.value, CHAIN.c.key == str(first_version - 1))
     last = Entry(*connection.execute(last_fold).one())

@@ -1,7 +1,10 @@
 """A ledger whose file is damaged: named before anything is told to a site, left as it is, and replaced by a backup."""
 
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -159,6 +162,28 @@ def test_a_folder_in_which_the_first_start_died_is_no_damaged_one(tmp_path: Path
     bench = start()
     bench.kill()
     (tmp_path / "state" / "ledger.sqlite").write_bytes(b"")  # blobs of version 0 are stored before it is recorded
+    check_ledger_file(tmp_path / "state")
+    assert start().versions.current.version == 0
+
+
+DIES_IN_ITS_FIRST_TRANSACTION = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")
+connection.execute("BEGIN")
+connection.execute("CREATE TABLE payloads (payload BLOB)")
+connection.execute("INSERT INTO payloads VALUES (randomblob(100000))")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_first_start_that_was_killed_while_it_wrote_the_ledger_is_begun_again(tmp_path: Path, start: Start) -> None:
+    ledger = tmp_path / "state" / "ledger.sqlite"
+    ledger.parent.mkdir()
+    died = subprocess.run([sys.executable, "-c", DIES_IN_ITS_FIRST_TRANSACTION, str(ledger)], check=False, timeout=60)
+    assert died.returncode == -signal.SIGKILL
+    assert ledger.stat().st_size > 0
+    assert ledger.with_name("ledger.sqlite-journal").stat().st_size > 0
     check_ledger_file(tmp_path / "state")
     assert start().versions.current.version == 0
 
