@@ -56,6 +56,15 @@ class Ledger:
         """Whether version 0 is recorded: until then the coordinator that makes this ledger is not done with it."""
         return sql.inspect(self._engine).has_table(VERSIONS.name) and self.newest_version() is not None
 
+    def empty_log(self) -> None:
+        """Move what was committed from SQLite's write-ahead log into the file, once both were found sound.
+
+        A torn end is so gone from it: what a later power loss tears would make two, which are taken for damage.
+        """
+        if self._engine.dialect.name == "sqlite":
+            with self._engine.connect() as connection:
+                connection.execute(sql.text("PRAGMA wal_checkpoint(TRUNCATE)"))
+
     def close(self) -> None:
         self._engine.dispose()
 

@@ -3,6 +3,7 @@
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 
 from coordinator.damage import check_ledger_file, is_damage
 from coordinator.ledger import Ledger
+from coordinator.wal import FRAME, HEADER
 from fedward.cli import EXIT_INTEGRITY, main
 from fedward.errors import IntegrityError
 from fedward.messages import FederationState
@@ -140,6 +142,36 @@ def test_a_coordinator_goes_on_after_a_kill_that_left_a_write_ahead_log(
     after_a_kill(running, tmp_path / "copy")
     running.kill()
     assert len(start(folder="copy").ledger.updates()) == 1
+
+
+def test_a_second_power_loss_that_tears_the_last_write_is_no_damage_either(
+    running: Bench, tmp_path: Path, start: Start
+) -> None:
+    """What the first one tore was long, so its end would still stand after what was written over its beginning."""
+    before = num_frames(running.config.state_folder)
+    with closing(sqlite3.connect(running.config.state_folder / "ledger.sqlite")) as other:
+        other.execute("INSERT INTO facts VALUES ('long', zeroblob(400000))")
+        other.commit()
+    first = after_a_kill(running, tmp_path / "first")
+    tear(first, before + 1)
+    again = start(folder="first")
+    again.ledger.wish("north", FederationState.PAUSED, 1.0)
+    last = num_frames(first)
+    second = after_a_kill(again, tmp_path / "second")
+    tear(second, last)
+    assert start(folder="second").ledger.wishes() == {}
+
+
+def num_frames(state_folder: Path) -> int:
+    """That SQLite takes of the write-ahead log, as its shared memory says: https://sqlite.org/walformat.html."""
+    (number,) = struct.unpack_from("=I", (state_folder / "ledger.sqlite-shm").read_bytes(), 16)
+    return int(number)
+
+
+def tear(state_folder: Path, frame: int) -> None:
+    """Let a part of the page of a frame, counted from 1, be another one than was written."""
+    length = FRAME.size + 4096
+    flip(state_folder / "ledger.sqlite-wal", HEADER.size + frame * length - length // 2, 1000)
 
 
 def test_a_page_that_is_found_damaged_while_running_ends_the_work_without_a_receipt(
