@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -212,12 +211,8 @@ def _stage(source: Path, staging: Path, manifest: BackupManifest, now_s: float) 
 
 def _begin_epoch(ledger: Ledger, now_s: float) -> None:
     """Microseconds since 1970: above every sequence of an earlier life, which grew more slowly than time does."""
-    written_at: Mapping[str, float] = {
-        **{f"update {row.number}": row.received_at_s for row in ledger.updates()},
-        **{f"version {row.version}": row.created_at_s for row in ledger.versions()},
-    }
-    latest = max(written_at, key=lambda name: written_at[name])
-    if written_at[latest] > now_s:
+    at_s, latest = ledger.last_written()
+    if at_s > now_s:
         raise ConfigError(f"this machine's clock is behind the one that wrote {latest} of the backup: set it first")
     ledger.begin_epoch(int(now_s * 1e6))
 

@@ -21,16 +21,20 @@ _OF_AN_UPDATE = tuple(column for column in UPDATES.c if column.name not in FOLDE
 
 @dataclass(frozen=True)
 class Range:
-    """Rows to read: of versions before one, and of updates up to a number; all without."""
+    """Rows to read: of versions before one, of updates up to a number, and of the totals of some cuts; all without."""
 
     before_version: int | None = None
     up_to_number: int | None = None
+    cuts: frozenset[int] | None = None
 
     def versions(self, column: sql.ColumnElement[int]) -> sql.ColumnElement[bool]:
         return sql.true() if self.before_version is None else column < self.before_version
 
     def numbers(self, column: sql.ColumnElement[int]) -> sql.ColumnElement[bool]:
         return sql.true() if self.up_to_number is None else column <= self.up_to_number
+
+    def totals(self, column: sql.ColumnElement[int]) -> sql.ColumnElement[bool]:
+        return sql.true() if self.cuts is None else column.in_(self.cuts)
 
 
 def append_fact(connection: Connection, name: str) -> None:
@@ -108,7 +112,8 @@ def fault_before(connection: Connection, last: Entry, first_version: int) -> str
     before = entries(connection, last.entry)
     keys = {(entry.kind, entry.key) for entry in before}
     numbers = [int(entry.key) for entry in before if entry.kind == Kind.UPDATE]
-    found = _digests(connection, Range(first_version, max(numbers, default=0)))
+    cuts = frozenset(int(entry.key.split()[0]) for entry in before if entry.kind == Kind.TOTAL)
+    found = _digests(connection, Range(first_version, max(numbers, default=0), cuts))
     return first_fault(before, {key: digest for key, digest in found if key in keys})
 
 
@@ -140,7 +145,8 @@ def _rows(connection: Connection, within: Range) -> Iterator[tuple[Kind, str, Va
         yield Kind.EVALUATION, key, evaluation
     for row in connection.execute(sql.select(WISHES).order_by(WISHES.c.number)):
         yield Kind.WISH, str(row.number), tuple(row)
-    for row in connection.execute(sql.select(TOTALS).order_by(TOTALS.c.up_to, TOTALS.c.site)):
+    totals = sql.select(TOTALS).where(within.totals(TOTALS.c.up_to))
+    for row in connection.execute(totals.order_by(TOTALS.c.up_to, TOTALS.c.site)):
         yield Kind.TOTAL, f"{row.up_to} {row.site}", tuple(row)
 
 

@@ -122,6 +122,7 @@ def open_ledger(config: FederationConfig, layout: Layout) -> Ledger:
     check_restored(config.state_folder)
     check_ledger_file(config.state_folder)
     ledger = Ledger.in_folder(config.state_folder)
+    ledger.empty_log()
     claim_ledger(ledger, config, layout)
     return ledger
 

@@ -24,12 +24,15 @@ _PRIMARY_CODE = 0xFF
 
 
 def check_ledger_file(state_folder: Path) -> None:
-    """Raise IntegrityError when pages, indexes or write-ahead log of the ledger are damaged; write nothing.
+    """Raise IntegrityError when pages, indexes or write-ahead log of the ledger are damaged.
+
+    Nothing is written, but that what a process began and did not commit before the log was made is undone.
 
     No ledger is right for a folder in which no version was made. The caller holds the folder's lock. What a row says
     is checked by its chain, not here: that takes seconds (`replay`, `restore`), this a fraction of one.
     """
     path = state_folder / LEDGER_FILE
+    _end_first_transaction(path)
     if not path.exists() or path.stat().st_size == 0:
         if _num_blobs(state_folder) > BLOBS_OF_VERSION_0:
             raise IntegrityError(
@@ -86,6 +89,19 @@ def damaged(path: Path, what: str) -> str:
         "Go on from the last backup: `fedward coordinator restore --config FILE --from BACKUP --force` verifies it "
         "and keeps the damaged ledger aside; sites that are ahead keep their updates and go on (docs/runbook.md)"
     )
+
+
+def _end_first_transaction(path: Path) -> None:
+    """Let SQLite undo what the process was killed in that was making the ledger: a reader may not, and gives up."""
+    if not path.with_name(f"{path.name}-journal").exists():
+        return
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        raise IntegrityError(damaged(path, str(error))) from None
 
 
 def _check_log(path: Path) -> None:

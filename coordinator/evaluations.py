@@ -39,6 +39,8 @@ def stored(connection: Connection) -> tuple[StoredEvaluation, ...]:
 
 def latest(connection: Connection) -> tuple[StoredEvaluation, ...]:
     """Of each site, the rows of the newest version that it measured."""
-    rows = stored(connection)
-    newest = {row.site: row.version for row in rows}
-    return tuple(row for row in rows if newest[row.site] == row.version)
+    of = EVALUATIONS.c
+    newest = sql.select(of.site, sql.func.max(of.version).label("version")).group_by(of.site).subquery()
+    rows = sql.select(EVALUATIONS).join(newest, (of.site == newest.c.site) & (of.version == newest.c.version))
+    ordered = rows.order_by(of.version, of.site, of.metric)
+    return tuple(StoredEvaluation(**row) for row in connection.execute(ordered).mappings())

@@ -13,10 +13,11 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
-from coordinator import chaining, evaluations, needed, pruning
+from coordinator import chaining, evaluations, needed, paces, pruning
 from coordinator.chain import Entry
 from coordinator.clock import Moment
 from coordinator.damage import LEDGER_FILE, name_damage
+from coordinator.engine.rates import SiteRate
 from coordinator.tables import (
     FACTS,
     METADATA,
@@ -54,6 +55,15 @@ class Ledger:
     def has_begun(self) -> bool:
         """Whether version 0 is recorded: until then the coordinator that makes this ledger is not done with it."""
         return sql.inspect(self._engine).has_table(VERSIONS.name) and self.newest_version() is not None
+
+    def empty_log(self) -> None:
+        """Move what was committed from SQLite's write-ahead log into the file, once both were found sound.
+
+        A torn end is so gone from it: what a later power loss tears would make two, which are taken for damage.
+        """
+        if self._engine.dialect.name == "sqlite":
+            with self._engine.connect() as connection:
+                connection.execute(sql.text("PRAGMA wal_checkpoint(TRUNCATE)"))
 
     def close(self) -> None:
         self._engine.dispose()
@@ -153,6 +163,36 @@ class Ledger:
     def accepted(self) -> tuple[StoredUpdate, ...]:
         """Those of them that were accepted."""
         return self._updates(UPDATES.c.reason.is_(None))
+
+    def num_ended(self) -> tuple[tuple[str, str | None, int], ...]:
+        """Site, reason (None: accepted) and number of the updates that are there."""
+        of = UPDATES.c
+        query = sql.select(of.site, of.reason, sql.func.count()).group_by(of.site, of.reason)
+        with self._engine.connect() as connection:
+            return tuple((site, reason, number) for site, reason, number in connection.execute(query))
+
+    def last_bases(self) -> dict[str, int]:
+        """Of each site, the base version of its last accepted update."""
+        last = needed.last_of_sites(sql.true())
+        query = sql.select(UPDATES.c.site, UPDATES.c.base_version).where(UPDATES.c.number.in_(last))
+        with self._engine.connect() as connection:
+            return {row.site: row.base_version for row in connection.execute(query)}
+
+    def paces(self) -> dict[str, SiteRate]:
+        """Of each site ever heard, what its updates say of its pace."""
+        with self._engine.connect() as connection:
+            return paces.of_sites(connection)
+
+    def last_written(self) -> tuple[float, str]:
+        """When an update or version was recorded last, by the wall clock, and its name. Version 0 is there."""
+        updates = sql.select(UPDATES.c.received_at_s, UPDATES.c.number).order_by(UPDATES.c.received_at_s.desc())
+        versions = sql.select(VERSIONS.c.created_at_s, VERSIONS.c.version).order_by(VERSIONS.c.created_at_s.desc())
+        with self._engine.connect() as connection:
+            return max(
+                (float(at_s), f"{what} {number}")
+                for what, query in (("update", updates), ("version", versions))
+                for at_s, number in connection.execute(query.limit(1))
+            )
 
     def totals(self) -> dict[str, Totals]:
         """Of each site, what its updates come to that are not there any more."""

@@ -7,9 +7,9 @@ from typing import Any
 from coordinator.engine.rates import SiteRate, observe
 from coordinator.ledger import Ledger
 from coordinator.making import arrival_of
+from coordinator.paces import tells_pace
 from coordinator.state import SiteState, active_sites, federation_metrics
 from coordinator.tables import StoredUpdate
-from fedward.errors import RejectReason
 from fedward.messages import Evaluation, Status, Telemetry
 
 LOG = logging.getLogger(__name__)
@@ -20,9 +20,12 @@ class Members:
 
     def __init__(self, names: Iterable[str], ledger: Ledger) -> None:
         self.sites = {name: SiteState() for name in names}
-        self.rates: dict[str, SiteRate] = {}
-        for row in ledger.updates():
-            self.on_update(row)
+        self.rates: dict[str, SiteRate] = ledger.paces()
+        for name, reason, number in ledger.num_ended():
+            self._count(name, reason, number)
+        for name, base_version in ledger.last_bases().items():
+            if name in self.sites:
+                self.sites[name].base_version = base_version
         for name, totals in ledger.totals().items():
             if name in self.sites:
                 self.sites[name].num_accepted += totals.num_accepted
@@ -59,17 +62,21 @@ class Members:
         self.sites[name].metrics = dict(evaluation.metrics)
 
     def on_update(self, row: StoredUpdate) -> None:
-        """An update had its receipt. A stale one tells the site's pace as well as an accepted one does."""
-        if row.reason is None or row.reason == RejectReason.STALE:
+        """An update had its receipt."""
+        if tells_pace(row.reason):
             self.rates[row.site] = observe(self.rates.get(row.site), arrival_of(row))
-        site = self.sites.get(row.site)
+        self._count(row.site, row.reason, 1)
+        if row.site in self.sites and row.reason is None:
+            self.sites[row.site].base_version = row.base_version
+
+    def _count(self, name: str, reason: str | None, number: int) -> None:
+        site = self.sites.get(name)
         if site is None:  # admitted once, and not any more
             return
-        if row.reason:
-            site.num_refused += 1
+        if reason:
+            site.num_refused += number
         else:
-            site.num_accepted += 1
-            site.base_version = row.base_version
+            site.num_accepted += number
 
     def on_folded(self, row: StoredUpdate, staleness: int, weight: float) -> None:
         site = self.sites.get(row.site)

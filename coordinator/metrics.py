@@ -65,6 +65,11 @@ class StateCollector(Collector):
         )
         yield GaugeMetricFamily("fed_floor_version", "Oldest version that can be replayed and exported.", page["floor"])
         yield GaugeMetricFamily(
+            "fed_row_changed",
+            "1 when old rows are not deleted because one is not as it was written; run `replay`, see the runbook.",
+            int(page["row_changed"]),
+        )
+        yield GaugeMetricFamily(
             "fed_broker_connected", "1 while connected to the broker; 0: check the broker.", int(page["connected"])
         )
         yield CounterMetricFamily("fed_sent_bytes", "Payload bytes sent to the broker.", page["bytes_sent"])

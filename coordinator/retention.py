@@ -1,7 +1,8 @@
 """How far back the coordinator's state reaches: payloads down to the floor, rows further, and nothing older.
 
-The floor is recorded before a blob is deleted, and rows are deleted long after their payloads. A crash in between
-leaves blobs that nothing needs; the next process deletes them at its start. See docs/adr/0005.
+The floor is recorded before a blob is deleted, and rows are deleted long after their payloads, a few versions at a
+time, so that nobody waits for it. A crash in between leaves blobs that nothing needs; the next process deletes them at
+its start. See docs/adr/0005.
 """
 
 import logging
@@ -11,12 +12,13 @@ from coordinator.blobs import BlobFolder
 from coordinator.config import RetentionSettings
 from coordinator.ledger import Ledger
 from coordinator.needed import STATE_EVERY
+from coordinator.pruning import RowChangedError
 from fedward.errors import ConfigError
 
 LOG = logging.getLogger(__name__)
 
-LARGEST_BATCH = 1000
-"""Versions whose rows are deleted at once at the latest; a tenth of those that are kept if that is less."""
+LARGEST_CUT = 25
+"""Versions whose rows are deleted in one transaction, at most: a fraction of a second with a hundred sites."""
 
 
 class Retention:
@@ -36,20 +38,33 @@ class Retention:
         self._on_their_way = on_their_way
         self.floor = ledger.floor
         """The oldest version that can be replayed and exported."""
+        self.row_changed = False
+        """Whether no more rows are deleted by this process, because an old one is not as it was written."""
 
     def begin(self) -> None:
-        """At the start of the process: apply the policy, and delete what a crash left behind."""
-        newest = self._newest()
-        self._raise_floor(newest)
+        """At the start of the process: apply the policy to payloads, and delete what a crash left behind."""
+        self._raise_floor(self._newest())
         self._sweep()
-        self._prune_rows(newest)
 
     def apply(self) -> None:
         """After a version was made: mostly nothing; deletes payloads once in STATE_EVERY versions, rows more rarely."""
-        newest = self._newest()
-        if self._raise_floor(newest):
+        if self._raise_floor(self._newest()):
             self._sweep()
-            self._prune_rows(newest)
+        self.cut()
+
+    def cut(self) -> None:
+        """Delete the rows of the oldest versions, where enough are too old: of LARGEST_CUT at most, in a fraction of a
+        second. What is left over is for the next calls, after a version or when there is nothing else to do.
+
+        The snapshot that leads to the floor has its rows too, however old it is. A row that is not as it was written is
+        evidence: it is told once, nothing more is deleted, and the work goes on.
+        """
+        if self.row_changed:
+            return
+        first_kept = min(self._newest() + 1 - self._settings.records, self._ledger.reach)
+        oldest = self._ledger.oldest_version()
+        if first_kept - oldest >= max(1, min(LARGEST_CUT, self._settings.records // 10)):
+            self._cut_before(min(first_kept, oldest + LARGEST_CUT))
 
     def _newest(self) -> int:
         newest = self._ledger.newest_version()
@@ -76,13 +91,14 @@ class Retention:
     def _delete(self, digest: bytes) -> None:
         self._blobs.drop(digest)
 
-    def _prune_rows(self, newest: int) -> None:
-        """The snapshot that leads to the floor has its rows too, however old it is."""
-        first_version = min(newest + 1 - self._settings.records, self._ledger.reach)
-        num_over = first_version - self._ledger.oldest_version()
-        if num_over >= max(1, min(LARGEST_BATCH, self._settings.records // 10)):
+    def _cut_before(self, first_version: int) -> None:
+        try:
             self._ledger.prune(first_version)
-            LOG.info("rows_deleted", extra={"before_version": first_version, "versions": num_over})
+        except RowChangedError as error:
+            self.row_changed = True
+            LOG.error("rows_not_deleted", extra={"detail": str(error)})
+        else:
+            LOG.info("rows_deleted", extra={"before_version": first_version})
 
 
 def check_kept(ledger: Ledger, version: int, asked: str) -> None:

@@ -106,7 +106,7 @@ class Service:
             try:
                 self.handle(inbox.get(timeout=self._wait_s()))
             except queue.Empty:
-                pass  # time passed, which tick looks at
+                self._retention.cut()  # nobody waits for us; and time passed, which tick looks at
             self.tick()
         self._link.close()
         self._uploads.close()
@@ -375,6 +375,7 @@ class Service:
             "version_created_at_s": current.created_at_s,
             "num_parameters": self._versions.layout.size,
             "floor": self._retention.floor,
+            "row_changed": self._retention.row_changed,
             "disk_free_bytes": free_bytes(self._config.state_folder),
             "blobs_bytes": used_bytes(self._config.state_folder / "blobs"),
             "ledger_bytes": used_bytes(self._config.state_folder, f"{LEDGER_FILE}*"),

@@ -108,8 +108,13 @@ TOTALS = sql.Table(
     sql.Column("num_refused", sql.BigInteger, nullable=False),
     sql.Column("num_steps", sql.BigInteger, nullable=False),  # of the accepted ones, as the weight
     sql.Column("weight", sql.Float, nullable=False),
+    sql.Column("up_to_number", sql.BigInteger, nullable=False),  # the update up to which the site's pace is observed
+    sql.Column("gap_s", sql.Float),  # the pace from here on (engine.rates); null with the others: none is known
+    sql.Column("last_s", sql.Float),
+    sql.Column("num_examples", sql.BigInteger),
+    sql.Column("work_s", sql.Float),
 )
-"""What the rows of updates that were deleted at one cut come to, of each site."""
+"""What the rows of updates that were deleted at one cut come to, of each site, and its pace up to there."""
 
 ALL = "*"
 

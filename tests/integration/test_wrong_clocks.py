@@ -10,7 +10,7 @@ from sandbox.account import account
 from sandbox.federation import Federation
 from tests.integration.conftest import READY_S
 
-pytestmark = [pytest.mark.slow, pytest.mark.network]
+pytestmark = [pytest.mark.sweep, pytest.mark.slow, pytest.mark.network]
 
 HOUR_S = 3600
 

@@ -27,6 +27,7 @@ ONLY_IN = {
         "coordinator/chaining.py",
         "coordinator/evaluations.py",
         "coordinator/needed.py",
+        "coordinator/paces.py",
         "coordinator/pruning.py",
         "coordinator/tables.py",
     ],

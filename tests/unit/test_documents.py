@@ -60,6 +60,7 @@ def test_the_metrics_document_has_every_metric_with_its_labels_and_meaning() -> 
             "blobs_bytes",
             "ledger_bytes",
             "floor",
+            "row_changed",
         ],
         1,
     )

@@ -62,7 +62,7 @@ def test_every_field_of_the_page_is_exported_or_known_to_be_no_metric(busy: Benc
     page = busy.service.page()
     exported = {
         "version", "version_created_at_s", "buffer", "buffer_size", "connected", "metrics", "refused", "bytes_sent",
-        "bytes_received", "disk_free_bytes", "blobs_bytes", "ledger_bytes", "floor",
+        "bytes_received", "disk_free_bytes", "blobs_bytes", "ledger_bytes", "floor", "row_changed",
         "chunks_received", "chunks_redundant",
     }  # fmt: skip
     assert set(page) == exported | ONLY_STATE
@@ -77,6 +77,7 @@ def test_the_text_says_what_the_page_says(busy: Bench) -> None:
     assert value(found, "fed_buffer_updates") == 0
     assert value(found, "fed_buffer_size") == 2
     assert value(found, "fed_floor_version") == 0
+    assert value(found, "fed_row_changed") == 0
     blobs = busy.config.state_folder / "blobs"
     assert value(found, "fed_blobs_bytes") == sum(path.stat().st_size for path in blobs.iterdir()) > 0
     assert value(found, "fed_ledger_bytes") >= (busy.config.state_folder / "ledger.sqlite").stat().st_size > 0

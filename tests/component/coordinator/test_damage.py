@@ -1,7 +1,11 @@
 """A ledger whose file is damaged: named before anything is told to a site, left as it is, and replaced by a backup."""
 
 import shutil
+import signal
 import sqlite3
+import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +14,7 @@ import pytest
 
 from coordinator.damage import check_ledger_file, is_damage
 from coordinator.ledger import Ledger
+from coordinator.wal import FRAME, HEADER
 from fedward.cli import EXIT_INTEGRITY, main
 from fedward.errors import IntegrityError
 from fedward.messages import FederationState
@@ -139,6 +144,36 @@ def test_a_coordinator_goes_on_after_a_kill_that_left_a_write_ahead_log(
     assert len(start(folder="copy").ledger.updates()) == 1
 
 
+def test_a_second_power_loss_that_tears_the_last_write_is_no_damage_either(
+    running: Bench, tmp_path: Path, start: Start
+) -> None:
+    """What the first one tore was long, so its end would still stand after what was written over its beginning."""
+    before = num_frames(running.config.state_folder)
+    with closing(sqlite3.connect(running.config.state_folder / "ledger.sqlite")) as other:
+        other.execute("INSERT INTO facts VALUES ('long', zeroblob(400000))")
+        other.commit()
+    first = after_a_kill(running, tmp_path / "first")
+    tear(first, before + 1)
+    again = start(folder="first")
+    again.ledger.wish("north", FederationState.PAUSED, 1.0)
+    last = num_frames(first)
+    second = after_a_kill(again, tmp_path / "second")
+    tear(second, last)
+    assert start(folder="second").ledger.wishes() == {}
+
+
+def num_frames(state_folder: Path) -> int:
+    """That SQLite takes of the write-ahead log, as its shared memory says: https://sqlite.org/walformat.html."""
+    (number,) = struct.unpack_from("=I", (state_folder / "ledger.sqlite-shm").read_bytes(), 16)
+    return int(number)
+
+
+def tear(state_folder: Path, frame: int) -> None:
+    """Let a part of the page of a frame, counted from 1, be another one than was written."""
+    length = FRAME.size + 4096
+    flip(state_folder / "ledger.sqlite-wal", HEADER.size + frame * length - length // 2, 1000)
+
+
 def test_a_page_that_is_found_damaged_while_running_ends_the_work_without_a_receipt(
     running: Bench, north: Site, south: Site
 ) -> None:
@@ -159,6 +194,28 @@ def test_a_folder_in_which_the_first_start_died_is_no_damaged_one(tmp_path: Path
     bench = start()
     bench.kill()
     (tmp_path / "state" / "ledger.sqlite").write_bytes(b"")  # blobs of version 0 are stored before it is recorded
+    check_ledger_file(tmp_path / "state")
+    assert start().versions.current.version == 0
+
+
+DIES_IN_ITS_FIRST_TRANSACTION = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")
+connection.execute("BEGIN")
+connection.execute("CREATE TABLE payloads (payload BLOB)")
+connection.execute("INSERT INTO payloads VALUES (randomblob(100000))")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_first_start_that_was_killed_while_it_wrote_the_ledger_is_begun_again(tmp_path: Path, start: Start) -> None:
+    ledger = tmp_path / "state" / "ledger.sqlite"
+    ledger.parent.mkdir()
+    died = subprocess.run([sys.executable, "-c", DIES_IN_ITS_FIRST_TRANSACTION, str(ledger)], check=False, timeout=60)
+    assert died.returncode == -signal.SIGKILL
+    assert ledger.stat().st_size > 0
+    assert ledger.with_name("ledger.sqlite-journal").stat().st_size > 0
     check_ledger_file(tmp_path / "state")
     assert start().versions.current.version == 0
 

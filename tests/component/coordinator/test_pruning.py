@@ -29,6 +29,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mark, Mark
     line.make(4)
     line.make(36, sites=["north"])
     early = line.ledger.chain()[0].mark
+    line.ledger.raise_floor(OLDEST - 1)
     line.ledger.prune(OLDEST)
     mark = line.ledger.chain()[20].mark
     assert early.entry == 1

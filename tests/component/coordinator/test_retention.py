@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from coordinator.card import model_card
-from coordinator.engine.settings import PRESETS
-from coordinator.making import LONGEST_CHAIN
+from coordinator.engine.rates import live
+from coordinator.engine.settings import PRESETS, EngineSettings
+from coordinator.engine.weigh import weights
+from coordinator.making import LONGEST_CHAIN, arrival_of
 from coordinator.members import Members
 from coordinator.needed import STATE_EVERY
 from coordinator.replay import pruned_since, replay, snapshot_of_ledger
+from coordinator.retention import LARGEST_CUT
 from fedward.errors import ConfigError
 from fedward.layout import vector_digest
 from tests.support.updates import SITES
@@ -134,8 +137,42 @@ def test_a_smaller_policy_is_applied_at_the_next_start(line: Callable[..., Versi
     line(retention=KEEP_ALL).make(60)
     assert_whole(line(retention=KEEP_ALL))
     kept = line()
+    for _ in range(3):
+        kept.retention.cut()
     assert (kept.ledger.floor, kept.ledger.oldest_version()) == (40, 31)
     assert_whole(kept)
+
+
+def test_old_rows_go_a_few_versions_at_a_time_and_none_before_the_start_is_over(
+    line: Callable[..., VersionLine],
+) -> None:
+    line(retention=KEEP_ALL).make(95)
+    kept = line()
+    oldest = [kept.ledger.oldest_version()]
+    for _ in range(4):
+        kept.retention.cut()
+        oldest.append(kept.ledger.oldest_version())
+    assert oldest == [0, LARGEST_CUT, 2 * LARGEST_CUT, 66, 66]
+    assert_whole(kept)
+
+
+def test_each_version_deletes_its_share_of_what_is_left_over(line: Callable[..., VersionLine]) -> None:
+    line(retention=KEEP_ALL).make(95)
+    kept = line()
+    oldest = []
+    for _ in range(3):
+        kept.make(1)
+        oldest.append(kept.ledger.oldest_version())
+    assert oldest == [LARGEST_CUT, 2 * LARGEST_CUT, 69]
+
+
+def test_of_a_site_that_goes_on_no_old_row_stays(line: Callable[..., VersionLine]) -> None:
+    kept = line()
+    kept.make(80)
+    oldest = kept.ledger.oldest_version()
+    assert oldest > SHORT.records
+    assert min(row.version for row in kept.ledger.accepted() if row.version is not None) == oldest
+    assert min(row.version for row in kept.ledger.evaluations()) >= oldest - 1  # measured when the next one was made
 
 
 def test_a_larger_policy_brings_nothing_back(line: Callable[..., VersionLine]) -> None:
@@ -174,10 +211,33 @@ def test_figures_of_sites_are_those_of_all_updates_ever(line: Callable[..., Vers
     assert (expected.sites["south"].num_accepted, expected.sites["north"].num_refused) == (20, 17)
     assert model_card(kept.ledger, 115, b"f").splitlines()[7] == "- updates folded in: 135"
     assert site_lines(kept) == site_lines(whole)
-    for site in SITES:
-        assert recalled.rates[site].last_s == expected.rates[site].last_s
-    # Of a moving average, what lies thirty updates back is hardly there any more: 0.8 ** 30 = 0.001.
-    assert recalled.rates["north"].gap_s == pytest.approx(expected.rates["north"].gap_s, rel=0.01)
+    assert recalled.rates == expected.rates
+    assert live(recalled.rates, now_s=float(2 * kept.newest)).keys() == {"north"}
+
+
+def test_weights_are_those_of_a_process_that_was_never_restarted_over_many_cuts(
+    line: Callable[..., VersionLine],
+) -> None:
+    kept = line()
+    never_restarted = Members(SITES, kept.ledger)
+    seen = 0
+    for sites in (SITES, ["north"], ["north"], SITES, ["south"], ["north"]):
+        for _ in range(20):
+            kept.make(1, sites=sites)
+            for row in kept.ledger.updates():
+                if row.number > seen:
+                    never_restarted.on_update(row)
+                    seen = row.number
+        now_s = float(2 * kept.newest)
+        recalled = Members(SITES, kept.ledger)
+        assert recalled.rates == never_restarted.rates
+        arrivals = [arrival_of(row) for row in kept.ledger.accepted()[-3:]]
+        settings, version = EngineSettings(), kept.newest + 1
+        assert weights(arrivals, version, recalled.rates, settings, 2, now_s) == weights(
+            arrivals, version, never_restarted.rates, settings, 2, now_s
+        )
+    assert kept.ledger.oldest_version() > 3 * SHORT.records - SHORT.records // 10
+    kept.ledger.check_chain()
 
 
 def site_lines(one: VersionLine) -> list[str]:

@@ -1,6 +1,8 @@
 """A running coordinator that keeps little: its sites, its operator's commands and its backups."""
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +29,7 @@ SETTINGS = {
     "engine": EngineSettings(buffer_size=1, max_staleness=2),
     "retention": RetentionSettings(versions=3, records=6),
 }
-MADE, FLOOR, OLDEST = 27, 20, 18
+MADE, FLOOR, OLDEST = 27, 20, 20
 Start = Callable[..., Bench]
 
 
@@ -106,6 +108,24 @@ def test_a_coordinator_that_starts_again_has_what_it_had(running: Bench, start: 
     again.settle()
     deliver(again, north)
     again.ledger.check_chain()
+
+
+def test_a_changed_old_row_is_told_once_and_kept_and_the_coordinator_goes_on(
+    running: Bench, start: Start, north: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    running.kill()
+    with closing(sqlite3.connect(running.config.state_folder / "ledger.sqlite")) as ledger:
+        assert ledger.execute("UPDATE updates SET num_steps = 5 WHERE version = ?", (OLDEST + 1,)).rowcount == 1
+        ledger.commit()
+    again = start(**SETTINGS)
+    again.settle()
+    for _ in range(15):
+        deliver(again, north)
+    assert again.ledger.oldest_version() == OLDEST
+    assert again.service.page()["row_changed"]
+    told = [record for record in caplog.records if record.getMessage() == "rows_not_deleted"]
+    assert len(told) == 1
+    assert "changed since chain entry" in vars(told[0])["detail"]
 
 
 def test_every_announced_part_is_there(start: Start, north: Site) -> None:
