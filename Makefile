@@ -54,7 +54,7 @@ bench: $(READY)  ## every benchmark, beside its bound
 soak: $(READY)  ## 20 minutes of a federation; what grows in memory, files and threads
 	$(RUN)/python -m benchmarks.soak $(ARGS)
 
-sweep: $(READY) mosquitto  ## what takes minutes: every durable step killed just before and just after, wrong clocks
+sweep: $(READY) mosquitto  ## what takes minutes: every durable step killed just before and just after, wrong clocks, tasks that kill
 	$(RUN)/pytest -m sweep $(ARGS)
 
 chaos: $(READY) mosquitto  ## 100 kills over agents, broker and coordinator, an account of every update, a replay

@@ -15,7 +15,7 @@ from edge_agent.attempts import MOST_ATTEMPTS
 from sandbox.federation import Federation, Plan
 from tests.integration.conftest import READY_S
 
-pytestmark = [pytest.mark.slow, pytest.mark.network]
+pytestmark = [pytest.mark.sweep, pytest.mark.slow, pytest.mark.network]
 
 SITE, IDLE = "hospital-a", "hospital-b"
 NUM_STEPS = 60

@@ -15,7 +15,7 @@ from coordinator.replay import pruned_since, replay, snapshot_of_ledger
 from fedward.errors import IntegrityError
 from tests.support.version_line import TINY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.sweep, pytest.mark.slow]
 
 MANY = 100_000
 
