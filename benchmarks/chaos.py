@@ -25,24 +25,22 @@ from coordinator.ledger import Ledger
 from fedward.errors import ConfigError
 from fedward.messages import FederationState
 from sandbox.account import account
-from sandbox.datasets import SiteData, Split, site_name
+from sandbox.datasets import site_name
 from sandbox.faults import COORDINATOR, LONGEST_CUT_S, random_plan
-from sandbox.federation import HOST, Federation, Plan
+from sandbox.federation import HOST, Federation
 from sandbox.inject import Injector
 from sandbox.ports import free_port
 from sandbox.relay import Relay
+from sandbox.wide import wide_federation
 
 WIDE = (4500, 4500)
 """Hidden layers of the long form: 20.3 million parameters, 81 MB as float32."""
 
 NUM_SITES = 3
-NUM_FEATURES = 8
-NUM_RECORDS = 64
 KILLS_PER_CUT = 10
 READY_S = 90.0
 SETTLE_S = 90.0
 POLL_S = 0.2
-WORK = {"local_epochs": 1, "batch_size": 16, "local_lr": 0.01, "max_steps": 1}
 
 
 @dataclass(frozen=True)
@@ -82,26 +80,13 @@ def run(
 ) -> Outcome:
     """A whole run, whose faults end after `seconds` at the latest. Raises TransientError when nothing ever starts."""
     rng = Random(seed)  # noqa: S311 - a plan, not a secret
-    columns, records = write_records(folder, hidden, rng)
-    sites = [site.name for site in records]
+    sites = [site_name(index) for index in range(NUM_SITES)]
     broker_port = free_port(HOST)
     chunks = ChunkCount()
     with ExitStack() as stack:
         relays = {site: stack.enter_context(Relay(HOST, broker_port)) for site in sites}
-        plan = Plan(
-            folder=folder,
-            task="tabular",
-            records=records,
-            codec="f32",
-            work=WORK,
-            broker_port=broker_port,
-            routes={site: relay.port for site, relay in relays.items()},
-        )
-        running = Federation(plan)
-        options = json.dumps({"columns": str(columns)})
-        running.fedward(
-            "agent", "init-model", "--task", "tabular", "--options", options, "--out", str(running.model_path)
-        )
+        routes = {site: relay.port for site, relay in relays.items()}
+        running = wide_federation(folder, hidden, rng, NUM_SITES, broker_port=broker_port, routes=routes)
         stack.enter_context(running)
         running.wait_for(lambda state: state["version"] >= 1, READY_S, "a first version")
 
@@ -161,26 +146,6 @@ def _moving(state: Mapping[str, Any] | None) -> list[str]:
     buffered = [f"{state['buffer']} updates in the buffer"] if state["buffer"] else []
     phases = [f"{name} is {site['phase']}" for name, site in state["sites"].items() if site["phase"] != "paused"]
     return buffered + phases
-
-
-def write_records(folder: Path, hidden: Sequence[int], rng: Random, num_sites: int = NUM_SITES) -> tuple[Path, Split]:
-    """A column map for a network with these hidden layers, and drawn records of so many sites that fit it."""
-    names = [f"x{index}" for index in range(NUM_FEATURES)]
-    columns = folder / "columns.yaml"
-    columns.parent.mkdir(parents=True, exist_ok=True)
-    features = {name: {"center": 0, "scale": 1} for name in names}
-    columns.write_text(  # JSON is YAML
-        json.dumps({"label": {"name": "y", "positive_above": 0}, "features": features, "hidden": list(hidden)})
-    )
-    sites = []
-    for index in range(num_sites):
-        rows = [[round(rng.gauss(), 4) for _ in names] for _ in range(NUM_RECORDS)]
-        lines = [",".join([*names, "y"]), *(",".join(map(str, [*row, int(sum(row) > 0)])) for row in rows)]
-        path = folder / f"{site_name(index)}.csv"
-        path.write_text("\n".join(lines) + "\n")
-        options: dict[str, object] = {"columns": str(columns), "train": str(path)}
-        sites.append(SiteData(site_name(index), options, NUM_RECORDS, NUM_RECORDS // 4))
-    return columns, Split(tuple(sites), {})
 
 
 def main() -> int:

@@ -14,6 +14,38 @@ from fedward.messages import Phase
 
 SITE_PHASES = [phase.value for phase in Phase] + ["offline", "leaving"]
 
+GAUGES = {
+    "version": ("fed_model_version", "Current version; not rising: see the buffer."),
+    "version_created_at_s": (
+        "fed_model_version_timestamp_seconds",
+        "When the current version was made; old: see which sites deliver.",
+    ),
+    "buffer": ("fed_buffer_updates", "Accepted updates since the last version."),
+    "buffer_size": ("fed_buffer_size", "Updates that make a version."),
+    "disk_free_bytes": (
+        "fed_disk_free_bytes",
+        "Free space below the state folder; low: offers will be answered `busy`.",
+    ),
+    "blobs_bytes": ("fed_blobs_bytes", "Disk used by payloads; large: see retention.versions."),
+    "ledger_bytes": ("fed_ledger_bytes", "Disk used by the ledger; large: see retention.records."),
+    "floor": ("fed_floor_version", "Oldest version that can be replayed and exported."),
+    "row_changed": (
+        "fed_row_changed",
+        "1 when old rows are not deleted because one is not as it was written; run `replay`, see the runbook.",
+    ),
+    "connected": ("fed_broker_connected", "1 while connected to the broker; 0: check the broker."),
+}
+
+COUNTERS = {
+    "bytes_sent": ("fed_sent_bytes", "Payload bytes sent to the broker."),
+    "bytes_received": ("fed_received_bytes", "Payload bytes from the broker."),
+    "chunks_received": ("fed_chunks_received", "Chunks of updates that came in."),
+    "chunks_redundant": (
+        "fed_chunks_redundant",
+        "Of these, chunks that brought nothing; a rising share: links that break.",
+    ),
+}
+
 SITE_GAUGES = {
     "version": ("fed_site_model_version", "Version that the site holds; far below fed_model_version: check its link."),
     "step": ("fed_site_train_step", "Step of the training in progress; not moving for long: look at the site's GPU."),
@@ -44,42 +76,10 @@ class StateCollector(Collector):
 
     def _federation(self) -> Iterator[Metric]:
         page = self._page
-        yield GaugeMetricFamily("fed_model_version", "Current version; not rising: see the buffer.", page["version"])
-        yield GaugeMetricFamily(
-            "fed_model_version_timestamp_seconds",
-            "When the current version was made; old: see which sites deliver.",
-            page["version_created_at_s"],
-        )
-        yield GaugeMetricFamily("fed_buffer_updates", "Accepted updates since the last version.", page["buffer"])
-        yield GaugeMetricFamily("fed_buffer_size", "Updates that make a version.", page["buffer_size"])
-        yield GaugeMetricFamily(
-            "fed_disk_free_bytes",
-            "Free space below the state folder; low: offers will be answered `busy`.",
-            page["disk_free_bytes"],
-        )
-        yield GaugeMetricFamily(
-            "fed_blobs_bytes", "Disk used by payloads; large: see retention.versions.", page["blobs_bytes"]
-        )
-        yield GaugeMetricFamily(
-            "fed_ledger_bytes", "Disk used by the ledger; large: see retention.records.", page["ledger_bytes"]
-        )
-        yield GaugeMetricFamily("fed_floor_version", "Oldest version that can be replayed and exported.", page["floor"])
-        yield GaugeMetricFamily(
-            "fed_row_changed",
-            "1 when old rows are not deleted because one is not as it was written; run `replay`, see the runbook.",
-            int(page["row_changed"]),
-        )
-        yield GaugeMetricFamily(
-            "fed_broker_connected", "1 while connected to the broker; 0: check the broker.", int(page["connected"])
-        )
-        yield CounterMetricFamily("fed_sent_bytes", "Payload bytes sent to the broker.", page["bytes_sent"])
-        yield CounterMetricFamily("fed_received_bytes", "Payload bytes from the broker.", page["bytes_received"])
-        yield CounterMetricFamily("fed_chunks_received", "Chunks of updates that came in.", page["chunks_received"])
-        yield CounterMetricFamily(
-            "fed_chunks_redundant",
-            "Of these, chunks that brought nothing; a rising share: links that break.",
-            page["chunks_redundant"],
-        )
+        for key, (name, text) in GAUGES.items():
+            yield GaugeMetricFamily(name, text, float(page[key]))
+        for key, (name, text) in COUNTERS.items():
+            yield CounterMetricFamily(name, text, page[key])
         refused = CounterMetricFamily(
             "fed_messages_refused",
             "Refused messages; docs/protocol.md has each reason.",

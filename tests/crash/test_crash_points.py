@@ -4,18 +4,18 @@ A victim is not started normally in between but with its next step to die at, so
 shows that the federation went on after the one before.
 """
 
-import json
 import signal
 from collections.abc import Iterator
 from random import Random
 
 import pytest
 
-from benchmarks.chaos import WORK, settle, write_records
+from benchmarks.chaos import settle
 from sandbox.account import account
 from sandbox.faults import COORDINATOR
-from sandbox.federation import Federation, Plan
+from sandbox.federation import Federation
 from sandbox.steps import AGENT_STEPS, COORDINATOR_STEPS
+from sandbox.wide import wide_federation
 from tests.integration.conftest import READY_S
 
 pytestmark = [pytest.mark.sweep, pytest.mark.slow, pytest.mark.network]
@@ -30,12 +30,7 @@ STEPS_ON_THE_WAY = [step for step in COORDINATOR_STEPS if step != AT_THE_END]
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     folder = tmp_path_factory.mktemp("federation")
-    columns, records = write_records(folder, HIDDEN, Random(5), num_sites=2)
-    plan = Plan(folder=folder, task="tabular", records=records, codec="f32", work=WORK, telemetry_s=0.2)
-    federation = Federation(plan)
-    options = json.dumps({"columns": str(columns)})
-    arguments = ("--task", "tabular", "--options", options, "--out", str(federation.model_path))
-    federation.fedward("agent", "init-model", *arguments)
+    federation = wide_federation(folder, HIDDEN, Random(5), 2, telemetry_s=0.2)
     with federation:
         federation.wait_for(lambda state: state["version"] >= 1, READY_S, "a first version")
         yield federation

@@ -125,7 +125,9 @@ def test_a_late_hospital_joins_in_the_middle(federation: Start) -> None:
     running.kill(late)
     running.wait_for(lambda state: state["version"] >= 5, READY_S, "five versions without it")
     running.start(late)
-    running.wait_for(lambda state: state["sites"][late]["num_accepted"] >= 2, READY_S, "its updates")
+    joined = running.wait_for(lambda state: state["sites"][late]["num_accepted"] >= 2, READY_S, "its updates")
+    assert joined["sites"][late]["base_version"] >= 5
+    assert_every_update_counts_once(ledger_of(running))
 
 
 def test_large_updates_and_models_travel_in_chunks(federation: Start, clinical_data: Path) -> None:

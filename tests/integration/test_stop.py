@@ -8,13 +8,15 @@ from random import Random
 
 import pytest
 
-from benchmarks.chaos import WORK, settle, write_records
+from benchmarks.chaos import settle
 from sandbox.account import account
 from sandbox.broker import find_mosquitto
+from sandbox.datasets import site_name
 from sandbox.faults import COORDINATOR
-from sandbox.federation import HOST, Federation, Plan
+from sandbox.federation import HOST, Federation
 from sandbox.ports import free_port
 from sandbox.relay import Relay
+from sandbox.wide import wide_federation
 from tests.integration.conftest import READY_S
 from tests.integration.test_federation import ledger_of
 
@@ -33,23 +35,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     if find_mosquitto() is None:
         pytest.skip("mosquitto is not installed: `apt-get install mosquitto` runs this test")
     folder, port = tmp_path_factory.mktemp("federation"), free_port(HOST)
-    columns, records = write_records(folder, HIDDEN, Random(6), num_sites=2)
     with ExitStack() as stack:
-        relays = {site.name: stack.enter_context(Relay(HOST, port)) for site in records}
-        plan = Plan(
-            folder=folder,
-            task="tabular",
-            records=records,
-            codec="f32",
-            work=WORK,
-            broker="mosquitto",
-            broker_port=port,
-            routes={site: relay.port for site, relay in relays.items()},
-        )
-        federation = Federation(plan)
-        options = json.dumps({"columns": str(columns)})
-        arguments = ("--task", "tabular", "--options", options, "--out", str(federation.model_path))
-        federation.fedward("agent", "init-model", *arguments)
+        relays = {site_name(index): stack.enter_context(Relay(HOST, port)) for index in range(2)}
+        routes = {site: relay.port for site, relay in relays.items()}
+        federation = wide_federation(folder, HIDDEN, Random(6), 2, broker="mosquitto", broker_port=port, routes=routes)
         stack.enter_context(federation)
         federation.wait_for(lambda state: state["version"] >= 2, READY_S, "two versions")
         for relay in relays.values():

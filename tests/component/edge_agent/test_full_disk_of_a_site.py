@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.training.checkpoint import CheckpointFile
 from fedward.disk import RESERVE_BYTES, free_bytes
 from fedward.testing import MemoryBroker
 from tests.support.disk import fill, small_disk
@@ -35,15 +34,16 @@ def test_an_agent_starts_on_a_disk_that_is_full_of_what_it_left_half_written(
 
 
 def test_a_checkpoint_leaves_free_what_the_update_and_the_counters_need(
-    tmp_path: Path, hospital: Hospital, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, broker: MemoryBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with small_disk(tmp_path / "full"):
-        checkpoints = CheckpointFile(tmp_path / "full", 0.0)
-        hospital.compute._checkpoints = checkpoints
-        filler = fill(tmp_path / "full")
+    folder = tmp_path / "state" / "training"
+    with small_disk(folder):
+        hospital = Hospital(site_config(tmp_path, checkpoint_s=0.0), broker)
+        filler = fill(folder)
         hospital.office.announce()
         hospital.settle()
         assert [record.msg for record in caplog.records].count("checkpoint_not_saved") > 0
-        assert free_bytes(tmp_path / "full") == RESERVE_BYTES
-        assert [path.name for path in (tmp_path / "full").iterdir()] == [filler.name]
+        assert free_bytes(folder) == RESERVE_BYTES
+        assert [path.name for path in folder.iterdir()] == [filler.name]
         assert hospital.page["phase"] == "publishing"
+        hospital.kill()
