@@ -74,3 +74,9 @@ class BlobFolder:
             raise IntegrityError(f"{what}: blob {digest.hex()} is missing") from None
         if found != digest:
             raise IntegrityError(f"{what}: blob {digest.hex()} is damaged, its SHA-256 is {found.hex()}")
+
+
+def release(view: memoryview) -> None:
+    """Take the pages of a `BlobFolder.view` out of this process's memory; whoever reads on gets them again."""
+    if isinstance(view.obj, mmap.mmap):
+        view.obj.madvise(mmap.MADV_DONTNEED)

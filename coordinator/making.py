@@ -5,14 +5,14 @@ rows gets the same bytes. Shape letter: P parameters.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
-from coordinator.blobs import BlobFolder
-from coordinator.engine.aggregate import Contribution, fold, with_cache
+from coordinator.blobs import BlobFolder, release
+from coordinator.engine.aggregate import Contribution, EncodedDelta, fold, with_cache
 from coordinator.engine.buffer import divisor
 from coordinator.engine.optimizer import ServerState
 from coordinator.engine.rates import Arrival
@@ -22,7 +22,8 @@ from coordinator.tables import StoredUpdate, StoredVersion
 from fedward.chunks import manifest_of
 from fedward.codec import codec
 from fedward.errors import IntegrityError
-from fedward.layout import Block, Layout, Vector, vector_digest
+from fedward.identity import update_seed
+from fedward.layout import Layout, Vector, vector_digest
 from fedward.limits import MAX_PARTS
 from fedward.messages import Part, PartKind
 from fedward.recipe import apply_part, cheapest_recipe
@@ -167,22 +168,31 @@ def _fold(
     weights: Sequence[float],
     engine: EngineSettings,
 ) -> None:
+    base_versions = {update.base_version for update in updates} if engine.pull else set()
+    bases = {version: vector_of(store, version) for version in base_versions}
     contributions: Sequence[Contribution] = [
-        Contribution(weight, _decoder(store, update), vector_of(store, update.base_version) if engine.pull else None)
+        Contribution(weight, _encoded(store, update), bases.get(update.base_version))
         for update, weight in zip(updates, weights, strict=True)
     ]
     total = divisor(weights, [arrival_of(update) for update in updates], engine)
     if engine.cache:
         latest: Mapping[str, StoredUpdate] = store.ledger.latest_of_sites(updates[0].number)
-        cached = {site: _decoder(store, update) for site, update in latest.items()}
+        cached = {site: _encoded(store, update) for site, update in latest.items()}
         sites = [update.site for update in updates]
         contributions = with_cache(contributions, sites, cached, len({*cached, *sites}), total)
-    fold(state, store.layout, contributions, total, engine)
+    fold(state, store.layout, contributions, total, engine, lambda: _release(contributions))
 
 
-def _decoder(store: Store, update: StoredUpdate) -> Callable[[Block], Vector]:
-    how, payload = codec(update.codec), store.blobs.view(update.digest)
-    return lambda block: how.decode_block(payload, store.layout, block, update.update_id)
+def _encoded(store: Store, update: StoredUpdate) -> EncodedDelta:
+    how = codec(update.codec)
+    seed = update_seed(how, update.base_version, update.update_id)
+    return EncodedDelta(how, store.blobs.view(update.digest), seed)
+
+
+def _release(contributions: Sequence[Contribution]) -> None:
+    """Keep memory the same however many updates there are: what was read of them is left to the page cache."""
+    for contribution in contributions:
+        release(contribution.delta.payload)
 
 
 def _needs_snapshot(store: Store, newest: Part) -> bool:

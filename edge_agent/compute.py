@@ -32,6 +32,7 @@ from edge_agent.training.train import Progress as StepProgress
 from edge_agent.training.train import train
 from fedward.codec import CODECS, codec
 from fedward.errors import ConfigError, PeerError
+from fedward.identity import update_seed
 from fedward.layout import Layout, vector_digest
 from fedward.messages import Evaluation
 from fedward.pack import pack, unpack
@@ -183,8 +184,9 @@ class Compute:
             stop=self._stop,
             checkpoint=self._resumable(job),
         )
+        how = codec(job.codec)
         try:
-            payload = codec(job.codec).encode(trained.delta_P, layout, job.update_id)
+            payload = how.encode(trained.delta_P, layout, update_seed(how, job.version, job.update_id))
         except ValueError:  # finite, but too large for the codec: as useless as infinite
             raise TrainingFailed(FailureKind.NOT_FINITE) from None
         return Encoded(job, trained, payload)

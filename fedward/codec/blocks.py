@@ -25,12 +25,16 @@ class Quantizer:
     """What one codec does to one block: (B,) float32 <-> `block_bytes(B)` bytes.
 
     `encode` takes finite values only. `decode` takes exactly `block_bytes(B)` bytes, whatever they hold, and may
-    return values that are not finite. Both take the block and the seed for what they draw.
+    return values that are not finite. All take the block and the seed for what they draw.
     """
 
     block_bytes: Callable[[int], int]
     encode: Callable[[Vector, Block, bytes], Planes]
     decode: Callable[[memoryview, Block, bytes], Vector]
+    weighted_sum: Callable[[Sequence[memoryview], Sequence[float], Block, bytes], Vector] | None = None
+    """The sum of weight x decoded block, where that costs less than to decode each; None where it does not."""
+    energy: Callable[[memoryview, Block, bytes], float] | None = None
+    """The sum of squares of the decoded block, where that costs less than to decode it; None where it does not."""
 
 
 def _exact_bytes(size: int) -> int:
@@ -46,6 +50,12 @@ def _decode_exact(raw: memoryview, _block: Block, _seed: bytes) -> Vector:
 
 
 EXACT = Quantizer(_exact_bytes, _encode_exact, _decode_exact)
+
+
+def energy_of(values_B: Vector) -> float:
+    """The sum of squares in float64. Squares of finite float32 can't overflow it: not finite iff a value is not."""
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        return float(np.square(values_B, dtype=np.float64).sum())
 
 
 def rows(values_B: Vector, width: int) -> npt.NDArray[np.float32]:
@@ -92,6 +102,7 @@ class BlockCodec:
     name: str
     deterministic: bool
     quantizer: Quantizer
+    shared_seed: bool = False
 
     def size_bytes(self, layout: Layout) -> int:
         return _segment_starts(self.quantizer.block_bytes, _Remembered(layout))[-1]
@@ -107,11 +118,37 @@ class BlockCodec:
         return b"".join(plane.data for plane in planes)
 
     def decode_block(self, payload: memoryview, layout: Layout, block: Block, seed: bytes) -> Vector:
+        return self._quantizer_of(block, layout).decode(self._raw(payload, layout, block), block, seed)
+
+    def sum_block(
+        self, payloads: Sequence[memoryview], weights: Sequence[float], layout: Layout, block: Block, seed: bytes
+    ) -> Vector:
+        quantizer = self._quantizer_of(block, layout)
+        raws = [self._raw(payload, layout, block) for payload in payloads]
+        if quantizer.weighted_sum is not None:
+            return quantizer.weighted_sum(raws, weights, block, seed)
+        sum_B = np.zeros(block.size, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # of payloads that `norm` would have refused
+            for raw, weight in zip(raws, weights, strict=True):
+                values_B = quantizer.decode(raw, block, seed)
+                values_B *= np.float32(weight)
+                sum_B += values_B
+        return sum_B
+
+    def energy_block(self, payload: memoryview, layout: Layout, block: Block, seed: bytes) -> float:
+        quantizer = self._quantizer_of(block, layout)
+        raw = self._raw(payload, layout, block)
+        if quantizer.energy is not None:
+            return quantizer.energy(raw, block, seed)
+        return energy_of(quantizer.decode(raw, block, seed))
+
+    def _raw(self, payload: memoryview, layout: Layout, block: Block) -> memoryview:
+        """The bytes of a block."""
         quantizer = self._quantizer_of(block, layout)
         # All blocks before this one in its segment are full.
         before = block.offset // BLOCK_ELEMENTS * quantizer.block_bytes(BLOCK_ELEMENTS)
         start = _segment_starts(self.quantizer.block_bytes, _Remembered(layout))[block.segment] + before
-        return quantizer.decode(payload[start : start + quantizer.block_bytes(block.size)], block, seed)
+        return payload[start : start + quantizer.block_bytes(block.size)]
 
     def _quantizer_of(self, block: Block, layout: Layout) -> Quantizer:
         return EXACT if layout.segments[block.segment].exact else self.quantizer

@@ -4,7 +4,7 @@ Shape letters: P parameters, B elements of a block.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
@@ -27,6 +27,13 @@ class Codec(Protocol):
     def deterministic(self) -> bool:
         """Decoding is elementwise multiplication only: the same bits on every machine, as the way down needs."""
 
+    @property
+    def shared_seed(self) -> bool:
+        """All updates from one base version are encoded with one seed, so that `sum_block` decodes their sum once.
+
+        Their errors are then alike where the updates are: a price that only a codec of small error can pay.
+        """
+
     def size_bytes(self, layout: Layout) -> int:
         """Size of every payload of this layout: it does not depend on the values."""
 
@@ -38,6 +45,18 @@ class Codec(Protocol):
 
         The payload has passed `check_payload`. The values may be infinite or NaN: `norm` finds that out.
         """
+
+    def sum_block(
+        self, payloads: Sequence[memoryview], weights: Sequence[float], layout: Layout, block: Block, seed: bytes
+    ) -> Vector:
+        """The sum of weight x `decode_block` over several payloads of one seed -> (B,) float32, a fresh array.
+
+        Equal to decoding one by one up to float32 rounding; the same payloads in the same order give the same bytes.
+        Memory beside the result: a few decoded blocks, however many payloads. Raises ValueError for unequal lengths.
+        """
+
+    def energy_block(self, payload: memoryview, layout: Layout, block: Block, seed: bytes) -> float:
+        """The sum of squares of `decode_block` in float64, to 1e-6 of it; not finite iff a decoded value is not."""
 
 
 CODECS: Mapping[str, Codec] = MappingProxyType({known.name: known for known in (F32, Q8, *EDEN)})
@@ -68,7 +87,7 @@ def decode(payload: bytes | memoryview, codec: Codec, layout: Layout, seed: byte
 
 
 def norm(payload: bytes | memoryview, codec: Codec, layout: Layout, seed: bytes) -> float:
-    """L2 norm of the decoded vector, summed in float64; no more than one block is held.
+    """L2 norm of the decoded vector to 1e-6 of it, summed in float64; no more than one block is held.
 
     Raises PeerError: LAYOUT_MISMATCH as `check_payload` does, NOT_FINITE if any decoded value is NaN or infinite.
     """
@@ -76,10 +95,7 @@ def norm(payload: bytes | memoryview, codec: Codec, layout: Layout, seed: bytes)
     view = memoryview(payload)
     energy = 0.0
     for block in layout.blocks:
-        values_B = codec.decode_block(view, layout, block, seed)
-        with np.errstate(invalid="ignore"):  # a signalling NaN
-            energy += float(np.square(values_B, dtype=np.float64).sum())
-        # Squares of finite float32 can't overflow float64, so only a NaN or an infinity gets here.
+        energy += codec.energy_block(view, layout, block, seed)
         if not math.isfinite(energy):
             name = layout.segments[block.segment].name
             raise PeerError(RejectReason.NOT_FINITE, f"a decoded value of segment {name} is not finite")
