@@ -123,6 +123,8 @@ class BlockCodec:
     def sum_block(
         self, payloads: Sequence[memoryview], weights: Sequence[float], layout: Layout, block: Block, seed: bytes
     ) -> Vector:
+        if len(payloads) != len(weights):
+            raise ValueError(f"got {len(weights)} weights of {len(payloads)} payloads")
         quantizer = self._quantizer_of(block, layout)
         raws = [self._raw(payload, layout, block) for payload in payloads]
         if quantizer.weighted_sum is not None:
