@@ -5,12 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import TensorDataset
 
 from edge_agent.compute import RECENT_STEPS, as_sent
 from edge_agent.jobs import Encoded, Evaluated, EvaluateJob, Failed, TrainJob
 from edge_agent.training.failures import FailureKind, TrainingFailed
+from edge_agent.training.module import layout_of
 from fedward.codec import codec, decode
 from fedward.errors import ConfigError
+from fedward.identity import update_seed
 from fedward.layout import vector_digest
 from fedward.messages import Evaluation, Ratio, Work
 
@@ -56,6 +60,22 @@ def test_training_ends_in_the_encoded_delta(hospital: Any, event_of: Callable[..
     np.testing.assert_array_equal(decoded_P, done.trained.delta_P)  # three parameters travel exactly
     assert hospital.compute.last_step.step == done.trained.num_steps == 4
     assert hospital.compute.step_s > 0
+
+
+@pytest.mark.parametrize("name", ["eden4", "eden2"])
+def test_the_delta_is_encoded_with_the_seed_that_its_codec_asks_for(
+    hospital: Any, event_of: Callable[..., Any], name: str
+) -> None:
+    inputs = torch.linspace(-1, 1, 8 * 5000).reshape(8, 5000)  # 5000 weights: one tensor that is quantized
+    hospital.task.num_inputs = 5000
+    hospital.task.records = TensorDataset(inputs, inputs.sum(dim=1, keepdim=True))
+    layout = hospital.compute.layouts["tiny"] = layout_of(hospital.task.model())
+    work = Work(local_epochs=1, batch_size=4, local_lr=1e-6)
+    done = event_of(train_job(hospital, vector_P=np.zeros(layout.size, np.float32), work=work, codec=name))
+    assert isinstance(done, Encoded)
+    decoded_P = decode(done.payload, codec(name), layout, update_seed(codec(name), 3, bytes(32)))
+    delta_P = done.trained.delta_P
+    assert 0 < np.sum((decoded_P - delta_P) ** 2) < 0.2 * np.sum(delta_P**2)
 
 
 def test_the_same_id_is_the_same_bytes_and_another_id_is_not(hospital: Any, event_of: Callable[..., Any]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.blobs import BlobFolder
+from coordinator.blobs import BlobFolder, release
 from fedward.chunks import ChunkFile, manifest_of
 from fedward.errors import PeerError, RejectReason
 
@@ -14,6 +14,24 @@ def test_a_blob_is_found_by_its_digest(blobs: BlobFolder) -> None:
     digest = blobs.put(b"content")
     assert digest == hashlib.sha256(b"content").digest()
     assert bytes(blobs.view(digest)) == b"content"
+
+
+def mapped_kib() -> int:
+    """Pages of files that this process holds in memory, in KiB; a folder in memory counts as shared memory."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("RssFile", "RssShmem")))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc, which tells what is resident")
+def test_what_was_read_of_a_view_is_given_back_and_can_be_read_again(blobs: BlobFolder) -> None:
+    content = bytes(range(256)) * 2**16  # 16 MiB
+    view = blobs.view(blobs.put(content))
+    before = mapped_kib()
+    assert view == content
+    assert mapped_kib() > before + 8 * 1024
+    release(view)
+    assert mapped_kib() < before + 1024
+    assert view[-256:] == content[:256]
 
 
 def test_storing_the_same_content_again_changes_nothing(blobs: BlobFolder) -> None:
