@@ -2,14 +2,40 @@
 
 import hashlib
 import mmap
+import os
 import re
 from pathlib import Path
+from typing import Self
 
 from fedward.chunks import ChunkFile
 from fedward.errors import IntegrityError
 from fedward.files import write_durably
 
 NAME = re.compile(r"[0-9a-f]{64}")
+
+
+class OpenBlob:
+    """A blob of which only what is sliced is in memory, and only while the slice is; close it as a file.
+
+    Of a mapped file the kernel may keep 2 MiB in memory for every place that was read, in each of many blobs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._digest = path.name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __getitem__(self, span: slice) -> memoryview:
+        """The bytes from `span.start` to `span.stop`, both given. Raises IntegrityError when there are fewer."""
+        content = os.pread(self._file.fileno(), span.stop - span.start, span.start)
+        if len(content) != span.stop - span.start:
+            raise IntegrityError(f"blob {self._digest} is cut off before byte {span.stop}")
+        return memoryview(content)
 
 
 class BlobFolder:
@@ -65,6 +91,13 @@ class BlobFolder:
         except FileNotFoundError:
             raise IntegrityError(f"blob {digest.hex()} is missing") from None
 
+    def open(self, digest: bytes) -> "OpenBlob":
+        """The blob, to be read slice by slice. Raises IntegrityError when it is missing."""
+        try:
+            return OpenBlob(self.path(digest))
+        except FileNotFoundError:
+            raise IntegrityError(f"blob {digest.hex()} is missing") from None
+
     def check(self, digest: bytes, what: str) -> None:
         """Read the blob, and raise IntegrityError unless it is there with every byte as it was stored."""
         try:
@@ -74,9 +107,3 @@ class BlobFolder:
             raise IntegrityError(f"{what}: blob {digest.hex()} is missing") from None
         if found != digest:
             raise IntegrityError(f"{what}: blob {digest.hex()} is damaged, its SHA-256 is {found.hex()}")
-
-
-def release(view: memoryview) -> None:
-    """Take the pages of a `BlobFolder.view` out of this process's memory; whoever reads on gets them again."""
-    if isinstance(view.obj, mmap.mmap):
-        view.obj.madvise(mmap.MADV_DONTNEED)

@@ -6,12 +6,13 @@ rows gets the same bytes. Shape letter: P parameters.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
-from coordinator.blobs import BlobFolder, release
+from coordinator.blobs import BlobFolder
 from coordinator.engine.aggregate import Contribution, EncodedDelta, fold, with_cache
 from coordinator.engine.buffer import divisor
 from coordinator.engine.optimizer import ServerState
@@ -170,29 +171,25 @@ def _fold(
 ) -> None:
     base_versions = {update.base_version for update in updates} if engine.pull else set()
     bases = {version: vector_of(store, version) for version in base_versions}
-    contributions: Sequence[Contribution] = [
-        Contribution(weight, _encoded(store, update), bases.get(update.base_version))
-        for update, weight in zip(updates, weights, strict=True)
-    ]
     total = divisor(weights, [arrival_of(update) for update in updates], engine)
-    if engine.cache:
-        latest: Mapping[str, StoredUpdate] = store.ledger.latest_of_sites(updates[0].number)
-        cached = {site: _encoded(store, update) for site, update in latest.items()}
-        sites = [update.site for update in updates]
-        contributions = with_cache(contributions, sites, cached, len({*cached, *sites}), total)
-    fold(state, store.layout, contributions, total, engine, lambda: _release(contributions))
+    with ExitStack() as opened:
+        contributions: Sequence[Contribution] = [
+            Contribution(weight, _encoded(store, update, opened), bases.get(update.base_version))
+            for update, weight in zip(updates, weights, strict=True)
+        ]
+        if engine.cache:
+            latest: Mapping[str, StoredUpdate] = store.ledger.latest_of_sites(updates[0].number)
+            cached = {site: _encoded(store, update, opened) for site, update in latest.items()}
+            sites = [update.site for update in updates]
+            contributions = with_cache(contributions, sites, cached, len({*cached, *sites}), total)
+        fold(state, store.layout, contributions, total, engine)
 
 
-def _encoded(store: Store, update: StoredUpdate) -> EncodedDelta:
+def _encoded(store: Store, update: StoredUpdate, opened: ExitStack) -> EncodedDelta:
+    """The update as the engine takes it; its blob stays open until `opened` is closed."""
     how = codec(update.codec)
     seed = update_seed(how, update.base_version, update.update_id)
-    return EncodedDelta(how, store.blobs.view(update.digest), seed)
-
-
-def _release(contributions: Sequence[Contribution]) -> None:
-    """Keep memory the same however many updates there are: what was read of them is left to the page cache."""
-    for contribution in contributions:
-        release(contribution.delta.payload)
+    return EncodedDelta(how, opened.enter_context(store.blobs.open(update.digest)), seed)
 
 
 def _needs_snapshot(store: Store, newest: Part) -> bool:

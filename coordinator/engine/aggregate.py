@@ -7,14 +7,14 @@ ledger calls the same function and gets the same bytes. Shape letters: P paramet
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from coordinator.engine.optimizer import ServerState, step
 from coordinator.engine.settings import EngineSettings
-from fedward.codec import Codec
+from fedward.codec import Codec, Payload
 from fedward.layout import BLOCK_ELEMENTS, Layout, Vector
 
 
@@ -23,7 +23,7 @@ class EncodedDelta:
     """A delta as it travelled: a payload that has passed `check_payload`, and the seed it was encoded with."""
 
     codec: Codec
-    payload: memoryview = field(repr=False)
+    payload: Payload = field(repr=False)
     seed: bytes
 
 
@@ -42,7 +42,7 @@ class _Group:
 
     codec: Codec
     seed: bytes
-    payloads: list[memoryview] = field(default_factory=list)
+    payloads: list[Payload] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
 
 
@@ -52,15 +52,14 @@ def fold(
     contributions: Sequence[Contribution],
     divisor: float,
     settings: EngineSettings,
-    folded: Callable[[], None] = lambda: None,
 ) -> None:
     """Make the next version, in place on the arrays of `state`: w = optimizer(w, sum of weight x delta / divisor).
 
     Sums in float32, in the order given, those of one codec and seed where the first of them stands: the same
     contributions in the same order give the same bytes. Statistics skip the optimizer: they take the weighted mean
     itself, and never more than a mean (the divisor is at least the sum of weights), because weights that sum to more
-    than their count would carry a variance below zero. Calls `folded` after each block, whose bytes of the payloads
-    are not read again. Memory beside the state: two blocks of temporaries and what a codec needs.
+    than their count would carry a variance below zero. Memory beside the state: two blocks of temporaries and what a
+    codec needs.
 
     Raises ValueError for a divisor that is not positive and a missing base or moment. The state is then half
     changed: throw it away.
@@ -84,7 +83,6 @@ def fold(
         else:
             mean_B /= divisor
             step(state, span, mean_B, free_B, settings.optimizer)
-        folded()
 
 
 def _grouped(contributions: Sequence[Contribution]) -> Sequence[_Group]:

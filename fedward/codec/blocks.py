@@ -9,7 +9,7 @@ Shape letters: P parameters, B elements of a block.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,12 @@ from fedward.layout import BLOCK_ELEMENTS, Block, Layout, Vector
 
 Planes = Sequence[npt.NDArray[Any]]
 """Contiguous arrays whose bytes, one after another, are the encoding of a block."""
+
+
+class Payload(Protocol):
+    """What can be sliced: the bytes themselves, or a file that is read where it is sliced."""
+
+    def __getitem__(self, span: slice, /) -> memoryview: ...
 
 
 @dataclass(frozen=True)
@@ -118,15 +124,16 @@ class BlockCodec:
         return b"".join(plane.data for plane in planes)
 
     def decode_block(self, payload: memoryview, layout: Layout, block: Block, seed: bytes) -> Vector:
-        return self._quantizer_of(block, layout).decode(self._raw(payload, layout, block), block, seed)
+        return self._quantizer_of(block, layout).decode(payload[self._span(layout, block)], block, seed)
 
     def sum_block(
-        self, payloads: Sequence[memoryview], weights: Sequence[float], layout: Layout, block: Block, seed: bytes
+        self, payloads: Sequence[Payload], weights: Sequence[float], layout: Layout, block: Block, seed: bytes
     ) -> Vector:
         if len(payloads) != len(weights):
             raise ValueError(f"got {len(weights)} weights of {len(payloads)} payloads")
         quantizer = self._quantizer_of(block, layout)
-        raws = [self._raw(payload, layout, block) for payload in payloads]
+        span = self._span(layout, block)
+        raws = [payload[span] for payload in payloads]
         if quantizer.weighted_sum is not None:
             return quantizer.weighted_sum(raws, weights, block, seed)
         sum_B = np.zeros(block.size, np.float32)
@@ -139,18 +146,18 @@ class BlockCodec:
 
     def energy_block(self, payload: memoryview, layout: Layout, block: Block, seed: bytes) -> float:
         quantizer = self._quantizer_of(block, layout)
-        raw = self._raw(payload, layout, block)
+        raw = payload[self._span(layout, block)]
         if quantizer.energy is not None:
             return quantizer.energy(raw, block, seed)
         return energy_of(quantizer.decode(raw, block, seed))
 
-    def _raw(self, payload: memoryview, layout: Layout, block: Block) -> memoryview:
-        """The bytes of a block."""
+    def _span(self, layout: Layout, block: Block) -> slice:
+        """Where the bytes of a block lie in every payload."""
         quantizer = self._quantizer_of(block, layout)
         # All blocks before this one in its segment are full.
         before = block.offset // BLOCK_ELEMENTS * quantizer.block_bytes(BLOCK_ELEMENTS)
         start = _segment_starts(self.quantizer.block_bytes, _Remembered(layout))[block.segment] + before
-        return payload[start : start + quantizer.block_bytes(block.size)]
+        return slice(start, start + quantizer.block_bytes(block.size))
 
     def _quantizer_of(self, block: Block, layout: Layout) -> Quantizer:
         return EXACT if layout.segments[block.segment].exact else self.quantizer

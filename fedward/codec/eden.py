@@ -115,10 +115,13 @@ class Codebook:
             packed |= words >> place * (8 - self.bits)
         return packed.astype(np.uint8)
 
-    def levels(self, packed: Codes) -> Matrices:
-        """(R, bytes_a_rotation) -> (R, 4096) the levels of the codes."""
-        levels: Matrices = self._levels_of_byte.take(packed, axis=0, mode="clip")
-        return levels.reshape(-1, ROTATION)
+    def levels(self, packed: Codes, out: Matrices | None = None) -> Matrices:
+        """(R, bytes_a_rotation) -> (R, 4096) the levels of the codes, in `out` where it is given."""
+        if out is None:
+            out = np.empty((len(packed), ROTATION), np.float32)
+        # Other modes than "clip" would go through a buffer.
+        self._levels_of_byte.take(packed, axis=0, mode="clip", out=out.reshape(*packed.shape, -1))
+        return out
 
     def energies(self, packed: Codes) -> npt.NDArray[np.float64]:
         """(R, bytes_a_rotation) -> (R,) the sum of squares of the levels of the codes."""
@@ -214,10 +217,13 @@ def _rotated_sum(book: Codebook, packed: Sequence[Codes], factors: Matrices) -> 
     units: Vector = np.where(peak == 0, np.float32(1), peak)
     factors = factors / units
     levels = np.zeros((units.size, 1, ROTATION), np.float32)
+    held = np.empty((min(len(packed), _TOGETHER), units.size, ROTATION), np.float32)
     for first in range(0, len(packed), _TOGETHER):
-        together = slice(first, first + _TOGETHER)
-        stacked = book.levels(np.stack(packed[together], axis=1)).reshape(units.size, -1, ROTATION)
-        levels += factors[together].T[:, None, :] @ stacked
+        together = packed[first : first + _TOGETHER]
+        for codes, out in zip(together, held, strict=False):
+            book.levels(codes, out)
+        shares = np.ascontiguousarray(factors[first : first + _TOGETHER].T)
+        levels += shares[:, None, :] @ held[: len(together)].transpose(1, 0, 2)
     return levels[:, 0], units
 
 

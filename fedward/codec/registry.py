@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from fedward.codec.blocks import Payload
 from fedward.codec.eden import EDEN
 from fedward.codec.f32 import F32
 from fedward.codec.q8 import Q8
@@ -47,7 +48,7 @@ class Codec(Protocol):
         """
 
     def sum_block(
-        self, payloads: Sequence[memoryview], weights: Sequence[float], layout: Layout, block: Block, seed: bytes
+        self, payloads: Sequence[Payload], weights: Sequence[float], layout: Layout, block: Block, seed: bytes
     ) -> Vector:
         """The sum of weight x `decode_block` over several payloads of one seed -> (B,) float32, a fresh array.
 

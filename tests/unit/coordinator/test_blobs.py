@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.blobs import BlobFolder, release
+from coordinator.blobs import BlobFolder
 from fedward.chunks import ChunkFile, manifest_of
-from fedward.errors import PeerError, RejectReason
+from fedward.errors import IntegrityError, PeerError, RejectReason
 
 
 def test_a_blob_is_found_by_its_digest(blobs: BlobFolder) -> None:
@@ -16,22 +16,18 @@ def test_a_blob_is_found_by_its_digest(blobs: BlobFolder) -> None:
     assert bytes(blobs.view(digest)) == b"content"
 
 
-def mapped_kib() -> int:
-    """Pages of files that this process holds in memory, in KiB; a folder in memory counts as shared memory."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith(("RssFile", "RssShmem")))
+def test_an_open_blob_gives_any_of_its_bytes(blobs: BlobFolder) -> None:
+    with blobs.open(blobs.put(b"content")) as blob:
+        assert bytes(blob[0:7]) == b"content"
+        assert bytes(blob[3:5]) == b"te"
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc, which tells what is resident")
-def test_what_was_read_of_a_view_is_given_back_and_can_be_read_again(blobs: BlobFolder) -> None:
-    content = bytes(range(256)) * 2**16  # 16 MiB
-    view = blobs.view(blobs.put(content))
-    before = mapped_kib()
-    assert view == content
-    assert mapped_kib() > before + 8 * 1024
-    release(view)
-    assert mapped_kib() < before + 1024
-    assert view[-256:] == content[:256]
+def test_a_blob_that_ends_too_soon_or_is_not_there_is_named(blobs: BlobFolder) -> None:
+    digest = blobs.put(b"content")
+    with blobs.open(digest) as blob, pytest.raises(IntegrityError, match=f"blob {digest.hex()} is cut off before"):
+        blob[3:8]
+    with pytest.raises(IntegrityError, match=f"blob {bytes(32).hex()} is missing"):
+        blobs.open(bytes(32))
 
 
 def test_storing_the_same_content_again_changes_nothing(blobs: BlobFolder) -> None:
