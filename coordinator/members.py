@@ -68,6 +68,7 @@ class Members:
         self._count(row.site, row.reason, 1)
         if row.site in self.sites and row.reason is None:
             self.sites[row.site].base_version = row.base_version
+            self.sites[row.site].codec = row.codec
 
     def _count(self, name: str, reason: str | None, number: int) -> None:
         site = self.sites.get(name)

@@ -6,6 +6,7 @@ Fedward's float32 codec the two are equal. Shape letter: P parameters.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 from coordinator.blobs import BlobFolder
@@ -21,6 +22,7 @@ from coordinator.making import (
     snapshot_of,
     vector_of,
 )
+from coordinator.precision import Precision
 from coordinator.retention import check_kept
 from coordinator.tables import StoredUpdate, StoredVersion
 from fedward.errors import ConfigError
@@ -31,10 +33,18 @@ from fedward.messages import Part, PartKind
 class Versions:
     """The current version in memory, every version in the ledger and the blob store."""
 
-    def __init__(self, ledger: Ledger, blobs: BlobFolder, layout: Layout, settings: Settings) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        blobs: BlobFolder,
+        layout: Layout,
+        settings: Settings,
+        precision: Precision = Precision(),  # noqa: B008 - a frozen value: no version is special
+    ) -> None:
         self._ledger = ledger
         self._blobs = blobs
         self._settings = settings
+        self._precision = precision
         self._store = Store(ledger, blobs, layout)
         self.layout = layout
         self._current: StoredVersion | None = None
@@ -54,7 +64,7 @@ class Versions:
         if newest is None:
             self._ledger.begin_epoch(int(now_s * 1e6))  # sites may remember another ledger of this name: docs/adr/0004
             self._model = Model.initial(initial_P, self._settings)
-            self._persist(0, snapshot_of(self.layout, self._model, 0), [], [], now_s)
+            self._persist(0, snapshot_of(self.layout, self._model, 0), [], [], now_s, self._settings)
             return
         self._check_optimizer(newest)
         self._current = newest
@@ -62,9 +72,10 @@ class Versions:
 
     def make(self, updates: Sequence[StoredUpdate], weights: Sequence[float], now_s: float) -> None:
         """Fold the updates into the model, in the order given, and persist the version; announce it after this."""
-        version = self.current.version + 1
-        published = make_version(self._store, self._model, version, updates, weights, self._settings)
-        self._persist(version, published, updates, weights, now_s)
+        base, usual = self.current.version, self._settings
+        settings = replace(usual, model_codec=self._precision.codec(usual.model_codec, base))
+        published = make_version(self._store, self._model, base + 1, updates, weights, settings)
+        self._persist(base + 1, published, updates, weights, now_s, settings)
 
     def parts(self) -> tuple[Part, ...]:
         """What an announcement lists, in the order of versions: the newest snapshot and the deltas after it.
@@ -103,6 +114,7 @@ class Versions:
         updates: Sequence[StoredUpdate],
         weights: Sequence[float],
         now_s: float,
+        settings: Settings,
     ) -> None:
         for payload in published.payloads:
             self._blobs.put(payload)
@@ -111,7 +123,7 @@ class Versions:
             created_at_s=now_s,
             model_digest=self._model.digest,
             state_digest=self._blobs.put(self._model.packed_state()),
-            settings=self._settings.recorded(),
+            settings=settings.recorded(),
         )
         folded = {update.number: weight for update, weight in zip(updates, weights, strict=True)}
         self._ledger.add_version(row, published.parts, folded)

@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel
 
 from coordinator.config import FederationConfig
+from coordinator.precision import Precision
 from fedward.errors import ConfigError
 from fedward.messages import LocalOptimizer, Work
 from fedward.settings import describe, load_settings
@@ -58,10 +59,16 @@ def test_the_example_is_valid() -> None:
 def test_the_least_file_has_the_defaults(tmp_path: Path) -> None:
     config = load(tmp_path)
     assert (config.codec, config.model_codec, config.http.port) == ("eden4", "q8", None)
+    assert config.codecs == ["q8", "eden4", "eden2", "eden1"]
+    assert config.precision == Precision(3, None)
     assert config.finish.version is None
     assert (config.retention.versions, config.retention.records) == (100, 10_000)
     assert isinstance(config.work, Work)
     assert config.work.optimizer is LocalOptimizer.SGD
+
+
+def test_the_codec_may_be_left_to_the_size_of_the_model(tmp_path: Path) -> None:
+    assert load(tmp_path, codec="auto").codec == "auto"
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
@@ -76,6 +83,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     ("changes", "expected"),
     [
         ({"codec": "zip"}, "codec: Value error, unknown codec; known: f32, q8, eden4, eden2, eden1, got 'zip'"),
+        ({"codecs": ["eden4", "zip"]}, "codecs.1: Value error, unknown codec"),
         (
             {"model_codec": "zip"},
             "model_codec: Value error, unknown codec; known: f32, q8, eden4, eden2, eden1, got 'zip'",

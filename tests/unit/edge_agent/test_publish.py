@@ -10,6 +10,7 @@ import pytest
 
 from edge_agent.outbox import Outbox
 from edge_agent.publish import LONGEST_OFFER_S, OFFER_AGAIN_S, Publisher
+from edge_agent.uplink import Uplink
 from fedward import topics
 from fedward.chunks import num_chunks
 from fedward.limits import CHUNK_BYTES
@@ -29,7 +30,8 @@ class Upload:
             self.outbox.save(offer, payload)
         self.link = MemoryLink(broker, "st-anna", queue.Queue(), window=WINDOW)
         self.link.open()
-        self.publisher = Publisher(self.link, "ward", "st-anna", self.outbox, random.Random(1))
+        self.uplink = Uplink(None)
+        self.publisher = Publisher(self.link, "ward", "st-anna", self.outbox, random.Random(1), self.uplink)
         self.offers = list(offers.values())
         self._office = office
 
