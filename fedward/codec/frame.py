@@ -22,10 +22,13 @@ def most_bytes(size: int) -> int:
     return size + (size >> 8) + max(0, (2**17 - size) >> 11)
 
 
-def packed(content: Bytes) -> Bytes:
-    """Contiguous bytes -> their frame."""
-    frame = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True).compress(content.data)
-    return np.frombuffer(frame, np.uint8)
+def packed(*planes: Bytes) -> Bytes:
+    """Contiguous bytes -> one frame of them all; each plane is coded for itself, for what is frequent in it."""
+    writer = zstandard.ZstdCompressor(level=LEVEL).compressobj(size=sum(plane.nbytes for plane in planes))
+    pieces = []
+    for plane in planes:
+        pieces += [writer.compress(plane.data), writer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)]
+    return np.frombuffer(b"".join([*pieces, writer.flush()]), np.uint8)
 
 
 def unpacked(frame: memoryview, size: int) -> Bytes:
