@@ -91,7 +91,7 @@ def measure(codec: Codec, layout: Layout, repeats: int) -> Result:
     megabytes = normal_P.nbytes / 1e6
     return Result(
         name=codec.name,
-        bits_per_parameter=8 * codec.size_bytes(layout) / layout.size,
+        bits_per_parameter=8 * len(payload) / layout.size,
         nmse_normal=nmse(codec, normal_P, layout),
         nmse_student_t3=nmse(codec, heavy_P, layout),
         encode_mb_s=megabytes / median_s(lambda: codec.encode(normal_P, layout, SEED), repeats),

@@ -118,7 +118,7 @@ class FederationConfig(Settings):
     """Codecs that updates may come in, beside `codec`: a site on a slow link takes one of fewer bits."""
     precise_versions: int = Field(default=3, ge=0, le=1_000_000)
     """So many first versions, and as many last ones before finish.version, travel at 8 bits or more, both ways."""
-    model_codec: Annotated[str, AfterValidator(_codec_for_models)] = "q8"
+    model_codec: Annotated[str, AfterValidator(_codec_for_models)] = "uqz"
     """Codec of the model deltas that sites download."""
     gather_s: float = Field(default=0.25, ge=0, le=60)
     """Seconds in which requests for the same chunk are gathered, so that it is sent once to all who asked."""

@@ -17,7 +17,7 @@ class SiteState:
     num_accepted: int = 0
     num_refused: int = 0
     base_version: int | None = None  # of its last accepted update
-    codec: str | None = None  # of its last accepted update, since the start
+    codec: str | None = None  # of its last accepted update
     staleness: int | None = None  # of its last folded update, in versions
     weight: float | None = None  # of its last folded update
     evaluated_version: int | None = None

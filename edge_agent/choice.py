@@ -14,7 +14,7 @@ SHARE_OF_TRAINING = 0.25
 
 def upload_bytes(codecs: Collection[str], layout: Layout) -> Mapping[str, int]:
     """What an update of this layout comes to in each codec, at most."""
-    return {name: codec(name).size_bytes(layout) for name in codecs}
+    return {name: codec(name).most_bytes(layout) for name in codecs}
 
 
 def upload_limit_s(upload_s: float, work_s: float | None) -> float:

@@ -32,7 +32,7 @@ def _groups(size: int) -> int:
     return -(-size // GROUP)
 
 
-def _block_bytes(size: int) -> int:
+def _most_bytes(size: int) -> int:
     return 4 * _groups(size) + size
 
 
@@ -65,5 +65,5 @@ def _decode(raw: memoryview, block: Block, _seed: bytes) -> Vector:
 
 
 Q8 = BlockCodec(
-    "q8", bits=8, deterministic=True, carries_updates=True, quantizer=Quantizer(_block_bytes, _encode, _decode)
+    "q8", bits=8, deterministic=True, carries_updates=True, quantizer=Quantizer(_most_bytes, _encode, _decode)
 )
