@@ -1,5 +1,6 @@
 """The codec that an update leaves in: by the link's rate, by what the federation takes, by the hospital's policy."""
 
+import json
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent.config import SiteConfig
 from fedward.chunks import num_chunks
 from fedward.codec import codec, decode
 from fedward.messages import Grant, Offer, Range, Work
@@ -42,13 +44,18 @@ def newest_offer(hospital: Hospital) -> Offer:
     return hospital.office.messages(Offer)[-1]  # type: ignore[no-any-return]  # of any kind of message
 
 
+def grant(hospital: Hospital, offer: Offer) -> None:
+    """All of its chunks are on their way then."""
+    chunks = Range(start=0, stop=num_chunks(offer.manifest))
+    hospital.office.tell(Down.GRANT, Grant(update_id=offer.update_id, missing=(chunks,)))
+    hospital.take_events()
+
+
 def upload(hospital: Hospital, broker: MemoryBroker, seconds: float) -> None:
     """The offered update, granted whole, takes this long to the broker; and then it is accepted."""
     offer = newest_offer(hospital)
-    chunks = Range(start=0, stop=num_chunks(offer.manifest))
     broker.pause()
-    hospital.office.tell(Down.GRANT, Grant(update_id=offer.update_id, missing=(chunks,)))
-    hospital.take_events()
+    grant(hospital, offer)
     hospital.clock.advance(seconds)
     broker.resume()
     hospital.take_events()
@@ -93,6 +100,25 @@ def test_the_rate_of_the_link_outlives_the_process(wide: Any, broker: MemoryBrok
     hospital.settle()
     assert hospital.page["uplink_bytes_s"] == known > 0
     assert next_offer(hospital).codec == "eden1"
+
+
+def test_a_connection_that_is_lost_does_not_count_as_an_upload(wide: Any, broker: MemoryBroker) -> None:
+    hospital = wide()
+    announce(hospital)
+    broker.pause()
+    grant(hospital, newest_offer(hospital))
+    hospital.clock.advance(100.0)
+    hospital.link.drop()
+    hospital.take_events()
+    assert hospital.page["uplink_bytes_s"] is None
+
+
+def test_beside_a_long_training_an_upload_may_take_a_quarter_of_its_time(wide: Any, config: SiteConfig) -> None:
+    config.state_folder.mkdir()
+    (config.state_folder / "progress.json").write_text(json.dumps({"uplink_bytes_s": 1000.0, "work_s": 1600.0}))
+    hospital = wide()
+    announce(hospital, asked="q8")
+    assert newest_offer(hospital).codec == "eden4", "300 s of 400 s; q8 would take 600 s"
 
 
 def test_the_hospital_decides_how_long_an_upload_may_take(wide: Any, broker: MemoryBroker) -> None:

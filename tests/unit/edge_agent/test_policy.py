@@ -36,6 +36,7 @@ def test_one_point_that_is_not_allowed_is_enough_to_refuse(
         (("q8", "eden4", "eden2"), None, ("eden4", "q8", "eden2")),
         (("q8", "eden2"), ["eden2", "eden1"], ("eden2",)),
         (("of-tomorrow", "eden2"), None, ("eden4", "eden2")),
+        (("uqz", "eden2"), None, ("eden4", "eden2")),  # the first of them only carries models
         (("q8",), ["eden1"], ()),
     ],
 )

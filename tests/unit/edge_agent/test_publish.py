@@ -95,6 +95,17 @@ def test_no_more_chunks_are_in_flight_than_the_window_takes(large: Upload, broke
     assert large.sent() == ["2", "3", "4"]
 
 
+def test_the_rate_of_the_link_is_that_of_what_was_acknowledged(large: Upload, broker: MemoryBroker) -> None:
+    large.publisher.step(0.0)
+    large.grant((0, 5))
+    broker.pause()
+    large.publisher.step(1.0)
+    assert large.uplink.bytes_s is None
+    broker.resume()
+    large.publisher.step(3.0)
+    assert large.uplink.bytes_s == WINDOW * CHUNK_BYTES / 2.0
+
+
 def test_an_offer_without_an_answer_is_repeated_ever_later_and_with_jitter(two: Upload) -> None:
     times_s = []
     for tenths in range(20_000):
