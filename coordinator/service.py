@@ -19,6 +19,7 @@ from coordinator.damage import LEDGER_FILE
 from coordinator.ledger import Ledger
 from coordinator.members import Members
 from coordinator.operation import Operation
+from coordinator.precision import UpdateCodecs
 from coordinator.publish import Publisher
 from coordinator.receive import Received, receive
 from coordinator.retention import Retention
@@ -89,6 +90,7 @@ class Service:
         self._retention.begin()
         self._aggregator = Aggregator(ledger, versions, self._members, config.engine)
         self._publisher = Publisher(link, config.federation, blobs, config.gather_s)
+        self._codecs = UpdateCodecs.of(config.codec, config.codecs, config.precision, versions.layout.size)
         self._boot_id = secrets.token_bytes(8)
         self._operation = Operation(ledger, config.finish, clock)
         self._aggregate_from_s: float | None = None
@@ -223,7 +225,7 @@ class Service:
             layout=self._versions.layout,
             version=current,
             max_staleness=min(self._config.engine.max_staleness, current - self._retention.floor),
-            codec=self._config.codec,
+            codecs=self._codecs.allowed,
             state=self._operation.state,
             base_digest=self._ledger.model_digest(offer.base_version),
         )
@@ -301,10 +303,11 @@ class Service:
                 parts=self._versions.parts(),
                 task=self._config.task,
                 work=self._config.work,
-                codec=self._config.codec,
+                codec=self._codecs.asked(current.version),
                 max_staleness=self._config.engine.max_staleness,
                 repeat_base=self._config.engine.repeat_base,
                 epoch=self._ledger.epoch,
+                codecs=self._codecs.allowed,
             )
         )
 
