@@ -7,16 +7,13 @@ on this machine at that moment: the same bytes over one TCP connection, written 
 """
 
 import argparse
-import hashlib
 import json
 import os
 import queue
 import random
-import socket
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -27,6 +24,7 @@ from queue import Queue
 import numpy as np
 import yaml
 
+from benchmarks.bounds import disk_s, sha256_s, tcp_s
 from benchmarks.waiting import cpu_seconds
 from edge_agent.outbox import Outbox
 from edge_agent.publish import Publisher
@@ -37,7 +35,6 @@ from fedward.codec import codec
 from fedward.errors import TransientError
 from fedward.identity import update_id_of
 from fedward.layout import Layout, Tensor
-from fedward.limits import CHUNK_BYTES
 from fedward.messages import Grant, Offer, Outcome, Receipt
 from fedward.modelfile import save_model
 from fedward.mqtt import MqttLink, MqttSettings
@@ -177,44 +174,6 @@ def wait_until_it_listens(coordinator: Child) -> None:
         if not coordinator.alive or time.monotonic() > deadline_s:
             raise TransientError(f"the coordinator does not come up; see {coordinator.log}")
         time.sleep(TICK_S)
-
-
-def tcp_s(payload: bytes) -> float:
-    """Seconds for the payload over one TCP connection on loopback, from one thread to another."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        begin = time.perf_counter()
-        sender = threading.Thread(target=_send, args=(server.getsockname(), payload))
-        sender.start()
-        connection, _ = server.accept()
-        with connection:
-            while connection.recv(CHUNK_BYTES):
-                pass
-        sender.join()
-        return time.perf_counter() - begin
-
-
-def _send(address: tuple[str, int], payload: bytes) -> None:
-    with socket.create_connection(address) as connection:
-        connection.sendall(payload)
-
-
-def disk_s(payload: bytes, folder: Path) -> float:
-    """Seconds to write the payload into a new file and make it durable."""
-    path = folder / "bound"
-    begin = time.perf_counter()
-    with path.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    elapsed_s = time.perf_counter() - begin
-    path.unlink()
-    return elapsed_s
-
-
-def sha256_s(payload: bytes) -> float:
-    begin = time.perf_counter()
-    hashlib.sha256(payload).digest()
-    return time.perf_counter() - begin
 
 
 def measure(folder: Path, payload_bytes: int, codec_name: str, num_runs: int) -> list[Run]:

@@ -115,7 +115,6 @@ class Service:
             self.tick()
             if inbox.empty() or len(self._unacknowledged) >= BATCH:
                 self.acknowledge()
-        self.acknowledge()
         self._link.close()
         self._uploads.close()
 
