@@ -58,7 +58,7 @@ ANNOUNCE_SOON_S = 10.0
 VERSION_BYTES = 24
 """What a version writes at most, for each parameter: four arrays of state, a snapshot and a delta."""
 
-BATCH = 10
+ACKNOWLEDGE_EVERY = 10
 """Messages that are made durable together, at most: half of what the broker sends before it waits for
 acknowledgements (`MqttSettings.receive_maximum`), so that the other half comes in meanwhile."""
 
@@ -113,7 +113,7 @@ class Service:
             except queue.Empty:
                 self._retention.cut()  # nobody waits for us; and time passed, which tick looks at
             self.tick()
-            if inbox.empty() or len(self._unacknowledged) >= BATCH:
+            if inbox.empty() or len(self._unacknowledged) >= ACKNOWLEDGE_EVERY:
                 self.acknowledge()
         self._link.close()
         self._uploads.close()
@@ -142,7 +142,7 @@ class Service:
         """Make durable all that follows from the handled messages, and only then acknowledge them, as they came.
 
         Nearly all of it is durable already, for somebody was told of it. Chunks are not: an fsync for each of them
-        would take longer than all else, so the files are synced here, once for the whole batch.
+        would take longer than all else, so the files are synced here, once for all messages since the last time.
         """
         self._uploads.sync()
         for delivery in self._unacknowledged:

@@ -88,7 +88,7 @@ class Uploads:
         return upload
 
     def sync(self) -> None:
-        """Make all chunks that were taken survive power loss: one fsync for each file that has any since the last."""
+        """Make all chunks that were taken survive power loss: one fsync for each file that has new ones."""
         for upload in self._open.values():
             if upload.collected:
                 upload.collected.sync()

@@ -34,7 +34,7 @@ COORDINATOR_STEPS: Mapping[str, Step] = {
     "grant sent": Step("coordinator.publish", "Publisher.grant"),
     "chunk stored": Step("fedward.chunks", "ChunkFile.add", nth=2),
     "chunks synced": Step("fedward.chunks", "ChunkFile.sync"),
-    "batch acknowledged": Step("coordinator.service", "Service.acknowledge", nth=3),
+    "messages acknowledged": Step("coordinator.service", "Service.acknowledge", nth=3),
     "upload finished": Step("fedward.chunks", "ChunkFile.finish"),
     "upload renamed": Step("fedward.chunks", "move_durably"),
     "update in the ledger": Step("coordinator.ledger", "Ledger.add_update"),

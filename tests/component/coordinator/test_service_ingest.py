@@ -1,4 +1,4 @@
-"""What came in is made durable a batch at a time and acknowledged then: what the broker has no longer is on the disk."""
+"""Messages are acknowledged, several at once, when their chunks are durable: what the broker forgets is on the disk."""
 
 import threading
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.service import BATCH
+from coordinator.service import ACKNOWLEDGE_EVERY
 from fedward.limits import CHUNK_BYTES
 from fedward.messages import Offer
 from fedward.mqtt import MqttSettings
@@ -65,9 +65,14 @@ def collecting(bench: Bench, site: str, offer: Offer) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("chunks", "events", "left"), [(BATCH + 5, BATCH - 1, BATCH + 5), (BATCH + 5, BATCH, 5), (3, 3 + STATUS, 0)]
+    ("chunks", "events", "left"),
+    [
+        (ACKNOWLEDGE_EVERY + 5, ACKNOWLEDGE_EVERY - 1, ACKNOWLEDGE_EVERY + 5),
+        (ACKNOWLEDGE_EVERY + 5, ACKNOWLEDGE_EVERY, 5),
+        (3, 3 + STATUS, 0),
+    ],
 )
-def test_a_batch_is_acknowledged_when_it_is_full_or_nothing_else_is_there(
+def test_messages_are_acknowledged_when_there_are_enough_or_no_other_is_there(
     start: Start, north: Site, chunks: int, events: int, left: int
 ) -> None:
     bench = granted(start, (north, BIG))
@@ -79,8 +84,8 @@ def test_a_batch_is_acknowledged_when_it_is_full_or_nothing_else_is_there(
     assert chunks_in(start(LARGE)) == left
 
 
-def test_while_a_batch_is_made_durable_the_broker_may_send_another_one() -> None:
-    assert 2 * BATCH <= MqttSettings.receive_maximum
+def test_while_messages_are_made_durable_the_broker_may_send_as_many_again() -> None:
+    assert MqttSettings.receive_maximum >= 2 * ACKNOWLEDGE_EVERY
 
 
 def test_a_chunk_that_could_not_be_made_durable_stays_the_brokers(start: Start, north: Site) -> None:
@@ -98,7 +103,7 @@ def test_a_chunk_that_could_not_be_made_durable_stays_the_brokers(start: Start, 
     assert north.grants()[-1].missing == missing((1, 4))
 
 
-def test_a_batch_that_brought_chunks_of_several_sites_waits_for_all_their_files(
+def test_chunks_of_several_sites_are_acknowledged_when_all_their_files_are_durable(
     start: Start, north: Site, south: Site
 ) -> None:
     bench = granted(start, (north, BIG), (south, SOUTHERN))
@@ -126,9 +131,7 @@ def test_a_chunk_that_the_process_before_wrote_is_made_durable_before_it_is_ackn
         again.service.acknowledge()
 
 
-def test_an_update_that_ends_within_a_batch_has_its_receipt_before_its_chunks_are_acknowledged(
-    start: Start, north: Site
-) -> None:
+def test_an_update_has_its_receipt_before_its_chunks_are_acknowledged(start: Start, north: Site) -> None:
     bench = granted(start, (north, BIG))
     for index in range(4):
         send(north, BIG, index)

@@ -126,7 +126,7 @@ def test_right_chunks_of_a_wrong_whole_are_refused_and_dropped(path, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("order", permutations(range(3)))
+@pytest.mark.parametrize("order", list(permutations(range(3))))
 def test_the_whole_is_verified_in_any_order_of_its_chunks_and_over_a_restart(path, tmp_path, order):
     before = ChunkFile(path, MANIFEST)
     before.add(order[0], CHUNKS[order[0]])
