@@ -59,6 +59,10 @@ ANNOUNCE_SOON_S = 10.0
 VERSION_BYTES = 24
 """What a version writes at most, for each parameter: four arrays of state, a snapshot and a delta."""
 
+ACKNOWLEDGE_EVERY = 10
+"""Messages that are made durable together, at most: half of what the broker sends before it waits for
+acknowledgements (`MqttSettings.receive_maximum`), so that the other half comes in meanwhile."""
+
 TICK_S = 0.5
 """Longest wait without looking at deadlines, the operator's wishes and the request to stop."""
 
@@ -91,6 +95,7 @@ class Service:
         self._aggregator = Aggregator(ledger, versions, self._members, config.engine)
         self._publisher = Publisher(link, config.federation, blobs, config.gather_s)
         self._codecs = UpdateCodecs.of(config.codec, config.codecs, config.precision, versions.layout.size)
+        self._unacknowledged: list[Delivery] = []
         self._boot_id = secrets.token_bytes(8)
         self._operation = Operation(ledger, config.finish, clock)
         self._aggregate_from_s: float | None = None
@@ -110,15 +115,17 @@ class Service:
             except queue.Empty:
                 self._retention.cut()  # nobody waits for us; and time passed, which tick looks at
             self.tick()
+            if inbox.empty() or len(self._unacknowledged) >= ACKNOWLEDGE_EVERY:
+                self.acknowledge()
         self._link.close()
         self._uploads.close()
 
     def handle(self, event: LinkEvent) -> None:
-        """One event of the link; a message is acknowledged when all that follows from it is durable."""
+        """One event of the link; a message stays the broker's until `acknowledge`."""
         match event:
             case Delivery():
                 self._on_delivery(event)
-                self._link.acknowledge(event)
+                self._unacknowledged.append(event)
             case Connected():
                 check_broker(self._link)
                 self.connected = True
@@ -132,6 +139,17 @@ class Service:
                 LOG.warning("disconnected")
             case Room():
                 pass  # tick sends the next chunks
+
+    def acknowledge(self) -> None:
+        """Make durable all that follows from the handled messages, and only then acknowledge them, as they came.
+
+        Nearly all of it is durable already, for somebody was told of it. Chunks are not: an fsync for each of them
+        would take longer than all else, so the files are synced here, once for all messages since the last time.
+        """
+        self._uploads.sync()
+        for delivery in self._unacknowledged:
+            self._link.acknowledge(delivery)
+        self._unacknowledged.clear()
 
     def tick(self) -> None:
         """What follows from the event and from time: a wish of the operator, a version, chunks to send."""

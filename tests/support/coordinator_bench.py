@@ -104,6 +104,7 @@ class Bench:
         while not self.inbox.empty():
             self.service.handle(self.inbox.get_nowait())
             self.service.tick()
+        self.service.acknowledge()
         self.service.tick()
 
     def kill(self) -> None:
