@@ -28,6 +28,7 @@ from benchmarks.bounds import disk_s, sha256_s, tcp_s
 from benchmarks.waiting import cpu_seconds
 from edge_agent.outbox import Outbox
 from edge_agent.publish import Publisher
+from edge_agent.uplink import Uplink
 from edge_agent.receive import receive
 from fedward import topics
 from fedward.chunks import manifest_of
@@ -76,7 +77,8 @@ class Site:
         )
         self._link = MqttLink(settings, self._inbox, random.Random(1))  # noqa: S311 - jitter
         self._outbox = Outbox(folder)
-        self._publisher = Publisher(self._link, FEDERATION, SITE, self._outbox, random.Random(2))  # noqa: S311
+        jitter = random.Random(2)  # noqa: S311
+        self._publisher = Publisher(self._link, FEDERATION, SITE, self._outbox, jitter, Uplink(None))
         self._link.subscribe(topics.down_all(FEDERATION, SITE))
         self._link.open()
         self._wait_for(lambda event: isinstance(event, Connected), READY_S, "a connection")
