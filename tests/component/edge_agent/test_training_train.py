@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
+from edge_agent.training.encode import encode
 from edge_agent.training.evaluate import evaluate
 from edge_agent.training.metrics import Sums
 from edge_agent.training.module import initial_model
@@ -17,8 +19,9 @@ from edge_agent.training.order import Shuffled
 from edge_agent.training.task import Batch, Task
 from edge_agent.training.tasks.tabular import breast_cancer
 from edge_agent.training.train import FailureKind, Progress, Trained, TrainingFailed, TrainingStopped, train
+from fedward.codec import CODECS, decode
 from fedward.errors import ConfigError
-from fedward.layout import Vector
+from fedward.layout import QUANTIZED_FROM, Vector
 from fedward.messages import LocalOptimizer, Ratio, Work
 from tests.support.hospital import CPU
 
@@ -171,6 +174,55 @@ def test_a_delta_that_is_not_finite_fails_though_the_loss_was_finite() -> None:
     with pytest.raises(TrainingFailed) as caught:
         run(Line(broken=lambda loss: loss * 1e36), sgd(max_steps=1, local_lr=1e6))
     assert caught.value.kind is FailureKind.NOT_FINITE
+
+
+def test_the_gradients_are_gone_when_the_delta_is_made_of_which_a_gpu_has_no_room_for_both() -> None:
+    class Watched(nn.Linear):
+        def state_dict(self, *args: Any, **kwargs: Any) -> Any:  # each reading of the model begins with this
+            with_gradients.append(self.weight.grad is not None)
+            return super().state_dict(*args, **kwargs)
+
+    class Watching(Line):
+        def model(self) -> nn.Module:
+            return Watched(1, 1)
+
+    with_gradients: list[bool] = []
+    steps: list[int] = []
+    run(Watching(), sgd(max_steps=1), on_step=lambda _: steps.append(len(with_gradients)))
+    assert len(with_gradients) > steps[0]
+    assert not any(with_gradients[steps[0] :])
+
+
+def test_batchnorm_statistics_small_and_tied_weights_travel_alike_under_every_codec() -> None:
+    class Model(nn.Module):
+        """A weight that is quantized, tied to another name; what is exact; what does not travel."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Linear(64, 64)
+            self.norm = nn.BatchNorm1d(64)
+            self.decoder = nn.Linear(64, 64, bias=False)
+            self.decoder.weight = self.encoder.weight
+            self.frozen = nn.Linear(64, 64).requires_grad_(False)
+            self.head = nn.Linear(64, 1)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.head(self.frozen(self.decoder(self.norm(self.encoder(inputs.expand(-1, 64))))))
+
+    class Deep(Line):
+        def model(self) -> nn.Module:
+            return Model()
+
+    layout, _ = initial_model(Deep(), seed=0)
+    assert layout.size == 64 * 64 + (64 + 2 * 64 + 64 + 1) + 2 * 64  # the tied weight once; nothing frozen, no integer
+    delta_P, _ = run(Deep(), sgd())
+    before = dict(layout.split(delta_P))
+    for name, known in CODECS.items():
+        payload = encode(torch.from_numpy(delta_P), layout, name, b"seed")
+        for tensor, arrived in layout.split(decode(payload, known, layout, b"seed")):
+            if tensor.size < QUANTIZED_FROM:
+                assert arrived.tobytes() == before[tensor].tobytes(), (name, tensor.name)
+                assert arrived.any(), f"{tensor.name} did not move"
 
 
 def test_an_exception_of_the_task_is_told_by_its_class_only() -> None:
