@@ -1,8 +1,8 @@
 """A delta where the model is -> the payload that travels.
 
-On a CPU the codec of `fedward.codec` does it: on one core it is the faster of the two by half. On a GPU the same steps
-are written in torch, block by block with the same bytes in the same places, so that only the payload crosses to the
-host: an eighth of the float32 values with eden4, where copying these would take longer than encoding them.
+On a CPU the codec of `fedward.codec` does it: with eden it takes less than half the time of what follows, with q8
+about the same (`python -m benchmarks.encoding`). For a GPU the same steps are written in torch, with the same bytes in
+the same places, so that only the payload crosses to the host: with eden4 an eighth of the float32 values.
 
 What is equal to the codec's own payload, and the test that holds it:
     q8 and exact segments: every byte                           `test_q8_is_encoded_to_the_very_bytes_of_its_codec`

@@ -201,13 +201,15 @@ def test_an_unknown_codec_is_refused_wherever_the_delta_is(gpu: PretendGpu) -> N
 # How it is computed
 
 
-@pytest.fixture
-def _fast_products() -> Iterator[None]:
-    """A task that has switched TF32 on for its own matrix products."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
+@pytest.fixture(params=["older switch", "newer switch"])
+def _fast_products(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A task that has switched TF32 on for its own matrix products: torch has two ways, and refuses to mix them."""
+    matmul = torch.backends.cuda.matmul
+    switch, on = ("allow_tf32", True) if request.param == "older switch" else ("fp32_precision", "tf32")
+    before = getattr(matmul, switch)
+    setattr(matmul, switch, on)
     yield
-    torch.set_float32_matmul_precision(before)
+    setattr(matmul, switch, before)
 
 
 @pytest.mark.usefixtures("_fast_products")
