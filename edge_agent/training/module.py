@@ -5,6 +5,8 @@ BatchNorm's running mean). What does not: frozen parameters, integer buffers and
 A task must build those the same everywhere, for instance from a file in the image.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +32,33 @@ def read_vector(model: nn.Module, layout: Layout) -> Vector:
     """The model's travelling tensors -> (P,) float32. Raises ValueError for a model of another layout."""
     tensors = _checked(model, layout)
     return layout.join({name: tensor.detach().to("cpu", torch.float32).numpy() for name, tensor in tensors.items()})
+
+
+def read_delta(model: nn.Module, layout: Layout, vector_P: Vector) -> Tensor:
+    """Trained - base: the model's travelling tensors minus a (P,) float32 vector -> (P,) float32 where the model is.
+
+    The same bits as `read_vector(model, layout) - vector_P`. Beyond the result it takes the memory of one tensor.
+    Raises ValueError for a model or vector of another layout.
+    """
+    tensors = _checked(model, layout)
+    delta_P = torch.empty(layout.size, dtype=torch.float32, device=tensors[layout.tensors[0].name].device)
+    start = 0
+    with torch.no_grad():
+        for entry, base in layout.split(vector_P):
+            view = delta_P[start : start + entry.size].view(entry.shape)
+            view.copy_(tensors[entry.name])
+            # A copy, as in `write_vector`; tensor by tensor, so that the base is never on a GPU as a whole.
+            view.sub_(torch.tensor(base).to(view.device))
+            start += entry.size
+    return delta_P
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether none of the values, of which there is at least one, is a NaN or an infinity.
+
+    Without memory for an answer of each: smallest and largest are NaN where any is.
+    """
+    return all(math.isfinite(extreme.item()) for extreme in values.aminmax())
 
 
 def write_vector(model: nn.Module, layout: Layout, vector_P: Vector) -> None:

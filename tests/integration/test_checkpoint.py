@@ -73,12 +73,12 @@ def payload_without_a_stop(running: Federation) -> bytes:
     update_id = update_id_of(FEDERATION, SITE, base_version=0, sequence=0)
     layout, vector_P = load_model(running.model_path)
     options = next(site.options for site in running.split if site.name == SITE)
-    trained = train(
+    delta_P, _ = train(
         load_task(running.plan.task, options), layout, vector_P, Work(**running.work),  # type: ignore[arg-type]
         capability=Capability("cpu", Precision.FLOAT32), seed=int.from_bytes(update_id[:7], "little"),
         on_step=lambda _: None, stop=threading.Event(),
     )  # fmt: skip
-    return codec(running.plan.codec).encode(trained.delta_P, layout, update_id)
+    return codec(running.plan.codec).encode(delta_P.numpy(), layout, update_id)
 
 
 def assert_it_is_finished_and_accepted(running: Federation) -> int:
