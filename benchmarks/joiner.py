@@ -1,9 +1,9 @@
 """A large model to a site that joins over a poor link: `python -m benchmarks.joiner [--megabytes N] [--json FILE]`.
 
 A real agent without a model downloads the snapshot of a federation through a relay of 7 Mbit/s, which cuts every
-connection once a minute. Told are two shares of the line that were useful, which are bytes of the snapshot: of the bytes
-that crossed it, where what is missing came twice or was no payload; and of what it could have carried while it was up,
-where the agent's absence counts too. With 500 MB it takes a quarter of an hour.
+connection once a minute. Two shares of the line were useful, which means bytes of the snapshot: of the bytes that
+crossed it, the rest having come twice or being no payload; and of what it could have carried while it was up, where
+the agent's absence counts too. With 500 MB it takes more than ten minutes.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def run(folder: Path, megabytes: float, megabit_s: float, cut_every_s: float) ->
         relay.throttle(bytes_per_s)
         plan = {"broker": "mosquitto", "broker_port": broker_port, "routes": {SITE: relay.port}}
         running = stack.enter_context(null_federation(folder, round(megabytes * 1e6 / 4), 1, **plan))
-        running.wait_for(lambda state: relay.num_connections > 0, READY_S, "the site")
+        running.wait_for(lambda _state: relay.num_connections > 0, READY_S, "the site")
         snapshot_bytes = size_of_snapshot(running)
         up_s, num_cuts = cut_until_fetched(
             running, Line(relay, bytes_per_s, cut_every_s), PATIENCE * snapshot_bytes / bytes_per_s

@@ -3,7 +3,7 @@
 The task is found as any hospital's own is: it is offered by an installed package, which is a folder here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from edge_agent.training.task import Batch, Task
 from fedward.layout import Kind, Layout
 from fedward.modelfile import save_model
 from sandbox.datasets import SiteData, Split, site_name
+from sandbox.faults import COORDINATOR
 from sandbox.federation import Federation, Plan
 
 TASK = "null-training"
@@ -104,6 +105,26 @@ def null_federation(folder: Path, parameters: int, num_sites: int, **plan: Any) 
     drawn_P = np.random.default_rng(1).standard_normal(layout.size, np.float32)
     save_model(federation.model_path, layout, drawn_P, {})
     return federation
+
+
+def stand_still(running: Federation) -> dict[str, Any]:
+    """Pause, and wait until every site has fetched and measured the newest version and delivered what it trained.
+
+    The state then. A version that lies between two such moments has travelled whole.
+    """
+    running.fedward("coordinator", "pause", "--config", str(running.config_path(COORDINATOR)))
+    return running.wait_for(stands_still, WAIT_S, "standing still")
+
+
+def go_on(running: Federation) -> None:
+    """Undo `stand_still`."""
+    running.fedward("coordinator", "resume", "--config", str(running.config_path(COORDINATOR)))
+
+
+def stands_still(state: Mapping[str, Any]) -> bool:
+    """Has every site measured the newest version, and does it say that it has no more to do?"""
+    sites = state["sites"].values()
+    return all(site["phase"] == "paused" and site["evaluated_version"] == state["version"] for site in sites)
 
 
 def install(folder: Path) -> Path:

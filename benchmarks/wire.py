@@ -15,12 +15,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks.null_training import WAIT_S, null_federation
+from benchmarks.null_training import WAIT_S, go_on, null_federation, stand_still
 from coordinator.config import FederationConfig
 from sandbox.datasets import site_name
-from sandbox.faults import COORDINATOR
 from sandbox.federation import HOST, Federation
 from sandbox.ports import free_port
 from sandbox.relay import Relay
@@ -40,6 +38,7 @@ class Count:
     bytes_down: int
     updates: int
     versions: int
+    parameters: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,24 +58,18 @@ class WireCost:
         return self.bits_up <= self.bar_up and self.bits_down <= self.bar_down
 
 
-def cost(first: Count, last: Count, parameters: int) -> tuple[float, float]:
+def cost(first: Count, last: Count) -> tuple[float, float]:
     """Bits a parameter, up and down, of what passed between two counts."""
     up = 8 * (last.bytes_up - first.bytes_up) / (last.updates - first.updates)
     down = 8 * (last.bytes_down - first.bytes_down) / (last.versions - first.versions)
-    return up / parameters, down / parameters
-
-
-def stands_still(state: Mapping[str, Any]) -> bool:
-    """Is the federation paused, and has the site fetched and measured the newest version and nothing in its outbox?"""
-    site = state["sites"][SITE]
-    return bool(site["phase"] == "paused" and site["evaluated_version"] == state["version"] and not state["buffer"])
+    return up / first.parameters, down / first.parameters
 
 
 def count(running: Federation, relay: Relay) -> Count:
-    """Pause, wait until nothing moves, and count."""
-    running.fedward("coordinator", "pause", "--config", str(running.config_path(COORDINATOR)))
-    state = running.wait_for(stands_still, WAIT_S, "standing still")
-    return Count(relay.bytes_up, relay.bytes_down, state["sites"][SITE]["num_accepted"], state["version"])
+    """Let everything stand still, and count."""
+    state = stand_still(running)
+    updates = state["sites"][SITE]["num_accepted"]
+    return Count(relay.bytes_up, relay.bytes_down, updates, state["version"], state["num_parameters"])
 
 
 def measure(codec: str, parameters: int, versions: int) -> WireCost:
@@ -88,17 +81,19 @@ def measure(codec: str, parameters: int, versions: int) -> WireCost:
         plan = {"codec": codec, "model_codec": MODEL_CODEC, "broker": "mosquitto", "broker_port": broker_port}
         running = null_federation(Path(folder), parameters, 1, routes={SITE: relay.port}, **plan)
         stack.enter_context(running)
-            running.wait_for(lambda state: state["version"] >= 1, WAIT_S, "a first version")
-            first = count(running, relay)
-            running.fedward("coordinator", "resume", "--config", str(running.config_path(COORDINATOR)))
-            state = running.wait_for(
-                lambda state: state["version"] >= first.versions + versions, WAIT_S, "the versions"
-            )
-            last = count(running, relay)
-    size = state["num_parameters"]
-    up, down = cost(first, last, size)
+        running.wait_for(lambda state: state["version"] >= 1, WAIT_S, "a first version")
+        first = count(running, relay)
+        go_on(running)
+        running.wait_for(lambda state: state["version"] >= first.versions + versions, WAIT_S, "the versions")
+        last = count(running, relay)
+    up, down = cost(first, last)
     return WireCost(
-        codec=codec, model_codec=MODEL_CODEC, parameters=size, bits_up=up, bits_down=down, bar_up=BARS_UP[codec]
+        codec=codec,
+        model_codec=MODEL_CODEC,
+        parameters=first.parameters,
+        bits_up=up,
+        bits_down=down,
+        bar_up=BARS_UP[codec],
     )
 
 
