@@ -68,19 +68,24 @@ class NullTask(Task):
 
 def model_of(layout: Layout) -> nn.Module:
     """A module of zeros with exactly these tensors under these names."""
-    root = nn.Module()
+    modules = {"": nn.Module()}
     for tensor in layout.tensors:
-        *path, leaf = tensor.name.split(".")
-        owner = root
-        for name in path:
-            if name not in dict(owner.named_children()):
-                owner.add_module(name, nn.Module())
-            owner = owner.get_submodule(name)
+        path, _, leaf = tensor.name.rpartition(".")
+        owner = _module(modules, path)
         if tensor.kind is Kind.WEIGHT:
             owner.register_parameter(leaf, nn.Parameter(torch.zeros(tensor.shape)))
         else:
             owner.register_buffer(leaf, torch.zeros(tensor.shape))
-    return root
+    return modules[""]
+
+
+def _module(modules: dict[str, nn.Module], path: str) -> nn.Module:
+    """The module of this path, made with those above it where it is missing."""
+    if path not in modules:
+        above, _, name = path.rpartition(".")
+        modules[path] = nn.Module()
+        _module(modules, above).add_module(name, modules[path])
+    return modules[path]
 
 
 def null_federation(folder: Path, parameters: int, num_sites: int, **plan: Any) -> Federation:
