@@ -6,6 +6,7 @@ A task must build those the same everywhere, for instance from a file in the ima
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +23,7 @@ def layout_of(model: nn.Module) -> Layout:
     Tie weights by assigning the same Parameter: two that only share memory come apart when the model moves to a
     GPU, and are then refused as another layout. Raises ConfigError for a model that can't travel.
     """
-    try:
-        return Layout.of(Entry(name, tuple(tensor.shape), _kind(tensor)) for name, tensor in _travelling(model).items())
-    except PeerError as error:
-        raise ConfigError(f"the task's model can't travel: {error.detail}") from error
+    return _layout(_travelling(model))
 
 
 def read_vector(model: nn.Module, layout: Layout) -> Vector:
@@ -106,7 +104,15 @@ def _kind(tensor: Tensor) -> Kind:
     return Kind.WEIGHT if isinstance(tensor, nn.Parameter) else Kind.STATISTIC
 
 
+def _layout(tensors: Mapping[str, Tensor]) -> Layout:
+    try:
+        return Layout.of(Entry(name, tuple(tensor.shape), _kind(tensor)) for name, tensor in tensors.items())
+    except PeerError as error:
+        raise ConfigError(f"the task's model can't travel: {error.detail}") from error
+
+
 def _checked(model: nn.Module, layout: Layout) -> dict[str, Tensor]:
-    if layout_of(model).digest != layout.digest:
+    tensors = _travelling(model)
+    if _layout(tensors).digest != layout.digest:
         raise ValueError("the model's tensors are not those of the layout")
-    return _travelling(model)
+    return tensors
