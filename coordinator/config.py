@@ -105,7 +105,7 @@ class FederationConfig(Settings):
     """How updates are weighed, buffered and folded."""
     codec: Annotated[str, AfterValidator(_known_codec)] = "eden4"
     """Codec of the updates that sites send."""
-    model_codec: Annotated[str, AfterValidator(_codec_for_models)] = "q8"
+    model_codec: Annotated[str, AfterValidator(_codec_for_models)] = "uqz"
     """Codec of the model deltas that sites download."""
     gather_s: float = Field(default=0.25, ge=0, le=60)
     """Seconds in which requests for the same chunk are gathered, so that it is sent once to all who asked."""

@@ -51,19 +51,16 @@ def check_offer(offer: Offer, terms: Terms, repeated: bool) -> None:
 
 def _check_sizes(offer: Offer, layout: Layout) -> None:
     check_manifest(offer.manifest)
-    expected = codec(offer.codec).size_bytes(layout)
-    if offer.manifest.size_bytes != expected:
-        raise PeerError(
-            RejectReason.LAYOUT_MISMATCH, f"{offer.manifest.size_bytes} bytes offered, {offer.codec} has {expected}"
-        )
-    if offer.payload is not None and len(offer.payload) != expected:
+    codec(offer.codec).check_size(offer.manifest.size_bytes, layout)
+    if offer.payload is not None and len(offer.payload) != offer.manifest.size_bytes:
+        expected = offer.manifest.size_bytes
         raise PeerError(RejectReason.MALFORMED, f"{len(offer.payload)} bytes inside the offer, expected {expected}")
 
 
 def check_update(payload: memoryview, offer: Offer, layout: Layout) -> float:
     """The L2 norm of the delta, whose digest was checked while it was collected.
 
-    Raises PeerError: LAYOUT_MISMATCH, NOT_FINITE, NORM_TOO_LARGE.
+    Raises PeerError: LAYOUT_MISMATCH, MALFORMED, NOT_FINITE, NORM_TOO_LARGE.
     """
     length = norm(payload, codec(offer.codec), layout, offer.update_id)
     if length > MAX_NORM:

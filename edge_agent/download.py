@@ -142,8 +142,4 @@ class Download:
 def check_part(part: Part, layout: Layout) -> None:
     """Raise PeerError for a part that could not be applied: UNKNOWN_CODEC, LAYOUT_MISMATCH, MALFORMED."""
     check_manifest(part.manifest)
-    got, expected = part.manifest.size_bytes, codec(part.codec).size_bytes(layout)
-    if got != expected:
-        raise PeerError(
-            RejectReason.LAYOUT_MISMATCH, f"a part of {got} bytes, expected {expected} of {part.codec} for this layout"
-        )
+    codec(part.codec).check_size(part.manifest.size_bytes, layout)

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -50,7 +51,7 @@ class Plan:
     data: Path | None = None
     engine: Mapping[str, object] = field(default_factory=lambda: {"preset": "default"})
     codec: str = "eden4"
-    model_codec: str = "q8"
+    model_codec: str = "uqz"
     slow: Mapping[str, float] = field(default_factory=dict)  # site -> how many times slower
     retention: Mapping[str, int] = field(default_factory=lambda: KEEP_ALL)
     finish: Mapping[str, object] = field(default_factory=dict)
@@ -157,7 +158,7 @@ class Federation:
         try:
             with urllib.request.urlopen(f"http://{HOST}:{self.http_port}{path}", timeout=2) as answer:
                 return str(answer.read().decode())
-        except (urllib.error.URLError, OSError):
+        except (OSError, HTTPException):  # not there, or killed while it answered
             return None
 
     def state(self) -> dict[str, Any] | None:

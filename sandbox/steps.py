@@ -37,7 +37,8 @@ COORDINATOR_STEPS: Mapping[str, Step] = {
     "upload renamed": Step("fedward.chunks", "move_durably"),
     "update in the ledger": Step("coordinator.ledger", "Ledger.add_update"),
     "receipt sent": Step("coordinator.publish", "Publisher.receipt"),
-    "state stored": Step("coordinator.blobs", "BlobFolder.put"),
+    "delta stored": Step("coordinator.blobs", "BlobFolder.write", nth=3),  # version 0 has a snapshot and a state
+    "state stored": Step("coordinator.blobs", "BlobFolder.write", nth=4),
     "version in the ledger": Step("coordinator.ledger", "Ledger.add_version"),
     "version announced": Step("coordinator.publish", "Publisher.announce", nth=2),  # the first is that of the start
     "end in the ledger": Step("coordinator.ledger", "Ledger.wish", rare=True),

@@ -1,8 +1,9 @@
 """Where each block's bytes lie in a payload: the part that all codecs share.
 
-A payload is the encodings of the layout's blocks, one after another in layout order, and nothing else: no header,
-no lengths. A block of an exact segment is its little-endian float32 values in every codec; any other block is what
-the codec's `Quantizer` makes of it, whose size depends on the number of elements only.
+A payload is the encodings of the layout's blocks, one after another in layout order. A block of an exact segment is
+its little-endian float32 values in every codec; any other block is what the codec's `Quantizer` makes of it. Where
+the size of that depends on the number of elements only, there is nothing else: no header, no lengths. Where it depends
+on the values, the payload ends with an index: the size of each such block as little-endian uint32.
 Shape letters: P parameters, B elements of a block.
 """
 
@@ -14,7 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedward.errors import PeerError, RejectReason
 from fedward.layout import BLOCK_ELEMENTS, Block, Layout, Vector
+
+INDEX = np.dtype("<u4")
+INDEX_BYTES = INDEX.itemsize
 
 Planes = Sequence[npt.NDArray[Any]]
 """Contiguous arrays whose bytes, one after another, are the encoding of a block."""
@@ -22,15 +27,17 @@ Planes = Sequence[npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Quantizer:
-    """What one codec does to one block: (B,) float32 <-> `block_bytes(B)` bytes.
+    """What one codec does to one block: (B,) float32 <-> at most `most_bytes(B)` bytes, exactly that unless `varies`.
 
-    `encode` takes finite values only. `decode` takes exactly `block_bytes(B)` bytes, whatever they hold, and may
-    return values that are not finite. Both take the block and the seed for what they draw.
+    `encode` takes finite values only. `decode` takes between `least_bytes(B)` and `most_bytes(B)` bytes, whatever they
+    hold, and may return values that are not finite. Both take the block and the seed for what they draw.
+    A quantizer that varies may find that bytes are no encoding at all: PeerError (MALFORMED).
     """
 
-    block_bytes: Callable[[int], int]
+    most_bytes: Callable[[int], int]
     encode: Callable[[Vector, Block, bytes], Planes]
     decode: Callable[[memoryview, Block, bytes], Vector]
+    varies: bool = False
 
 
 def _exact_bytes(size: int) -> int:
@@ -74,15 +81,26 @@ class _Remembered:
         return isinstance(other, _Remembered) and (self.layout is other.layout or self.layout == other.layout)
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Of a layout: how many blocks come before each segment, and the most bytes before it; the totals as last entry."""
+
+    blocks: tuple[int, ...]
+    most_bytes: tuple[int, ...]
+    num_quantized: int
+
+
 @lru_cache(maxsize=64)
-def _segment_starts(block_bytes: Callable[[int], int], key: _Remembered) -> tuple[int, ...]:
-    """First byte of each segment in the payload, and the payload's size as the last entry."""
-    starts = [0]
+def _places(most_bytes: Callable[[int], int], key: _Remembered) -> _Places:
+    blocks, starts, num_quantized = [0], [0], 0
     for segment in key.layout.segments:
-        sized = _exact_bytes if segment.exact else block_bytes
+        sized = _exact_bytes if segment.exact else most_bytes
         full, rest = divmod(segment.size, BLOCK_ELEMENTS)
+        num_blocks = full + (rest > 0)
+        blocks.append(blocks[-1] + num_blocks)
         starts.append(starts[-1] + full * sized(BLOCK_ELEMENTS) + (sized(rest) if rest else 0))
-    return tuple(starts)
+        num_quantized += 0 if segment.exact else num_blocks
+    return _Places(tuple(blocks), tuple(starts), num_quantized)
 
 
 @dataclass(frozen=True)
@@ -92,26 +110,83 @@ class BlockCodec:
     name: str
     deterministic: bool
     quantizer: Quantizer
+    exact: bool = False
 
-    def size_bytes(self, layout: Layout) -> int:
-        return _segment_starts(self.quantizer.block_bytes, _Remembered(layout))[-1]
+    def most_bytes(self, layout: Layout) -> int:
+        places = self._places(layout)
+        return places.most_bytes[-1] + (INDEX_BYTES * places.num_quantized if self.quantizer.varies else 0)
+
+    def check_size(self, size_bytes: int, layout: Layout) -> None:
+        most = self.most_bytes(layout)
+        if size_bytes > most or (size_bytes < most and not self.quantizer.varies):
+            bound = "at most" if self.quantizer.varies else "exactly"
+            raise PeerError(
+                RejectReason.LAYOUT_MISMATCH, f"a {self.name} payload of {size_bytes} bytes, expected {bound} {most}"
+            )
+
+    def check(self, payload: memoryview, layout: Layout) -> None:
+        self.check_size(payload.nbytes, layout)
+        if self.quantizer.varies:
+            self._check_index(payload, layout)
 
     def encode(self, vector_P: Vector, layout: Layout, seed: bytes) -> bytes:
         layout.check(vector_P)
-        planes: list[npt.NDArray[Any]] = []
-        for block in layout.blocks:
-            values_B = np.ascontiguousarray(vector_P[block.start : block.stop])
-            if not np.isfinite(values_B).all():
-                raise ValueError(f"segment {layout.segments[block.segment].name} has a NaN or an infinity")
-            planes += self._quantizer_of(block, layout).encode(values_B, block, seed)
-        return b"".join(plane.data for plane in planes)
+        encoded = [
+            self.encode_block(vector_P[block.start : block.stop], layout, block, seed) for block in layout.blocks
+        ]
+        return b"".join([*encoded, self.index(layout, [len(raw) for raw in encoded])])
+
+    def encode_block(self, values_B: Vector, layout: Layout, block: Block, seed: bytes) -> bytes:
+        values_B = np.ascontiguousarray(values_B)
+        if not np.isfinite(values_B).all():
+            raise ValueError(f"segment {layout.segments[block.segment].name} has a NaN or an infinity")
+        return b"".join(plane.data for plane in self._quantizer_of(block, layout).encode(values_B, block, seed))
+
+    def index(self, layout: Layout, sizes_bytes: Sequence[int]) -> bytes:
+        if not self.quantizer.varies:
+            return b""
+        return np.array(sizes_bytes[: self._places(layout).num_quantized], INDEX).tobytes()
 
     def decode_block(self, payload: memoryview, layout: Layout, block: Block, seed: bytes) -> Vector:
-        quantizer = self._quantizer_of(block, layout)
-        # All blocks before this one in its segment are full.
-        before = block.offset // BLOCK_ELEMENTS * quantizer.block_bytes(BLOCK_ELEMENTS)
-        start = _segment_starts(self.quantizer.block_bytes, _Remembered(layout))[block.segment] + before
-        return quantizer.decode(payload[start : start + quantizer.block_bytes(block.size)], block, seed)
+        return self.decode_encoded(payload[self._span(payload, layout, block)], layout, block, seed)
+
+    def decode_encoded(self, encoded: memoryview, layout: Layout, block: Block, seed: bytes) -> Vector:
+        return self._quantizer_of(block, layout).decode(encoded, block, seed)
+
+    def _span(self, payload: memoryview, layout: Layout, block: Block) -> slice:
+        places, quantizer = self._places(layout), self._quantizer_of(block, layout)
+        full_before = block.offset // BLOCK_ELEMENTS  # all blocks before this one in its segment are full
+        if not self.quantizer.varies:
+            start = places.most_bytes[block.segment] + full_before * quantizer.most_bytes(BLOCK_ELEMENTS)
+            return slice(start, start + quantizer.most_bytes(block.size))
+        sizes = self._index_of(payload, places)
+        number = places.blocks[block.segment] + full_before
+        start = int(sizes[:number].sum())
+        if number < sizes.size:
+            return slice(start, start + int(sizes[number]))
+        # Exact segments come last in every layout, one after another.
+        start += 4 * (block.start - layout.blocks[sizes.size].start)
+        return slice(start, start + 4 * block.size)
+
+    def _check_index(self, payload: memoryview, layout: Layout) -> None:
+        places = self._places(layout)
+        exact_bytes = 4 * sum(segment.size for segment in layout.segments if segment.exact)
+        fixed_bytes = INDEX_BYTES * places.num_quantized + exact_bytes
+        if payload.nbytes >= fixed_bytes:
+            sizes = self._index_of(payload, places)
+            quantized = layout.blocks[: places.num_quantized]
+            most = np.array([self.quantizer.most_bytes(block.size) for block in quantized], np.int64)
+            if (sizes <= most).all() and int(sizes.sum()) == payload.nbytes - fixed_bytes:
+                return
+        raise PeerError(RejectReason.LAYOUT_MISMATCH, f"a {self.name} payload whose index does not fit its size")
+
+    def _index_of(self, payload: memoryview, places: _Places) -> npt.NDArray[np.int64]:
+        """(quantized blocks,) the size of each in bytes."""
+        start = payload.nbytes - INDEX_BYTES * places.num_quantized
+        return np.frombuffer(payload, INDEX, places.num_quantized, start).astype(np.int64)
+
+    def _places(self, layout: Layout) -> _Places:
+        return _places(self.quantizer.most_bytes, _Remembered(layout))
 
     def _quantizer_of(self, block: Block, layout: Layout) -> Quantizer:
         return EXACT if layout.segments[block.segment].exact else self.quantizer

@@ -127,7 +127,7 @@ def _rotations(size: int) -> int:
     return -(-size // ROTATION)
 
 
-def _block_bytes(book: Codebook, size: int) -> int:
+def _most_bytes(book: Codebook, size: int) -> int:
     return _rotations(size) * (4 + book.bytes_a_rotation)
 
 
@@ -178,7 +178,7 @@ def _decode(book: Codebook, raw: memoryview, block: Block, seed: bytes) -> Vecto
 
 def _codec(bits: int) -> BlockCodec:
     book = Codebook(bits)
-    quantizer = Quantizer(partial(_block_bytes, book), partial(_encode, book), partial(_decode, book))
+    quantizer = Quantizer(partial(_most_bytes, book), partial(_encode, book), partial(_decode, book))
     return BlockCodec(f"eden{bits}", deterministic=False, quantizer=quantizer)
 
 

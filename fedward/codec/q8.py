@@ -32,7 +32,7 @@ def _groups(size: int) -> int:
     return -(-size // GROUP)
 
 
-def _block_bytes(size: int) -> int:
+def _most_bytes(size: int) -> int:
     return 4 * _groups(size) + size
 
 
@@ -64,4 +64,4 @@ def _decode(raw: memoryview, block: Block, _seed: bytes) -> Vector:
     return values[: block.size]
 
 
-Q8 = BlockCodec("q8", deterministic=True, quantizer=Quantizer(_block_bytes, _encode, _decode))
+Q8 = BlockCodec("q8", deterministic=True, quantizer=Quantizer(_most_bytes, _encode, _decode))

@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel
 
 from coordinator.config import FederationConfig
+from fedward.codec import CODECS
 from fedward.errors import ConfigError
 from fedward.messages import LocalOptimizer, Work
 from fedward.settings import describe, load_settings
@@ -57,7 +58,7 @@ def test_the_example_is_valid() -> None:
 
 def test_the_least_file_has_the_defaults(tmp_path: Path) -> None:
     config = load(tmp_path)
-    assert (config.codec, config.model_codec, config.http.port) == ("eden4", "q8", None)
+    assert (config.codec, config.model_codec, config.http.port) == ("eden4", "uqz", None)
     assert config.finish.version is None
     assert (config.retention.versions, config.retention.records) == (100, 10_000)
     assert isinstance(config.work, Work)
@@ -75,12 +76,18 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"codec": "zip"}, "codec: Value error, unknown codec; known: f32, q8, eden4, eden2, eden1, got 'zip'"),
+        (
+            {"codec": "zip"},
+            "codec: Value error, unknown codec; known: f32, f32z, q8, eden4, eden2, eden1, uqz, got 'zip'",
+        ),
         (
             {"model_codec": "zip"},
-            "model_codec: Value error, unknown codec; known: f32, q8, eden4, eden2, eden1, got 'zip'",
+            f"model_codec: Value error, unknown codec; known: {', '.join(CODECS)}, got 'zip'",
         ),
-        ({"model_codec": "eden4"}, "decoding differs between machines, so it can't carry a model; choose f32 or q8"),
+        (
+            {"model_codec": "eden4"},
+            "decoding differs between machines, so it can't carry a model; choose f32 or f32z or q8 or uqz",
+        ),
         ({"finish": {"metric": "auc"}}, "metric and value go together"),
         ({"finish": {"value": 0.5}}, "metric and value go together"),
         ({"sites": ["North"]}, "sites.0:"),
