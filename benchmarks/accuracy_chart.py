@@ -30,7 +30,7 @@ def write_chart(found: Sequence[Row], path: Path) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xlabel("bits a parameter, an update up and a version's delta down together")
     axes.set_ylabel("AUC on all test images, mean of the last versions")
-    axes.margins(x=0.16, y=0.2)
+    axes.margins(x=0.2, y=0.2)
     axes.grid(alpha=0.25)
     axes.set_xticks([4, 8, 16, 32, 64], ["4", "8", "16", "32", "64"])
     with mpl.rc_context({"svg.hashsalt": "fedward", "svg.fonttype": "none"}):

@@ -10,9 +10,13 @@ from benchmarks.codec_inputs import Input
 from fedward.codec import Codec, decode, seed_of
 from fedward.codec.eden import MAGNITUDES
 from fedward.codec.q8 import GROUP, LEVELS
-from fedward.layout import Vector
+from fedward.codec.uqz import STEP
+from fedward.layout import Layout, Tensor, Vector
 
 SEED = seed_of("benchmarks.codecs")
+
+NUM_UPDATES = 16
+SHARING_LAYOUT = Layout.of([Tensor("weight", (64, 4096))])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +55,13 @@ def loss(codec: Codec, given: Input) -> Loss:
 def expected(name: str, given: Input) -> float | None:
     """The theory's NMSE.
 
-    Of q8 s^2 / 12 an element, with s the step of its group: what even rounding loses. Of EDEN D / (1 - D) whatever
+    Of q8 and uqz s^2 / 12 an element, with s the step there: what even rounding loses. Of EDEN D / (1 - D) whatever
     the input, with D the loss of a standard normal variable to the levels (Vargaftik et al., arXiv:2108.08842).
     """
     if name == "q8":
         return _even_rounding(given)
+    if name == "uqz":
+        return float(STEP) ** 2 / 12
     bits = {f"eden{bits}": bits for bits in MAGNITUDES}.get(name)
     if bits is None:
         return 0.0 if name.startswith("f32") else None
@@ -99,3 +105,31 @@ def bias(codec: Codec, given: Input, num_seeds: int) -> Bias:
         along=float(mean_P @ x_P.astype(np.float64)) / energy(x_P),
         noise_left=num_seeds * float(np.square(mean_P - x_P).sum()) / single if single else 1.0,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharing:
+    """Error of the mean of NUM_UPDATES updates, as a share of one's energy: each with its own seed, or all with one."""
+
+    own: float
+    shared: float
+
+
+def sharing(codec: Codec, similarity: float) -> Sharing:
+    """Of normal updates that are this much the same: 0 not at all, 1 identical (the mean of x_i x_j over x_i^2)."""
+    rng = np.random.default_rng(4)
+    same_P = rng.standard_normal(SHARING_LAYOUT.size, np.float32)
+    own_P, shared_P = np.zeros((2, SHARING_LAYOUT.size), np.float64)
+    energies = 0.0
+    for number in range(NUM_UPDATES):
+        drawn_P = rng.standard_normal(SHARING_LAYOUT.size, np.float32)
+        x_P = (similarity**0.5 * same_P + (1 - similarity) ** 0.5 * drawn_P).astype(np.float32)
+        energies += energy(x_P)
+        own_P += _error(codec, x_P, seed_of("own", number))
+        shared_P += _error(codec, x_P, SEED)
+    scale = NUM_UPDATES * energies  # the errors are sums, and the energies too
+    return Sharing(own=float(own_P @ own_P) / scale, shared=float(shared_P @ shared_P) / scale)
+
+
+def _error(codec: Codec, x_P: Vector, seed: bytes) -> Vector:
+    return decode(codec.encode(x_P, SHARING_LAYOUT, seed), codec, SHARING_LAYOUT, seed) - x_P

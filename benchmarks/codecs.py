@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.codec_inputs import Input, heavy_tailed, normal, trained_delta
-from benchmarks.codec_loss import SEED, Bias, Loss, bias, loss
+from benchmarks.codec_loss import NUM_UPDATES, SEED, Bias, Loss, Sharing, bias, loss, sharing
 from fedward.codec import CODECS, Codec, decode
 from fedward.layout import Kind, Layout, Tensor
 
@@ -32,8 +32,10 @@ RESNET18 = 11_200_000
 WIDTHS = (64, 128, 256, 512)
 """Channels of the four stages; two residual blocks each make a ResNet-18."""
 
-UNBIASED = ("f32", "eden4", "eden2", "eden1")
+UNBIASED = ("f32", "f32z", "eden4", "eden2", "eden1")
 """The codecs that claim it."""
+
+SIMILARITIES = (0.0, 0.5, 1.0)
 
 NMSE_BAR = 0.03
 """How far the loss may be above the theory's, as a share of it; below is no harm, and common with heavy tails."""
@@ -50,6 +52,7 @@ class Result:
     bits: Mapping[str, float]
     losses: Mapping[str, Loss]
     bias: Bias | None  # where the codec claims to have none
+    sharing: Mapping[float, Sharing]  # by similarity of the updates; of codecs that draw from a seed
     encode_mb_s: float
     decode_mb_s: float
 
@@ -102,6 +105,7 @@ def measure(codec: Codec, inputs: Sequence[Input], repeats: int, num_seeds: int)
         bits={given.name: 8 * sizes[given.name] / given.layout.size for given in inputs},
         losses={given.name: loss(codec, given) for given in inputs},
         bias=bias(codec, last, num_seeds) if codec.name in UNBIASED else None,
+        sharing={} if codec.deterministic else {given: sharing(codec, given) for given in SIMILARITIES},
         encode_mb_s=megabytes / median_s(lambda: codec.encode(first.vector_P, first.layout, SEED), repeats),
         decode_mb_s=megabytes / median_s(lambda: decode(payload, codec, first.layout, SEED), repeats),
     )
@@ -111,7 +115,7 @@ def measure_copy(layout: Layout, repeats: int) -> Result:
     """The bound: the same vector copied into memory that is already there."""
     source_P, target_P = np.ones((2, layout.size), np.float32)
     speed = source_P.nbytes / 1e6 / median_s(lambda: np.copyto(target_P, source_P), repeats)
-    return Result(name="copy", bits={}, losses={}, bias=None, encode_mb_s=speed, decode_mb_s=speed)
+    return Result(name="copy", bits={}, losses={}, bias=None, sharing={}, encode_mb_s=speed, decode_mb_s=speed)
 
 
 def show(results: Sequence[Result], inputs: Sequence[Input]) -> None:
@@ -127,6 +131,11 @@ def show(results: Sequence[Result], inputs: Sequence[Input]) -> None:
     for row in results:
         told = f"{row.bias.along:>15.6f}{row.bias.noise_left:>12.3f}" if row.bias else ""
         print(f"{row.name:<7}{row.encode_mb_s:>13,.0f}{row.decode_mb_s:>13,.0f}{told}")
+    print(f"error of the mean of {NUM_UPDATES} updates by their similarity, with seeds of their own / with one seed")
+    for row in results:
+        if row.sharing:
+            errors = (f"{given:g}: {found.own:.2e} / {found.shared:.2e}" for given, found in row.sharing.items())
+            print(f"{row.name:<7}{'   '.join(errors)}")
     missed = misses(results)
     print(f"NMSE at most {NMSE_BAR:.0%} above the theory's, bias within {BIAS_BAR:g}: {'; '.join(missed) or 'met'}")
 

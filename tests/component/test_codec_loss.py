@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.codec_inputs import Input, heavy_tailed, normal, resnet18
-from benchmarks.codec_loss import bias, expected, loss, normal_distortion
+from benchmarks.codec_loss import bias, expected, loss, normal_distortion, sharing
 from fedward.codec import codec
 from fedward.codec.eden import MAGNITUDES
 from fedward.layout import Kind, Layout, Tensor
@@ -29,7 +29,7 @@ def test_loss_is_that_of_the_quantized_tensors_alone() -> None:
     assert loss(codec("q8"), Input("huge", LAYOUT, with_huge_statistics)) == loss(codec("q8"), normal(LAYOUT))
 
 
-@pytest.mark.parametrize("name", ["q8", "eden4", "eden2", "eden1"])
+@pytest.mark.parametrize("name", ["q8", "uqz", "eden4", "eden2", "eden1"])
 def test_each_codec_loses_of_normal_values_what_the_theory_says(name: str) -> None:
     large = Layout.of([Tensor("weight", (64, 4096))])
 
@@ -45,6 +45,15 @@ def test_only_what_an_unbiased_codec_loses_averages_away_over_seeds(name: str, u
 
     assert found.along == pytest.approx(1, abs=1e-3)
     assert found.noise_left == pytest.approx(1 if unbiased else 16, rel=0.05)
+
+
+def test_one_seed_for_all_costs_nothing_where_updates_differ_and_everything_where_they_are_the_same() -> None:
+    """Of 16 updates with seeds of their own the errors average out; identical ones with one seed err alike."""
+    apart, alike = sharing(codec("eden2"), 0.0), sharing(codec("eden2"), 1.0)
+
+    assert apart.own == pytest.approx(apart.shared, rel=0.05) == pytest.approx(0.133 / 16, rel=0.05)
+    assert alike.own == pytest.approx(0.133 / 16, rel=0.05)
+    assert alike.shared == pytest.approx(0.133, rel=0.05)
 
 
 def test_heavy_tails_have_a_kurtosis_far_above_that_of_normal_values() -> None:
