@@ -6,9 +6,11 @@ all official test images ranked together: the mean over the last five versions o
 under the same seed. Counted are the bytes both ways until the first version of AUC 0.94, the first model of each site
 and the packed offers and announcements included.
 
-That version is a matter of luck, since the curve is noisy; so the same is also counted up to one version, the one
-with which float32 reached it. Each run takes one thread; as many run at once as there are --processes. With --json
-the runs that the file holds already are not made again, so a measurement that was cut off goes on.
+That version is a matter of luck where the curve is noisy; so the same is also counted up to one version, the one with
+which float32 reached it, and that without each site's first model, too, which costs all pairs the same.
+
+Each run takes one thread; as many run at once as there are --processes. With --json the runs that the file holds
+already are not made again, so a measurement that was cut off goes on.
 """
 
 import argparse
@@ -124,13 +126,13 @@ def show(found: Sequence[Row]) -> None:
             f"{difference:>21}{bar:>8}  {verdict}"
         )
     print(f"\nfloat32's bytes both ways over the pair's, to AUC {TARGET}: median of the seeds")
-    print(f"{'up':<7}{'down':<6}{'times':>7}{'by version':>12}{'bar':>6}  {'verdict':<8} shares; versions")
+    print(f"{'up':<7}{'down':<6}{'times':>7}{'by version':>12}{'joined':>8}{'bar':>5}  {'verdict':<8} shares; versions")
     for row in found:
         shares = " ".join(f"{name} {share:.0%}" for name, share in row.shares.items())
-        reached = " ".join(map(str, row.reached))
+        told = f"{_verdict(row.bytes_met):<8} {shares}; {' '.join(map(str, row.reached))}"
         print(
-            f"{row.up:<7}{row.down:<6}{_number(row.saving, 2):>7}{_number(row.saving_by_version, 2):>12}"
-            f"{_number(BYTES_BARS.get(row.up), 0):>6}  {_verdict(row.bytes_met):<8} {shares}; {reached}"
+            f"{row.up:<7}{row.down:<6}{_number(row.saving, 2):>7}{row.saving_by_version:>12.2f}"
+            f"{row.saving_joined:>8.2f}{_number(BYTES_BARS.get(row.up), 0):>5}  {told}"
         )
 
 

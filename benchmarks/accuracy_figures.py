@@ -42,6 +42,7 @@ class Row:
     reached: tuple[int | None, ...]  # by seed, the first version of at least TARGET
     saving: float | None  # float32's bytes over this pair's, median of the seeds
     saving_by_version: float  # the same with both counted up to the version in which float32 reached it, or the last
+    saving_joined: float  # the same without the first model of each site, which costs all pairs the same
     shares: dict[str, float]  # of those bytes: up, down after joining, joining, messages
 
     @property
@@ -84,11 +85,14 @@ def saving(run: Run, reference: Run, target: float) -> float | None:
     return theirs.total / ours.total if ours else 0.0
 
 
-def saving_by_version(run: Run, reference: Run, target: float) -> float:
+def saving_by_version(run: Run, reference: Run, target: float, *, joining: bool) -> float:
     """As `saving`, both up to one version, so without the curves' noise: that in which the reference reaches the
-    target, or the last one."""
+    target, or the last one. Each site's first model counts where `joining` says so."""
     theirs = first_reaching(reference, target) or reference.curve[-1]
-    return theirs.total / run.curve[theirs.version - 1].total
+    ours = run.curve[theirs.version - 1]
+    if joining:
+        return theirs.total / ours.total
+    return (theirs.total - theirs.joining) / (ours.total - ours.joining)
 
 
 def rows(runs: Iterable[Run]) -> list[Row]:
@@ -117,7 +121,8 @@ def _row(runs: Sequence[Run], reference: dict[int, Run]) -> Row:
         difference=mean_of([final_auc(run) - final_auc(theirs) for run, theirs in pairs]),
         reached=tuple(point.version if point else None for point in reached),
         saving=_median(saving(run, theirs, TARGET) for run, theirs in pairs),
-        saving_by_version=statistics.median(saving_by_version(run, theirs, TARGET) for run, theirs in pairs),
+        saving_by_version=statistics.median(saving_by_version(*pair, TARGET, joining=True) for pair in pairs),
+        saving_joined=statistics.median(saving_by_version(*pair, TARGET, joining=False) for pair in pairs),
         shares=_shares([point or run.curve[-1] for point, run in zip(reached, runs, strict=True)]),
     )
 

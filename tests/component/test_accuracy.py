@@ -21,7 +21,7 @@ EDEN4 = Pair("eden4", "q8")
 NUM_VERSIONS = 4
 
 
-def run(pair: Pair, seed: int, aucs: Sequence[float], bytes_a_version: int) -> Run:
+def run(pair: Pair, seed: int, aucs: Sequence[float], bytes_a_version: int, joining: int = 0) -> Run:
     """A run whose every version costs the same, half of it up."""
     return Run(
         up=pair.up,
@@ -36,7 +36,7 @@ def run(pair: Pair, seed: int, aucs: Sequence[float], bytes_a_version: int) -> R
                 auc=auc,
                 up=number * bytes_a_version // 2,
                 down=number * bytes_a_version // 2,
-                joining=0,
+                joining=joining,
                 messages=0,
             )
             for number, auc in enumerate(aucs, start=1)
@@ -62,7 +62,7 @@ def test_bytes_are_compared_up_to_each_run_s_own_first_version_that_has_reached_
     reference, ours = run(FLOAT32, 0, [0.90, 0.95, 0.95], 800), run(EDEN4, 0, [0.90, 0.91, 0.95], 100)
 
     assert saving(ours, reference, 0.94) == pytest.approx(1600 / 300)
-    assert saving_by_version(ours, reference, 0.94) == pytest.approx(8.0)
+    assert saving_by_version(ours, reference, 0.94, joining=True) == pytest.approx(8.0)
 
 
 def test_a_run_that_never_reaches_the_target_saves_nothing_and_beside_one_that_does_not_nothing_is_known() -> None:
@@ -70,7 +70,20 @@ def test_a_run_that_never_reaches_the_target_saves_nothing_and_beside_one_that_d
 
     assert saving(run(EDEN4, 0, bad, 100), run(FLOAT32, 0, good, 800), 0.94) == 0.0
     assert saving(run(EDEN4, 0, good, 100), run(FLOAT32, 0, bad, 800), 0.94) is None
-    assert saving_by_version(run(EDEN4, 0, good, 100), run(FLOAT32, 0, bad, 800), 0.94) == pytest.approx(8.0)
+
+
+def test_where_the_reference_never_reaches_the_target_bytes_are_compared_up_to_the_last_version() -> None:
+    reference, ours = run(FLOAT32, 0, [0.90, 0.91], 800), run(EDEN4, 0, [0.95, 0.91], 100)
+
+    assert saving_by_version(ours, reference, 0.94, joining=True) == pytest.approx(8.0)
+
+
+def test_without_the_first_models_only_what_the_versions_cost_is_compared() -> None:
+    """Both pairs pay 60 for joining, and then 740 or 40."""
+    reference, ours = (run(pair, 0, [0.95], total, joining=60) for pair, total in ((FLOAT32, 800), (EDEN4, 100)))
+
+    assert saving_by_version(ours, reference, 0.94, joining=True) == pytest.approx(8.0)
+    assert saving_by_version(ours, reference, 0.94, joining=False) == pytest.approx(740 / 40)
 
 
 def test_the_difference_to_float32_is_that_of_the_pairs_and_has_their_standard_error() -> None:
