@@ -51,6 +51,7 @@ bench: $(READY)  ## every benchmark, beside its bound
 	$(RUN)/python -m benchmarks.codecs
 	$(RUN)/python -m benchmarks.accuracy
 	$(RUN)/python -m benchmarks.pneumonia
+	$(RUN)/python -m benchmarks.upload
 
 soak: $(READY)  ## 20 minutes of a federation; what grows in memory, files and threads
 	$(RUN)/python -m benchmarks.soak $(ARGS)

@@ -20,7 +20,7 @@ class Terms:
     layout: Layout
     version: int
     max_staleness: int
-    codec: str
+    codecs: tuple[str, ...]
     state: FederationState
     base_digest: bytes | None
     """Of the model at the offered base version; None where it was never made."""
@@ -44,8 +44,9 @@ def check_offer(offer: Offer, terms: Terms, repeated: bool) -> None:
         raise PeerError(RejectReason.REPEATED, f"another update from version {offer.base_version} was accepted")
     if offer.layout_digest != terms.layout.digest:
         raise PeerError(RejectReason.LAYOUT_MISMATCH, "the update is of another model")
-    if offer.codec != terms.codec:
-        raise PeerError(RejectReason.UNKNOWN_CODEC, f"got {offer.codec}, the announcement asks for {terms.codec}")
+    if offer.codec not in terms.codecs:
+        allowed = ", ".join(terms.codecs)
+        raise PeerError(RejectReason.UNKNOWN_CODEC, f"got {offer.codec}, the announcement allows {allowed}")
     _check_sizes(offer, terms.layout)
 
 

@@ -6,6 +6,7 @@ codec the two are equal. Shape letter: P parameters.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 from coordinator.blobs import BlobFolder
@@ -20,6 +21,7 @@ from coordinator.making import (
     snapshot_of,
     vector_of,
 )
+from coordinator.precision import Precision
 from coordinator.retention import check_kept
 from coordinator.tables import StoredUpdate, StoredVersion
 from fedward.chunks import manifest_of
@@ -40,10 +42,18 @@ SNAPSHOT_CODEC = "f32z"
 class Versions:
     """The current version in memory, every version in the ledger and the blob store."""
 
-    def __init__(self, ledger: Ledger, blobs: BlobFolder, layout: Layout, settings: Settings) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        blobs: BlobFolder,
+        layout: Layout,
+        settings: Settings,
+        precision: Precision = Precision(),  # noqa: B008 - a frozen value: no version is special
+    ) -> None:
         self._ledger = ledger
         self._blobs = blobs
         self._settings = settings
+        self._precision = precision
         self._store = Store(ledger, blobs, layout)
         self.layout = layout
         self._current: StoredVersion | None = None
@@ -63,7 +73,7 @@ class Versions:
         if newest is None:
             self._ledger.begin_epoch(int(now_s * 1e6))  # sites may remember another ledger of this name: docs/adr/0004
             self._model = Model.initial(initial_P, self._settings)
-            self._persist(0, [self._snapshot(0)], [], [], now_s)
+            self._persist(0, [self._snapshot(0)], [], [], now_s, self._settings)
             return
         self._check_optimizer(newest)
         self._current = newest
@@ -71,12 +81,13 @@ class Versions:
 
     def make(self, updates: Sequence[StoredUpdate], weights: Sequence[float], now_s: float) -> None:
         """Fold the updates into the model, in the order given, and persist the version; announce it after this."""
-        version = self.current.version + 1
-        pieces = make_version(self._store, self._model, updates, weights, self._settings)
-        parts = [self._write(kind_of_payload(self._settings), version, self._settings.model_codec, pieces)]
+        base, usual = self.current.version, self._settings
+        settings = replace(usual, model_codec=self._precision.codec(usual.model_codec, base))
+        pieces = make_version(self._store, self._model, updates, weights, settings)
+        parts = [self._write(kind_of_payload(settings), base + 1, settings.model_codec, pieces)]
         if self._needs_snapshot(parts[0]):
-            parts.append(self._snapshot(version))
-        self._persist(version, parts, updates, weights, now_s)
+            parts.append(self._snapshot(base + 1))
+        self._persist(base + 1, parts, updates, weights, now_s, settings)
 
     def parts(self) -> tuple[Part, ...]:
         """What an announcement lists, in the order of versions: the newest snapshot and the deltas after it.
@@ -135,13 +146,14 @@ class Versions:
         updates: Sequence[StoredUpdate],
         weights: Sequence[float],
         now_s: float,
+        settings: Settings,
     ) -> None:
         row = StoredVersion(
             version=version,
             created_at_s=now_s,
             model_digest=self._model.digest,
             state_digest=self._blobs.write(self._model.packed_state()),
-            settings=self._settings.recorded(),
+            settings=settings.recorded(),
         )
         folded = {update.number: weight for update, weight in zip(updates, weights, strict=True)}
         self._ledger.add_version(row, parts, folded)

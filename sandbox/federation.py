@@ -52,10 +52,12 @@ class Plan:
     engine: Mapping[str, object] = field(default_factory=lambda: {"preset": "default"})
     codec: str = "eden4"
     model_codec: str = "uqz"
+    precise_versions: int = 3
     slow: Mapping[str, float] = field(default_factory=dict)  # site -> how many times slower
     retention: Mapping[str, int] = field(default_factory=lambda: KEEP_ALL)
     finish: Mapping[str, object] = field(default_factory=dict)
     work: Mapping[str, object] = field(default_factory=dict)  # in place of the task's own
+    policy: Mapping[str, object] = field(default_factory=dict)  # of every site
     allowed: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # site -> its `tasks`, not the plan's
     records: Split | None = None  # in place of the task's own data set
     routes: Mapping[str, int] = field(default_factory=dict)  # site -> the port of its own way to the broker
@@ -202,6 +204,7 @@ class Federation:
                 "engine": dict(plan.engine),
                 "codec": plan.codec,
                 "model_codec": plan.model_codec,
+                "precise_versions": plan.precise_versions,
                 "gather_s": plan.gather_s,
                 "retention": dict(plan.retention),
                 "finish": dict(plan.finish),
@@ -216,7 +219,7 @@ class Federation:
                     "tasks": dict(plan.allowed.get(site.name, {plan.task: site.options})),
                     "state_folder": str(self.state_folder(site.name)),
                     "broker": broker | {"port": plan.routes.get(site.name, self.broker.port)},
-                    "policy": {"compute_share": 1 / plan.slow.get(site.name, 1.0)},
+                    "policy": {"compute_share": 1 / plan.slow.get(site.name, 1.0), **plan.policy},
                     "http": {"host": HOST, "port": self.agent_ports.get(site.name)},
                     "device": "cpu",
                     "threads": plan.threads,

@@ -108,7 +108,9 @@ class BlockCodec:
     """A codec made of a quantizer; see `fedward.codec.registry.Codec` for what each method promises."""
 
     name: str
+    bits: int
     deterministic: bool
+    carries_updates: bool
     quantizer: Quantizer
     exact: bool = False
 

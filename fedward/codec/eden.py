@@ -179,7 +179,7 @@ def _decode(book: Codebook, raw: memoryview, block: Block, seed: bytes) -> Vecto
 def _codec(bits: int) -> BlockCodec:
     book = Codebook(bits)
     quantizer = Quantizer(partial(_most_bytes, book), partial(_encode, book), partial(_decode, book))
-    return BlockCodec(f"eden{bits}", deterministic=False, quantizer=quantizer)
+    return BlockCodec(f"eden{bits}", bits=bits, deterministic=False, carries_updates=True, quantizer=quantizer)
 
 
 EDEN: Sequence[BlockCodec] = tuple(_codec(bits) for bits in (4, 2, 1))

@@ -35,5 +35,10 @@ def _decode(raw: memoryview, block: Block, _seed: bytes) -> Vector:
 
 
 F32Z = BlockCodec(
-    "f32z", deterministic=True, quantizer=Quantizer(_most_bytes, _encode, _decode, varies=True), exact=True
+    "f32z",
+    bits=32,
+    deterministic=True,
+    carries_updates=True,
+    quantizer=Quantizer(_most_bytes, _encode, _decode, varies=True),
+    exact=True,
 )

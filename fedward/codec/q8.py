@@ -64,4 +64,6 @@ def _decode(raw: memoryview, block: Block, _seed: bytes) -> Vector:
     return values[: block.size]
 
 
-Q8 = BlockCodec("q8", deterministic=True, quantizer=Quantizer(_most_bytes, _encode, _decode))
+Q8 = BlockCodec(
+    "q8", bits=8, deterministic=True, carries_updates=True, quantizer=Quantizer(_most_bytes, _encode, _decode)
+)

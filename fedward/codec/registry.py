@@ -26,8 +26,16 @@ class Codec(Protocol):
     def name(self) -> str: ...
 
     @property
+    def bits(self) -> int:
+        """It loses as little as codes of so many bits can: of two codecs the one with more is the more precise."""
+
+    @property
     def deterministic(self) -> bool:
         """Decoding is elementwise multiplication only: the same bits on every machine, as the way down needs."""
+
+    @property
+    def carries_updates(self) -> bool:
+        """Unbiased over the seeds, or as good as exact: no sender needs error feedback (docs/adr/0006)."""
 
     @property
     def exact(self) -> bool:

@@ -96,4 +96,10 @@ def _parsed(raw: memoryview, size: int) -> tuple[np.float32, npt.NDArray[np.intp
     return step, outside, exact, frame.unpacked(raw[start:], size).view(np.int8)
 
 
-UQZ = BlockCodec("uqz", deterministic=True, quantizer=Quantizer(_most_bytes, _encode, _decode, varies=True))
+UQZ = BlockCodec(
+    "uqz",
+    bits=4,
+    deterministic=True,
+    carries_updates=False,
+    quantizer=Quantizer(_most_bytes, _encode, _decode, varies=True),
+)

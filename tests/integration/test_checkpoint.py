@@ -39,6 +39,7 @@ def training(tmp_path: Path) -> Iterator[Federation]:
             folder=tmp_path / "federation",
             allowed={"hospital-b": {"heart-disease": {}}},  # there, and idle
             num_sites=2,
+            precise_versions=0,
             engine={"preset": "fedasync"},
             work={"local_epochs": 10_000, "batch_size": 16, "local_lr": 0.001, "max_steps": NUM_STEPS},
             slow={SITE: 4.0},

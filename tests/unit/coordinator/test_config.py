@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel
 
 from coordinator.config import FederationConfig
+from coordinator.precision import Precision
 from fedward.codec import CODECS
 from fedward.errors import ConfigError
 from fedward.messages import LocalOptimizer, Work
@@ -59,10 +60,16 @@ def test_the_example_is_valid() -> None:
 def test_the_least_file_has_the_defaults(tmp_path: Path) -> None:
     config = load(tmp_path)
     assert (config.codec, config.model_codec, config.http.port) == ("eden4", "uqz", None)
+    assert config.codecs == ["q8", "eden4", "eden2", "eden1"]
+    assert config.precision == Precision(3, None)
     assert config.finish.version is None
     assert (config.retention.versions, config.retention.records) == (100, 10_000)
     assert isinstance(config.work, Work)
     assert config.work.optimizer is LocalOptimizer.SGD
+
+
+def test_the_codec_may_be_left_to_the_size_of_the_model(tmp_path: Path) -> None:
+    assert load(tmp_path, codec="auto").codec == "auto"
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
@@ -80,6 +87,11 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
             {"codec": "zip"},
             "codec: Value error, unknown codec; known: f32, f32z, q8, eden4, eden2, eden1, uqz, got 'zip'",
         ),
+        (
+            {"codec": "uqz"},
+            "codec: Value error, its error doesn't average out, so it can't carry updates; choose f32 or f32z or q8",
+        ),
+        ({"codecs": ["eden4", "zip"]}, "codecs.1: Value error, unknown codec"),
         (
             {"model_codec": "zip"},
             f"model_codec: Value error, unknown codec; known: {', '.join(CODECS)}, got 'zip'",

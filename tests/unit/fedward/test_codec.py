@@ -176,6 +176,32 @@ def test_only_the_codecs_without_matrix_products_may_carry_the_model_down():
     assert {name for name, known in CODECS.items() if known.deterministic} == {"f32", "f32z", "q8", "uqz"}
 
 
+NUM_SEEDS = 400
+LEFT_OVER = 0.003
+"""NMSE of the mean of NUM_SEEDS payloads: eden1, which loses most, has 0.57 / 400 by chance; what is more is bias."""
+
+
+@every_codec
+def test_updates_are_carried_by_the_codecs_whose_error_averages_out_and_by_no_other(codec):
+    vector_P = inputs(4096)["normal"]
+    mean_P = np.zeros(4096)
+    for number in range(NUM_SEEDS):
+        seed = seed_of("mean", number)
+        mean_P += decode(codec.encode(vector_P, ONE, seed), codec, ONE, seed) / NUM_SEEDS
+    assert (nmse(mean_P, vector_P) < LEFT_OVER) == codec.carries_updates
+
+
+def test_a_codec_of_more_bits_loses_less():
+    vector_P = inputs(4096)["normal"]
+    losses = {}
+    for known in CODECS.values():
+        lost = nmse(decode(known.encode(vector_P, ONE, SEED), known, ONE, SEED), vector_P)
+        losses.setdefault(known.bits, []).append(lost)
+    falling = [losses[bits] for bits in sorted(losses)]
+    assert len(falling) == 5
+    assert all(min(coarse) > max(fine) for coarse, fine in itertools.pairwise(falling))
+
+
 @every_codec
 def test_the_norm_is_that_of_the_decoded_vector(codec):
     payload = codec.encode(fixed_vector(LAYOUT.size), LAYOUT, SEED)

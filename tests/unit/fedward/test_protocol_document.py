@@ -259,9 +259,12 @@ def test_every_timer_is_in_the_table():
     assert dict(zip(column("Timers", 0), column("Timers", 1), strict=True)) == expected
 
 
-def test_every_codec_is_described_and_whether_it_may_carry_a_model():
-    expected = {name: "yes" if known.deterministic else "no" for name, known in codec.CODECS.items()}
-    assert dict(zip(column("Codecs", 0), column("Codecs", 1), strict=True)) == expected
+def test_every_codec_is_described_and_whether_it_may_carry_a_model_or_updates():
+    words = {True: "yes", False: "no"}
+    expected = {
+        (name, words[known.deterministic], words[known.carries_updates]) for name, known in codec.CODECS.items()
+    }
+    assert set(zip(column("Codecs", 0), column("Codecs", 1), column("Codecs", 2), strict=True)) == expected
 
 
 def test_the_levels_of_eden_are_those_of_the_code():
