@@ -36,6 +36,7 @@ from benchmarks.pneumonia import Judge
 from benchmarks.simulation import Conditions, Pair
 from coordinator.config import FederationConfig
 from coordinator.engine.settings import EngineSettings
+from coordinator.precision import Precision
 from edge_agent.training.task import load_task
 from fedward.messages import Work
 from sandbox.datasets import split
@@ -56,6 +57,7 @@ class Job:
     data: Path
     engine: Mapping[str, object]
     num_versions: int
+    precise: int
     pair: Pair
     seed: int
 
@@ -77,6 +79,7 @@ def run_job(job: Job) -> Run:
             work=Work(**WORK[TASK]),  # type: ignore[arg-type] # values of a mapping
             engine=EngineSettings.model_validate(job.engine),
             seed=job.seed,
+            precision=Precision(job.precise),
         )
         judge = Judge(load_task(TASK, sites.pooled))
         return simulate(folder / "run", conditions, job.pair, job.num_versions, judge.auc)
@@ -156,17 +159,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--versions", type=int, default=8, help="of a run (default: %(default)s)")
     parser.add_argument("--engine", type=yaml.safe_load, default=ENGINE, help="as YAML (default: %(default)s)")
     parser.add_argument("--down", default=down, help="codec of the model under eden (default: %(default)s)")
+    parser.add_argument("--precise", type=int, default=0, help="first versions at 8 bits (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="runs at once (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write every figure there, and go on from what is there")
     parser.add_argument("--chart", type=Path, help="draw bits against accuracy there, as SVG")
     options = parser.parse_args(arguments)
     if options.versions < LAST_VERSIONS:
         parser.error(f"needs at least {LAST_VERSIONS} versions")
-    settings = {"engine": options.engine, "versions": options.versions}
+    settings = {"engine": options.engine, "versions": options.versions, "precise": options.precise}
     runs = known_runs(options.json, settings)
     known = {(run.seed, run.up, run.down) for run in runs}
     jobs = [
-        Job(options.data, options.engine, options.versions, pair, seed)
+        Job(options.data, options.engine, options.versions, options.precise, pair, seed)
         for barred in (True, False)  # what has a bar first, should the measurement be cut off
         for seed in range(options.seeds)
         for pair in pairs(options.down)

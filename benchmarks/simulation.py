@@ -22,6 +22,7 @@ from coordinator.engine.settings import EngineSettings
 from coordinator.ledger import Ledger
 from coordinator.making import Settings
 from coordinator.members import Members
+from coordinator.precision import Precision, UpdateCodecs
 from coordinator.versions import Versions
 from edge_agent.training.capability import measure
 from edge_agent.training.module import initial_model
@@ -36,6 +37,9 @@ from fedward.messages import Announcement, FederationState, Offer, Part, Status,
 from fedward.pack import pack
 from fedward.recipe import apply_part, cheapest_recipe
 from sandbox.datasets import Split
+
+UPDATE_CODECS = ("q8", "eden4", "eden2", "eden1")
+"""What the federation allows beside the codec of a pair."""
 
 SPREAD = 0.5
 """Standard deviation of the logarithm of the sites' paces: of four, the slowest takes about 2.8 times the fastest's."""
@@ -61,6 +65,7 @@ class Conditions:
     work: Work
     engine: EngineSettings
     seed: int
+    precision: Precision
 
     @property
     def federation(self) -> str:
@@ -125,13 +130,13 @@ class Simulation:
     def __init__(self, folder: Path, conditions: Conditions, pair: Pair) -> None:
         self.traffic = Traffic()
         self._conditions = conditions
-        self._up = codec(pair.up)
         self._capability = measure("cpu")
         self._layout, initial_P = conditions.initial
+        self._codecs = UpdateCodecs.of(pair.up, UPDATE_CODECS, conditions.precision, self._layout.size)
         self._ledger = Ledger.in_folder(folder)
         self._blobs = BlobFolder(folder / "blobs")
         settings = Settings(conditions.engine, pair.down)
-        self.versions = Versions(self._ledger, self._blobs, self._layout, settings)
+        self.versions = Versions(self._ledger, self._blobs, self._layout, settings, conditions.precision)
         self.versions.begin(initial_P, now_s=0.0)
         self._members = Members([site.name for site in conditions.split], self._ledger)
         self._aggregator = Aggregator(self._ledger, self.versions, self._members, conditions.engine)
@@ -186,6 +191,7 @@ class Simulation:
     def _deliver(self, training: Training) -> None:
         """Train and encode, and have the update accepted."""
         site, version = self._sites[training.site], training.base_version
+        up = codec(self._codecs.asked(version))
         assert site.vector_P is not None
         site.sequence += 1
         site.trained_from = version
@@ -200,14 +206,14 @@ class Simulation:
             on_step=lambda _: None,
             stop=threading.Event(),
         )
-        payload = self._up.encode(trained.delta_P, self._layout, update_id)
+        payload = up.encode(trained.delta_P, self._layout, update_id)
         self._blobs.put(payload)
         offer = Offer(
             federation=self._conditions.federation,
             update_id=update_id,
             sequence=site.sequence,
             base_version=version,
-            codec=self._up.name,
+            codec=up.name,
             layout_digest=self._layout.digest,
             num_examples=trained.num_examples,
             num_steps=trained.num_steps,
@@ -218,7 +224,7 @@ class Simulation:
         self.traffic.up += len(payload)
         self.traffic.messages += len(pack(offer))
         self.traffic.num_updates += 1
-        length = norm(payload, self._up, self._layout, update_id)
+        length = norm(payload, up, self._layout, update_id)
         row = self._ledger.add_update(offer, site.name, Moment(training.done_s, training.done_s), length, None)
         self._members.on_update(row)
         self._aggregator.add(row)
@@ -237,10 +243,11 @@ class Simulation:
             parts=self.versions.parts(),
             task=conditions.task,
             work=conditions.work,
-            codec=self._up.name,
+            codec=self._codecs.asked(current.version),
             max_staleness=conditions.engine.max_staleness,
             repeat_base=conditions.engine.repeat_base,
             epoch=self._ledger.epoch,
+            codecs=self._codecs.allowed,
         )
         self.traffic.messages += len(self._sites) * len(pack(announcement))
         self._begin_all(now_s)

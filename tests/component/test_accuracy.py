@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from benchmarks.accuracy_run import Point, Run, simulate
 from benchmarks.simulation import Conditions, Pair, Simulation
 from coordinator.engine.settings import engine_settings
 from coordinator.ledger import Ledger
+from coordinator.precision import Precision
 from coordinator.tables import StoredUpdate
 from fedward.layout import Vector
-from fedward.messages import Work
+from fedward.messages import PartKind, Work
 from sandbox.datasets import split
 
 EDEN4 = Pair("eden4", "q8")
@@ -125,6 +127,7 @@ def conditions(tmp_path_factory: pytest.TempPathFactory) -> Conditions:
         work=Work(local_epochs=1, batch_size=64, local_lr=0.02),
         engine=engine_settings("default"),
         seed=3,
+        precision=Precision(),
     )
 
 
@@ -149,6 +152,15 @@ def test_all_pairs_of_codecs_see_the_same_schedule_and_the_same_weights(tmp_path
     assert schedule(theirs) == schedule(ours)
     assert {row.codec for row in ours} == {"eden1"}
     assert len({row.site for row in ours}) > 1
+
+
+@pytest.mark.slow
+def test_the_first_versions_travel_as_precisely_as_the_conditions_say(tmp_path: Path, conditions: Conditions) -> None:
+    _, simulation, updates = taken(tmp_path, replace(conditions, precision=Precision(2)), Pair("eden1", "uqz"))
+
+    assert {(row.base_version < 2, row.codec) for row in updates} == {(True, "q8"), (False, "eden1")}
+    deltas = {part.version: part.codec for part in simulation.versions.parts() if part.kind is PartKind.DELTA}
+    assert deltas == {1: "q8", 2: "q8", 3: "uqz", 4: "uqz"}
 
 
 @pytest.mark.slow
