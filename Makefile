@@ -51,7 +51,9 @@ bench: $(READY)  ## every benchmark, beside its bound
 	$(RUN)/python -m benchmarks.codecs
 	$(RUN)/python -m benchmarks.fold
 	$(RUN)/python -m benchmarks.memory
+	$(RUN)/python -m benchmarks.accuracy
 	$(RUN)/python -m benchmarks.pneumonia
+	$(RUN)/python -m benchmarks.upload
 
 soak: $(READY)  ## 20 minutes of a federation; what grows in memory, files and threads
 	$(RUN)/python -m benchmarks.soak $(ARGS)

@@ -4,12 +4,13 @@ import hashlib
 import mmap
 import os
 import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
 from fedward.chunks import ChunkFile
 from fedward.errors import IntegrityError
-from fedward.files import write_durably
+from fedward.files import write_durably, write_pieces
 
 NAME = re.compile(r"[0-9a-f]{64}")
 
@@ -22,6 +23,7 @@ class OpenBlob:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb", buffering=0)
+        self.nbytes = os.fstat(self._file.fileno()).st_size
         self._digest = path.name
 
     def __enter__(self) -> Self:
@@ -54,6 +56,12 @@ class BlobFolder:
         if not self.path(digest).exists():
             write_durably(self.path(digest), content)
         return digest
+
+    def write(self, pieces: Iterable[bytes | memoryview]) -> bytes:
+        """Store durably what comes piece by piece, without ever holding it, and return the digest of the whole."""
+        partial, digest = self._folder / f".{os.getpid()}.part", hashlib.sha256()
+        write_pieces(partial, _passed(pieces, digest.update), lambda: self.path(digest.digest()))
+        return digest.digest()
 
     def holds(self, digest: bytes) -> bool:
         """Whether the blob is there, with every byte as it was stored: reads all of it."""
@@ -107,3 +115,11 @@ class BlobFolder:
             raise IntegrityError(f"{what}: blob {digest.hex()} is missing") from None
         if found != digest:
             raise IntegrityError(f"{what}: blob {digest.hex()} is damaged, its SHA-256 is {found.hex()}")
+
+
+def _passed(
+    pieces: Iterable[bytes | memoryview], see: Callable[[bytes | memoryview], None]
+) -> Iterator[bytes | memoryview]:
+    for piece in pieces:
+        see(piece)
+        yield piece

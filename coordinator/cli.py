@@ -103,7 +103,7 @@ def _serve(config: FederationConfig, clock: Clock, stop: threading.Event) -> Non
     layout, initial_P = load_model(config.model)
     ledger = open_ledger(config, layout)
     blobs = BlobFolder(config.state_folder / "blobs")
-    versions = Versions(ledger, blobs, layout, Settings(config.engine, config.model_codec))
+    versions = Versions(ledger, blobs, layout, Settings(config.engine, config.model_codec), config.precision)
     versions.begin(initial_P, clock.now_s())
     inbox: LinkInbox = queue.Queue(INBOX_EVENTS)
     link = MqttLink(_mqtt_settings(config), inbox, random.Random())  # noqa: S311 - jitter, not a secret

@@ -7,19 +7,27 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_va
 from pydantic.dataclasses import dataclass
 
 from coordinator.engine.settings import EngineSettings
+from coordinator.precision import AUTO, Precision
 from fedward.codec import CODECS
+from fedward.limits import MAX_CODECS
 from fedward.messages import Work
-from fedward.settings import BrokerSettings, HttpSettings, NameSetting, Settings
+from fedward.settings import (
+    BrokerSettings,
+    HttpSettings,
+    NameSetting,
+    Settings,
+    UpdateCodecSetting,
+    known_codec,
+    update_codec,
+)
 
 
-def _known_codec(name: str) -> str:
-    if name not in CODECS:
-        raise ValueError(f"unknown codec; known: {', '.join(CODECS)}")
-    return name
+def _codec_for_updates(name: str) -> str:
+    return name if name == AUTO else update_codec(name)
 
 
 def _codec_for_models(name: str) -> str:
-    if not CODECS[_known_codec(name)].deterministic:
+    if not CODECS[known_codec(name)].deterministic:
         able = [known for known, codec in CODECS.items() if codec.deterministic]
         raise ValueError(f"decoding differs between machines, so it can't carry a model; choose {' or '.join(able)}")
     return name
@@ -103,13 +111,24 @@ class FederationConfig(Settings):
     """The HTTP endpoint."""
     engine: EngineSettings = EngineSettings()
     """How updates are weighed, buffered and folded."""
-    codec: Annotated[str, AfterValidator(_known_codec)] = "eden4"
-    """Codec of the updates that sites send."""
-    model_codec: Annotated[str, AfterValidator(_codec_for_models)] = "q8"
+    codec: Annotated[str, AfterValidator(_codec_for_updates)] = "eden4"
+    """Codec of the updates that sites send where their links and policies allow it; auto: q8 for a model below a
+    million parameters, else eden4."""
+    codecs: list[UpdateCodecSetting] = Field(default=["q8", "eden4", "eden2", "eden1"], max_length=MAX_CODECS - 1)
+    """Codecs that updates may come in, beside `codec`: a site on a slow link takes one of fewer bits."""
+    precise_versions: int = Field(default=3, ge=0, le=1_000_000)
+    """So many first versions, and as many last ones before finish.version, travel at 8 bits or more, both ways."""
+    model_codec: Annotated[str, AfterValidator(_codec_for_models)] = "uqz"
     """Codec of the model deltas that sites download."""
     gather_s: float = Field(default=0.25, ge=0, le=60)
-    """Seconds in which requests for the same chunk are gathered, so that it is sent once to all who asked."""
+    """Seconds in which requests for the same chunk are gathered, so that it is sent once to all who asked; it leaves at
+    once when all sites that are online have asked."""
     retention: RetentionSettings = Field(default=RetentionSettings(), validate_default=True)
     """How far back replay, export and the ledger reach."""
     finish: FinishSettings = FinishSettings()
     """When the federation is finished."""
+
+    @property
+    def precision(self) -> Precision:
+        """Which versions travel precisely."""
+        return Precision(self.precise_versions, self.finish.version)

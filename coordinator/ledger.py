@@ -171,12 +171,12 @@ class Ledger:
         with self._engine.connect() as connection:
             return tuple((site, reason, number) for site, reason, number in connection.execute(query))
 
-    def last_bases(self) -> dict[str, int]:
-        """Of each site, the base version of its last accepted update."""
+    def last_accepted(self) -> dict[str, tuple[int, str]]:
+        """Of each site, the base version and the codec of its last accepted update."""
         last = needed.last_of_sites(sql.true())
-        query = sql.select(UPDATES.c.site, UPDATES.c.base_version).where(UPDATES.c.number.in_(last))
+        query = sql.select(UPDATES.c.site, UPDATES.c.base_version, UPDATES.c.codec).where(UPDATES.c.number.in_(last))
         with self._engine.connect() as connection:
-            return {row.site: row.base_version for row in connection.execute(query)}
+            return {row.site: (row.base_version, row.codec) for row in connection.execute(query)}
 
     def paces(self) -> dict[str, SiteRate]:
         """Of each site ever heard, what its updates say of its pace."""

@@ -1,11 +1,12 @@
 """How a version is made of the model before it and the updates of its buffer: one function, for life and for replay.
 
 It reads from the ledger and the blobs what its arguments name, and writes nothing, so whoever calls it with the same
-rows gets the same bytes. Shape letter: P parameters.
+rows gets the same model. What leaves for the sites is handed out piece by piece, and never held: a large model is in
+memory twice, as it is and as the agents hold it, and no third time. Shape letters: P parameters, B elements of a block.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Self
@@ -20,17 +21,12 @@ from coordinator.engine.rates import Arrival
 from coordinator.engine.settings import EngineSettings
 from coordinator.ledger import Ledger
 from coordinator.tables import StoredUpdate, StoredVersion
-from fedward.chunks import manifest_of
-from fedward.codec import codec
+from fedward.codec import Codec, codec
 from fedward.errors import IntegrityError
 from fedward.identity import update_seed
 from fedward.layout import Layout, Vector, vector_digest
-from fedward.limits import MAX_PARTS
-from fedward.messages import Part, PartKind
+from fedward.messages import PartKind
 from fedward.recipe import apply_part, cheapest_recipe
-
-LONGEST_CHAIN = MAX_PARTS - 12
-"""Deltas since the last snapshot at which a new one is made, and how far back an announcement lists deltas."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Settings:
 
     engine: EngineSettings
     model_codec: str
-    """Codec of the deltas that agents download; `f32` publishes a snapshot every time."""
+    """Codec of the deltas that agents download; an exact one publishes a snapshot every time."""
 
     def recorded(self) -> dict[str, Any]:
         """As a version's row keeps them."""
@@ -67,12 +63,16 @@ class Model:
         """Of what agents hold."""
         return vector_digest(self.what_P)
 
-    def packed_state(self) -> memoryview:
+    def packed_state(self) -> Iterator[memoryview]:
         """The state's arrays one after another, float32 little-endian: w, then the moments that there are."""
-        return memoryview(np.concatenate(_arrays(self.state)).astype("<f4", copy=False).data).cast("B")
+        for array_P in _arrays(self.state):
+            yield memoryview(array_P.astype("<f4", copy=False).data).cast("B")
 
     def state_digest(self) -> bytes:
-        return hashlib.sha256(self.packed_state()).digest()
+        digest = hashlib.sha256()
+        for piece in self.packed_state():
+            digest.update(piece)
+        return digest.digest()
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,6 @@ class Store:
     ledger: Ledger
     blobs: BlobFolder
     layout: Layout
-
-
-@dataclass(frozen=True)
-class Published:
-    """The parts of a version, and the payload of each."""
-
-    parts: tuple[Part, ...]
-    payloads: tuple[bytes, ...]
 
 
 def arrival_of(update: StoredUpdate) -> Arrival:
@@ -105,29 +97,47 @@ def arrival_of(update: StoredUpdate) -> Arrival:
 
 
 def make_version(
-    store: Store, model: Model, version: int, updates: Sequence[StoredUpdate], weights: Sequence[float], how: Settings
-) -> Published:
-    """Fold the updates into `model`, in the order given, so that it is `version`; returns what agents need for it."""
+    store: Store, model: Model, updates: Sequence[StoredUpdate], weights: Sequence[float], how: Settings
+) -> Iterator[bytes]:
+    """Fold the updates into `model`, in the order given, and move what agents hold on to it.
+
+    Yields the pieces of the payload that moves the agents on, a delta or a snapshot (`kind_of_payload`). Both are done
+    when the last piece was taken, and not before.
+    """
     _fold(store, model.state, updates, weights, how.engine)
     down = codec(how.model_codec)
-    if down.name == "f32":
+    if down.exact:
         model.what_P[:] = model.state.w
-        return snapshot_of(store.layout, model, version)
-    payload = down.encode(model.state.w - model.what_P, store.layout, b"")
-    part = Part(kind=PartKind.DELTA, version=version, codec=down.name, manifest=manifest_of(payload))
-    model.what_P = apply_part(model.what_P, part, memoryview(payload), store.layout)
-    delta = Published((part,), (payload,))
-    if not _needs_snapshot(store, part):
-        return delta
-    snapshot = snapshot_of(store.layout, model, version)
-    return Published((*delta.parts, *snapshot.parts), (*delta.payloads, *snapshot.payloads))
+        yield from snapshot_of(store.layout, model, down)
+    else:
+        yield from _delta(store.layout, model, down)
 
 
-def snapshot_of(layout: Layout, model: Model, version: int) -> Published:
-    """What agents hold, as a snapshot; version 0 consists of it alone."""
-    payload = codec("f32").encode(model.what_P, layout, b"")
-    part = Part(kind=PartKind.SNAPSHOT, version=version, codec="f32", manifest=manifest_of(payload))
-    return Published((part,), (payload,))
+def kind_of_payload(how: Settings) -> PartKind:
+    """Of what `make_version` yields: an exact codec leaves nothing over that a next delta would have to carry."""
+    return PartKind.SNAPSHOT if codec(how.model_codec).exact else PartKind.DELTA
+
+
+def _delta(layout: Layout, model: Model, down: Codec) -> Iterator[bytes]:
+    """Q(w - what), block by block; each is decoded and added to `what` here as every agent will do it."""
+    sizes = []
+    for block in layout.blocks:
+        what_B = model.what_P[block.start : block.stop]
+        piece = down.encode_block(model.state.w[block.start : block.stop] - what_B, layout, block, b"")
+        what_B += down.decode_encoded(memoryview(piece), layout, block, b"")
+        sizes.append(len(piece))
+        yield piece
+    yield down.index(layout, sizes)
+
+
+def snapshot_of(layout: Layout, model: Model, how: Codec) -> Iterator[bytes]:
+    """The pieces of what agents hold, as an exact codec has it."""
+    sizes = []
+    for block in layout.blocks:
+        piece = how.encode_block(model.what_P[block.start : block.stop], layout, block, b"")
+        sizes.append(len(piece))
+        yield piece
+    yield how.index(layout, sizes)
 
 
 def vector_of(store: Store, version: int) -> Vector:
@@ -190,14 +200,6 @@ def _encoded(store: Store, update: StoredUpdate, opened: ExitStack) -> EncodedDe
     how = codec(update.codec)
     seed = update_seed(how, update.base_version, update.update_id)
     return EncodedDelta(how, opened.enter_context(store.blobs.open(update.digest)), seed)
-
-
-def _needs_snapshot(store: Store, newest: Part) -> bool:
-    """True when the deltas since the last snapshot are many, or together larger than a snapshot is."""
-    snapshot = store.ledger.newest_snapshot(newest.version - 1)
-    chain = [*store.ledger.parts(snapshot + 1, newest.version - 1), newest]
-    size_bytes = sum(part.manifest.size_bytes for part in chain)
-    return len(chain) >= LONGEST_CHAIN or size_bytes > 4 * store.layout.size
 
 
 def _arrays(state: ServerState) -> list[Vector]:

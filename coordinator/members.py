@@ -23,9 +23,9 @@ class Members:
         self.rates: dict[str, SiteRate] = ledger.paces()
         for name, reason, number in ledger.num_ended():
             self._count(name, reason, number)
-        for name, base_version in ledger.last_bases().items():
+        for name, (base_version, codec) in ledger.last_accepted().items():
             if name in self.sites:
-                self.sites[name].base_version = base_version
+                self.sites[name].base_version, self.sites[name].codec = base_version, codec
         for name, totals in ledger.totals().items():
             if name in self.sites:
                 self.sites[name].num_accepted += totals.num_accepted
@@ -68,6 +68,7 @@ class Members:
         self._count(row.site, row.reason, 1)
         if row.site in self.sites and row.reason is None:
             self.sites[row.site].base_version = row.base_version
+            self.sites[row.site].codec = row.codec
 
     def _count(self, name: str, reason: str | None, number: int) -> None:
         site = self.sites.get(name)
@@ -82,6 +83,10 @@ class Members:
         site = self.sites.get(row.site)
         if site:
             site.staleness, site.weight = staleness, weight
+
+    def online(self) -> set[str]:
+        """The sites that could ask for something now."""
+        return {name for name, site in self.sites.items() if site.online}
 
     def active(self, barrier: bool) -> set[str]:
         """The sites that a version may wait for."""

@@ -51,6 +51,10 @@ SITE_GAUGES = {
     "step": ("fed_site_train_step", "Step of the training in progress; not moving for long: look at the site's GPU."),
     "step_s": ("fed_site_step_seconds", "Median time of a training step at the site."),
     "train_loss": ("fed_site_train_loss", "Mean training loss of the site's last update; rising: compare its data."),
+    "uplink_bytes_s": (
+        "fed_site_uplink_bytes_per_second",
+        "Rate at which the site's link carries updates up, by the agent's measure.",
+    ),
     "staleness": ("fed_site_staleness_versions", "Staleness of the site's last folded update; high: a slow site."),
     "weight": ("fed_site_weight", "Weight of the site's last folded update; near 0: it hardly counts."),
     "heard_at_s": ("fed_site_heard_timestamp_seconds", "When the site was last heard; old: call the hospital."),
@@ -106,6 +110,15 @@ class StateCollector(Collector):
             for phase in SITE_PHASES:
                 phases.add_metric([name, phase], int(site["phase"] == phase))
         yield phases
+        codecs = GaugeMetricFamily(
+            "fed_site_codec",
+            "1 for the codec of the site's last accepted update; fewer bits: a slow link.",
+            labels=["site", "codec"],
+        )
+        for name, site in sites.items():
+            if site["codec"]:
+                codecs.add_metric([name, site["codec"]], 1)
+        yield codecs
         for field, (metric, text) in SITE_GAUGES.items():
             gauge = GaugeMetricFamily(metric, text, labels=["site"])
             for name, site in sites.items():

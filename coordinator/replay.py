@@ -10,15 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordinator.blobs import BlobFolder
 from coordinator.chain import Mark, missing
 from coordinator.damage import LEDGER_FILE
 from coordinator.ledger import Ledger
-from coordinator.making import Model, Published, Settings, Store, make_version, model_of, snapshot_of
+from coordinator.making import Model, Settings, Store, make_version, model_of
 from coordinator.retention import check_kept
 from coordinator.tables import StoredUpdate, StoredVersion
-from fedward.errors import ConfigError, IntegrityError
-from fedward.layout import Vector
+from fedward.errors import ConfigError, IntegrityError, PeerError
+from fedward.layout import Vector, vector_digest
 from fedward.messages import Part, PartKind
 from fedward.recipe import apply_part
 
@@ -75,11 +74,12 @@ def replay(store: Store, from_version: int) -> Iterator[Replayed]:
     first = _start(store, [row for row in kept if row.version < from_version] or kept[:1])
     model = _stored(store, first) if first.version else _initial(store, first)
     if first.version >= from_version:
-        yield _compared(store, first, model, None if floor else snapshot_of(store.layout, model, 0))
+        yield _compared(store, first, model, None)
     for row in kept[first.version + 1 - floor :]:
-        published = _made(store, model, row, store.ledger.updates_of(row.version))
+        before_P = model.what_P.copy()
+        _make(store, model, row, store.ledger.updates_of(row.version))
         if row.version >= from_version:
-            yield _compared(store, row, model, published)
+            yield _compared(store, row, model, before_P)
 
 
 def _start(store: Store, rows: Sequence[StoredVersion]) -> StoredVersion:
@@ -90,20 +90,42 @@ def _start(store: Store, rows: Sequence[StoredVersion]) -> StoredVersion:
     return next((row for row in reversed(rows) if store.ledger.needs_blob(row.state_digest)), rows[0])
 
 
-def _compared(store: Store, row: StoredVersion, model: Model, published: Published | None) -> Replayed:
-    """The version, found as it is recorded; its parts are made again but for those that None stands for."""
-    parts = store.ledger.parts(row.version, row.version)
-    _check_parts(store.blobs, parts)
-    _compare(row, parts, model, published.parts if published else parts)
+def _compared(store: Store, row: StoredVersion, model: Model, before_P: Vector | None) -> Replayed:
+    """The version, found as it is recorded, and what each of its parts leads to as well.
+
+    The payloads are not made again: another release of the entropy coder may write the same numbers in other bytes.
+    `before_P` is what agents held before, None where that can't be made again.
+    """
+    for what, recorded, made in (
+        ("model digest", row.model_digest, model.digest),
+        ("state digest", row.state_digest, model.state_digest()),
+    ):
+        if recorded != made:
+            raise IntegrityError(f"version {row.version}: {what} recorded {recorded.hex()}, made again {made.hex()}")
+    for part in store.ledger.parts(row.version, row.version):
+        store.blobs.check(part.manifest.digest, f"version {part.version}: its {part.kind}")
+        if part.kind is PartKind.SNAPSHOT or before_P is not None:
+            _check_part(store, row, part, before_P)
     return Replayed(row.version, len(store.ledger.updates_of(row.version)), row.model_digest)
+
+
+def _check_part(store: Store, row: StoredVersion, part: Part, before_P: Vector | None) -> None:
+    """Raise IntegrityError unless an agent that takes this part holds the recorded model."""
+    start_P = None if before_P is None or part.kind is PartKind.SNAPSHOT else before_P.copy()
+    try:
+        vector_P = apply_part(start_P, part, store.blobs.view(part.manifest.digest), store.layout)
+    except PeerError as error:
+        raise IntegrityError(f"version {row.version}: its {part.kind} can't be applied: {error.detail}") from error
+    if vector_digest(vector_P) != row.model_digest:
+        raise IntegrityError(f"version {row.version}: its {part.kind} leads to another model than is recorded")
 
 
 def _initial(store: Store, row: StoredVersion) -> Model:
     parts = store.ledger.parts(0, 0)
-    _check_parts(store.blobs, parts)
     snapshot = next((part for part in parts if part.kind is PartKind.SNAPSHOT), None)
     if snapshot is None:
         raise IntegrityError("version 0: has no snapshot")
+    store.blobs.check(snapshot.manifest.digest, "version 0: its snapshot")
     initial_P: Vector = apply_part(None, snapshot, store.blobs.view(snapshot.manifest.digest), store.layout)
     return Model.initial(initial_P, Settings.of(row))
 
@@ -113,31 +135,12 @@ def _stored(store: Store, row: StoredVersion) -> Model:
     return model_of(store, row, Settings.of(row))
 
 
-def _made(store: Store, model: Model, row: StoredVersion, updates: Sequence[StoredUpdate]) -> Published:
+def _make(store: Store, model: Model, row: StoredVersion, updates: Sequence[StoredUpdate]) -> None:
     """With the settings and weights that the version's rows record."""
     for update in updates:
         store.blobs.check(update.digest, f"version {row.version}: update {update.number} of {update.site}")
     weights = [update.weight for update in updates if update.weight is not None]
     if not updates or len(weights) != len(updates):
         raise IntegrityError(f"version {row.version}: {len(updates)} updates with {len(weights)} weights are recorded")
-    return make_version(store, model, row.version, updates, weights, Settings.of(row))
-
-
-def _check_parts(blobs: BlobFolder, parts: Sequence[Part]) -> None:
-    for part in parts:
-        blobs.check(part.manifest.digest, f"version {part.version}: its {part.kind}")
-
-
-def _compare(row: StoredVersion, parts: Sequence[Part], model: Model, made_again: Sequence[Part]) -> None:
-    for what, recorded, made in (
-        ("model digest", row.model_digest.hex(), model.digest.hex()),
-        ("parts", _described(parts), _described(made_again)),
-        ("state digest", row.state_digest.hex(), model.state_digest().hex()),
-    ):
-        if recorded != made:
-            raise IntegrityError(f"version {row.version}: {what} recorded {recorded}, made again {made}")
-
-
-def _described(parts: Sequence[Part]) -> str:
-    """Kind, codec and digest of each; the digest holds the rest of the manifest."""
-    return ", ".join(sorted(f"{part.kind} {part.codec} {part.manifest.digest.hex()}" for part in parts))
+    for _piece in make_version(store, model, updates, weights, Settings.of(row)):
+        pass  # what the sites got: `_compared` reads that

@@ -19,6 +19,7 @@ from coordinator.damage import LEDGER_FILE
 from coordinator.ledger import Ledger
 from coordinator.members import Members
 from coordinator.operation import Operation
+from coordinator.precision import UpdateCodecs
 from coordinator.publish import Publisher
 from coordinator.receive import Received, receive
 from coordinator.retention import Retention
@@ -58,6 +59,10 @@ ANNOUNCE_SOON_S = 10.0
 VERSION_BYTES = 24
 """What a version writes at most, for each parameter: four arrays of state, a snapshot and a delta."""
 
+ACKNOWLEDGE_EVERY = 10
+"""Messages that are made durable together, at most: half of what the broker sends before it waits for
+acknowledgements (`MqttSettings.receive_maximum`), so that the other half comes in meanwhile."""
+
 TICK_S = 0.5
 """Longest wait without looking at deadlines, the operator's wishes and the request to stop."""
 
@@ -89,6 +94,8 @@ class Service:
         self._retention.begin()
         self._aggregator = Aggregator(ledger, versions, self._members, config.engine)
         self._publisher = Publisher(link, config.federation, blobs, config.gather_s)
+        self._codecs = UpdateCodecs.of(config.codec, config.codecs, config.precision, versions.layout.size)
+        self._unacknowledged: list[Delivery] = []
         self._boot_id = secrets.token_bytes(8)
         self._operation = Operation(ledger, config.finish, clock)
         self._aggregate_from_s: float | None = None
@@ -108,15 +115,18 @@ class Service:
             except queue.Empty:
                 self._retention.cut()  # nobody waits for us; and time passed, which tick looks at
             self.tick()
+            if inbox.empty() or len(self._unacknowledged) >= ACKNOWLEDGE_EVERY:
+                self.acknowledge()
+        self.acknowledge()
         self._link.close()
         self._uploads.close()
 
     def handle(self, event: LinkEvent) -> None:
-        """One event of the link; a message is acknowledged when all that follows from it is durable."""
+        """One event of the link; a message stays the broker's until `acknowledge`."""
         match event:
             case Delivery():
                 self._on_delivery(event)
-                self._link.acknowledge(event)
+                self._unacknowledged.append(event)
             case Connected():
                 check_broker(self._link)
                 self.connected = True
@@ -130,6 +140,17 @@ class Service:
                 LOG.warning("disconnected")
             case Room():
                 pass  # tick sends the next chunks
+
+    def acknowledge(self) -> None:
+        """Make durable all that follows from the handled messages, and only then acknowledge them, as they came.
+
+        Nearly all of it is durable already, for somebody was told of it. Chunks are not: an fsync for each of them
+        would take longer than all else, so the files are synced here, once for all messages since the last time.
+        """
+        self._uploads.sync()
+        for delivery in self._unacknowledged:
+            self._link.acknowledge(delivery)
+        self._unacknowledged.clear()
 
     def tick(self) -> None:
         """What follows from the event and from time: a wish of the operator, a version, chunks to send."""
@@ -223,7 +244,7 @@ class Service:
             layout=self._versions.layout,
             version=current,
             max_staleness=min(self._config.engine.max_staleness, current - self._retention.floor),
-            codec=self._config.codec,
+            codecs=self._codecs.allowed,
             state=self._operation.state,
             base_digest=self._ledger.model_digest(offer.base_version),
         )
@@ -301,10 +322,11 @@ class Service:
                 parts=self._versions.parts(),
                 task=self._config.task,
                 work=self._config.work,
-                codec=self._config.codec,
+                codec=self._codecs.asked(current.version),
                 max_staleness=self._config.engine.max_staleness,
                 repeat_base=self._config.engine.repeat_base,
                 epoch=self._ledger.epoch,
+                codecs=self._codecs.allowed,
             )
         )
 
@@ -330,7 +352,7 @@ class Service:
     def _on_get(self, site: str, get: Get) -> None:
         for part in self._versions.parts():
             if part.manifest.digest == get.digest:
-                self._publisher.ask(site, get, part, self._clock.monotonic_s())
+                self._publisher.ask(site, get, part, self._clock.monotonic_s(), self._members.online())
                 return
         raise PeerError(RejectReason.UNKNOWN_BASE, "a part that is not announced any more")
 

@@ -17,6 +17,7 @@ class SiteState:
     num_accepted: int = 0
     num_refused: int = 0
     base_version: int | None = None  # of its last accepted update
+    codec: str | None = None  # of its last accepted update
     staleness: int | None = None  # of its last folded update, in versions
     weight: float | None = None  # of its last folded update
     evaluated_version: int | None = None
@@ -43,6 +44,7 @@ class SiteState:
             "step": telemetry.step if telemetry else None,
             "num_steps": telemetry.num_steps if telemetry else None,
             "step_s": telemetry.step_s if telemetry else None,
+            "uplink_bytes_s": telemetry.uplink_bytes_s if telemetry else None,
             "train_loss": telemetry.train_loss if telemetry else None,
             "bytes_sent": telemetry.bytes_sent if telemetry else 0,
             "bytes_received": telemetry.bytes_received if telemetry else 0,
@@ -50,6 +52,7 @@ class SiteState:
             "num_accepted": self.num_accepted,
             "num_refused": self.num_refused,
             "base_version": self.base_version,
+            "codec": self.codec,
             "staleness": self.staleness,
             "weight": self.weight,
             "evaluated_version": self.evaluated_version,

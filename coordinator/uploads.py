@@ -56,7 +56,7 @@ class Uploads:
         """Of the received chunks those that were not held yet; the others came twice, or when no upload was open."""
 
     def open(self, site: str, offer: Offer) -> Upload:
-        """The upload of this offer, with all that is here of it already.
+        """The upload of this offer, with all that is here of it already. The names of its files are durable then.
 
         One of another update of the same site is dropped: the agent gave it up. Raises PeerError (DIGEST_MISMATCH)
         for a payload inside the offer that is not the promised one.
@@ -86,6 +86,12 @@ class Uploads:
         upload = self.find(site, chunk.owner)
         self.num_useful += upload.add(chunk.index, chunk.payload)
         return upload
+
+    def sync(self) -> None:
+        """Make all chunks that were taken survive power loss: one fsync for each file that has new ones."""
+        for upload in self._open.values():
+            if upload.collected:
+                upload.collected.sync()
 
     def digests(self) -> frozenset[bytes]:
         """Of the payloads on their way: such a blob is needed although no row of the ledger names it yet."""

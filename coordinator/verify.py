@@ -21,7 +21,7 @@ class Terms:
     layout: Layout
     version: int
     max_staleness: int
-    codec: str
+    codecs: tuple[str, ...]
     state: FederationState
     base_digest: bytes | None
     """Of the model at the offered base version; None where it was never made."""
@@ -45,26 +45,24 @@ def check_offer(offer: Offer, terms: Terms, repeated: bool) -> None:
         raise PeerError(RejectReason.REPEATED, f"another update from version {offer.base_version} was accepted")
     if offer.layout_digest != terms.layout.digest:
         raise PeerError(RejectReason.LAYOUT_MISMATCH, "the update is of another model")
-    if offer.codec != terms.codec:
-        raise PeerError(RejectReason.UNKNOWN_CODEC, f"got {offer.codec}, the announcement asks for {terms.codec}")
+    if offer.codec not in terms.codecs:
+        allowed = ", ".join(terms.codecs)
+        raise PeerError(RejectReason.UNKNOWN_CODEC, f"got {offer.codec}, the announcement allows {allowed}")
     _check_sizes(offer, terms.layout)
 
 
 def _check_sizes(offer: Offer, layout: Layout) -> None:
     check_manifest(offer.manifest)
-    expected = codec(offer.codec).size_bytes(layout)
-    if offer.manifest.size_bytes != expected:
-        raise PeerError(
-            RejectReason.LAYOUT_MISMATCH, f"{offer.manifest.size_bytes} bytes offered, {offer.codec} has {expected}"
-        )
-    if offer.payload is not None and len(offer.payload) != expected:
+    codec(offer.codec).check_size(offer.manifest.size_bytes, layout)
+    if offer.payload is not None and len(offer.payload) != offer.manifest.size_bytes:
+        expected = offer.manifest.size_bytes
         raise PeerError(RejectReason.MALFORMED, f"{len(offer.payload)} bytes inside the offer, expected {expected}")
 
 
 def check_update(payload: memoryview, offer: Offer, layout: Layout) -> float:
     """The L2 norm of the delta, whose digest was checked while it was collected.
 
-    Raises PeerError: LAYOUT_MISMATCH, NOT_FINITE, NORM_TOO_LARGE.
+    Raises PeerError: LAYOUT_MISMATCH, MALFORMED, NOT_FINITE, NORM_TOO_LARGE.
     """
     how = codec(offer.codec)
     length = norm(payload, how, layout, update_seed(how, offer.base_version, offer.update_id))

@@ -1,40 +1,59 @@
 """The global model and its versions: made of the buffer, persisted, and rebuilt from the ledger.
 
 `w` is the true model with its optimizer's moments. The agents hold `what` ("w hat"): what the announced parts
-lead to. A version publishes Q(w - what), so what quantization leaves over is carried to the next version. With
-Fedward's float32 codec the two are equal. Shape letter: P parameters.
+lead to. A version publishes Q(w - what), so what quantization leaves over is carried to the next version. With an exact
+codec the two are equal. Shape letter: P parameters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 from coordinator.blobs import BlobFolder
 from coordinator.ledger import Ledger
 from coordinator.making import (
-    LONGEST_CHAIN,
     Model,
-    Published,
     Settings,
     Store,
+    kind_of_payload,
     make_version,
     model_of,
     snapshot_of,
     vector_of,
 )
+from coordinator.precision import Precision
 from coordinator.retention import check_kept
 from coordinator.tables import StoredUpdate, StoredVersion
+from fedward.chunks import manifest_of
+from fedward.codec import codec
 from fedward.errors import ConfigError
 from fedward.layout import Layout, Vector
+from fedward.limits import MAX_PARTS
 from fedward.messages import Part, PartKind
+
+LONGEST_CHAIN = MAX_PARTS - 12
+"""Deltas since the last snapshot at which a new one is made, and how far back an announcement lists deltas."""
+
+
+SNAPSHOT_CODEC = "f32z"
+"""The snapshot is what agents hold to the last bit."""
 
 
 class Versions:
     """The current version in memory, every version in the ledger and the blob store."""
 
-    def __init__(self, ledger: Ledger, blobs: BlobFolder, layout: Layout, settings: Settings) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        blobs: BlobFolder,
+        layout: Layout,
+        settings: Settings,
+        precision: Precision = Precision(),  # noqa: B008 - a frozen value: no version is special
+    ) -> None:
         self._ledger = ledger
         self._blobs = blobs
         self._settings = settings
+        self._precision = precision
         self._store = Store(ledger, blobs, layout)
         self.layout = layout
         self._current: StoredVersion | None = None
@@ -54,7 +73,7 @@ class Versions:
         if newest is None:
             self._ledger.begin_epoch(int(now_s * 1e6))  # sites may remember another ledger of this name: docs/adr/0004
             self._model = Model.initial(initial_P, self._settings)
-            self._persist(0, snapshot_of(self.layout, self._model, 0), [], [], now_s)
+            self._persist(0, [self._snapshot(0)], [], [], now_s, self._settings)
             return
         self._check_optimizer(newest)
         self._current = newest
@@ -62,9 +81,13 @@ class Versions:
 
     def make(self, updates: Sequence[StoredUpdate], weights: Sequence[float], now_s: float) -> None:
         """Fold the updates into the model, in the order given, and persist the version; announce it after this."""
-        version = self.current.version + 1
-        published = make_version(self._store, self._model, version, updates, weights, self._settings)
-        self._persist(version, published, updates, weights, now_s)
+        base, usual = self.current.version, self._settings
+        settings = replace(usual, model_codec=self._precision.codec(usual.model_codec, base))
+        pieces = make_version(self._store, self._model, updates, weights, settings)
+        parts = [self._write(kind_of_payload(settings), base + 1, settings.model_codec, pieces)]
+        if self._needs_snapshot(parts[0]):
+            parts.append(self._snapshot(base + 1))
+        self._persist(base + 1, parts, updates, weights, now_s, settings)
 
     def parts(self) -> tuple[Part, ...]:
         """What an announcement lists, in the order of versions: the newest snapshot and the deltas after it.
@@ -96,25 +119,44 @@ class Versions:
         check_kept(self._ledger, version, f"version {version}")
         return vector_of(self._store, version)
 
+    def _snapshot(self, version: int) -> Part:
+        pieces = snapshot_of(self.layout, self._model, codec(SNAPSHOT_CODEC))
+        return self._write(PartKind.SNAPSHOT, version, SNAPSHOT_CODEC, pieces)
+
+    def _write(self, kind: PartKind, version: int, codec_name: str, pieces: Iterable[bytes]) -> Part:
+        """Store a payload before anything names it."""
+        digest = self._blobs.write(pieces)
+        return Part(kind=kind, version=version, codec=codec_name, manifest=manifest_of(self._blobs.view(digest)))
+
+    def _needs_snapshot(self, newest: Part) -> bool:
+        """True when the deltas since the last snapshot are many, or together larger than it: nobody takes them then."""
+        if newest.kind is PartKind.SNAPSHOT:
+            return False
+        base = self._ledger.newest_snapshot(newest.version - 1)
+        listed = [*self._ledger.parts(base, newest.version - 1), newest]
+        snapshot = next(part for part in listed if part.kind is PartKind.SNAPSHOT and part.version == base)
+        chain = [part for part in listed if part.kind is PartKind.DELTA and part.version > base]
+        size_bytes = sum(part.manifest.size_bytes for part in chain)
+        return len(chain) >= LONGEST_CHAIN or size_bytes > snapshot.manifest.size_bytes
+
     def _persist(
         self,
         version: int,
-        published: Published,
+        parts: Sequence[Part],
         updates: Sequence[StoredUpdate],
         weights: Sequence[float],
         now_s: float,
+        settings: Settings,
     ) -> None:
-        for payload in published.payloads:
-            self._blobs.put(payload)
         row = StoredVersion(
             version=version,
             created_at_s=now_s,
             model_digest=self._model.digest,
-            state_digest=self._blobs.put(self._model.packed_state()),
-            settings=self._settings.recorded(),
+            state_digest=self._blobs.write(self._model.packed_state()),
+            settings=settings.recorded(),
         )
         folded = {update.number: weight for update, weight in zip(updates, weights, strict=True)}
-        self._ledger.add_version(row, published.parts, folded)
+        self._ledger.add_version(row, parts, folded)
         replaced, self._current, self._parts = self._current, row, None
         if replaced is not None and not self._ledger.needs_blob(replaced.state_digest):
             self._blobs.drop(replaced.state_digest)

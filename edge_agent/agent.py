@@ -27,6 +27,7 @@ from edge_agent.report import Reporter, page_of
 from edge_agent.states import Situation, wants_evaluation, wants_fetch, wants_training
 from edge_agent.train import Trainer
 from edge_agent.training.failures import FailureKind
+from edge_agent.uplink import Uplink
 from fedward import topics
 from fedward.disk import free_bytes, has_room
 from fedward.errors import PeerError, RejectReason
@@ -61,13 +62,13 @@ class Agent:
         self._clock = clock
         outbox = Outbox(config.state_folder / "outbox")
         models = ModelFolder(config.state_folder / "model")
-        models.tidy()  # before anything is written: it may be what fills the disk
         self._progress = SavedProgress(ProgressFile(config.state_folder / "progress.json"), outbox.take_over())
         self._announced = Announced(config, compute.layouts, self._progress)
         self._fetcher = Fetcher(link, config.site, models)
         self._evaluator = Evaluator(link, config, compute)
         self._trainer = Trainer(config, compute, outbox, self._progress)
-        self._publisher = Publisher(link, config.federation, config.site, outbox, rng)
+        self._uplink = Uplink(self._progress.now.uplink_bytes_s)
+        self._publisher = Publisher(link, config.federation, config.site, outbox, rng, self._uplink)
         self._reporter = Reporter(link, config, boot_id)
         self._refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
         self._failures: Counter[FailureKind] = Counter(dict.fromkeys(FailureKind, 0))
@@ -168,12 +169,13 @@ class Agent:
         if outcome := self._publisher.on_receipt(receipt, self._clock.monotonic_s()):
             facts = {"update": receipt.update_id.hex(), "outcome": outcome, "reason": receipt.reason}
             LOG.info("receipt", extra=facts)
-            self._progress.change(self._progress.now.receipted(outcome))
+            self._progress.change(self._progress.now.receipted(outcome, self._uplink.bytes_s))
 
     def _on_connected(self, event: Connected) -> None:
         check_broker(self._link)
         self.connected = True
         LOG.info("connected", extra={"generation": event.generation})
+        self._uplink.lost()
         self._say_all_again()
 
     # fetch
@@ -268,6 +270,7 @@ class Agent:
             **page_of(self._config, self._situation(), self._progress.now),
             **self._trainer.page(),
             "connected": self.connected,
+            "uplink_bytes_s": self._uplink.bytes_s,
             "disk_free_bytes": free_bytes(self._config.state_folder),
             "num_fetched": self._fetcher.num_fetched,
             "bytes_sent": self._link.bytes_sent,

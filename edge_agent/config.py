@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from fedward.settings import BrokerSettings, HttpSettings, NameSetting, Settings
+from fedward.settings import BrokerSettings, HttpSettings, NameSetting, Settings, UpdateCodecSetting
 
 
 class PolicySettings(Settings):
@@ -15,6 +15,12 @@ class PolicySettings(Settings):
     """Share of the time that training may use the device: 0.25 trains a quarter of the time and pauses the rest."""
     min_examples: int = Field(default=1, ge=1)
     """Least number of training records; with fewer, this site does not train."""
+    codecs: list[UpdateCodecSetting] | None = Field(default=None, min_length=1)
+    """Codecs that updates may leave in; unset: all that the federation allows. With none in common with the
+    federation, this site does not train."""
+    upload_s: float = Field(default=60.0, gt=0, le=86_400)
+    """Seconds that an upload may take, or a quarter of the time of training if that is longer: a slow link sends
+    updates of fewer bits."""
 
 
 class SiteConfig(Settings):

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from fedward.codec import CODECS
 from fedward.messages import Phase
 
 GAUGES = {
@@ -19,6 +20,10 @@ GAUGES = {
     "attempts": (
         "fed_agent_train_attempts",
         "Attempts at one training in vain; 3: the version is left alone.",
+    ),
+    "uplink_bytes_s": (
+        "fed_agent_uplink_bytes_per_second",
+        "Rate at which the link carries updates up, over the uploads so far; low: updates of fewer bits leave.",
     ),
     "outbox": ("fed_agent_outbox_updates", "Finished updates without a receipt; above 0 for long: check the link."),
     "disk_free_bytes": ("fed_agent_disk_free_bytes", "Free space below the state folder; low: the agent will stop."),
@@ -50,6 +55,13 @@ class StateCollector(Collector):
         for phase in Phase:
             phases.add_metric([phase.value], int(self._page["phase"] == phase))
         yield phases
+        codecs = GaugeMetricFamily(
+            "fed_agent_codec", "1 for the codec of the last training; fewer bits: a slow link.", labels=["codec"]
+        )
+        for name, codec in CODECS.items():
+            if codec.carries_updates:
+                codecs.add_metric([name], int(self._page["codec"] == name))
+        yield codecs
         for name, field, text in (
             ("fed_agent_messages_refused", "refused", "Messages of the other side that were refused, by reason."),
             ("fed_agent_failures", "failures", "Training or evaluation that failed, by kind; see the log."),

@@ -1,6 +1,6 @@
 """What the hospital allows, decided here and nowhere else. Pure."""
 
-from edge_agent.config import SiteConfig
+from edge_agent.config import PolicySettings, SiteConfig
 from fedward.codec import CODECS
 from fedward.errors import PeerError, RejectReason
 from fedward.messages import Announcement
@@ -17,3 +17,21 @@ def check_announcement(announcement: Announcement, config: SiteConfig) -> None:
         )
     if announcement.codec not in CODECS:
         raise PeerError(RejectReason.UNKNOWN_CODEC, f"codec {announcement.codec}; known here: {', '.join(CODECS)}")
+    if not allowed_codecs(announcement, config.policy):
+        given = ", ".join(offered_codecs(announcement))
+        here = ", ".join(config.policy.codecs or CODECS)
+        raise PeerError(RejectReason.UNKNOWN_CODEC, f"updates may come in {given}; allowed here: {here}")
+
+
+def allowed_codecs(announcement: Announcement, policy: PolicySettings) -> tuple[str, ...]:
+    """What an update of this site may be written in: what the federation takes, known here, and the policy allows."""
+    return tuple(
+        name
+        for name in offered_codecs(announcement)
+        if name in CODECS and CODECS[name].carries_updates and (policy.codecs is None or name in policy.codecs)
+    )
+
+
+def offered_codecs(announcement: Announcement) -> tuple[str, ...]:
+    """What the federation takes, each once; only the codec asked for where an older coordinator does not say."""
+    return tuple(dict.fromkeys([announcement.codec, *(announcement.codecs or ())]))

@@ -22,17 +22,21 @@ class Progress:
     num_refused: int = 0
     base_digest: str | None = None  # of the model at `trained_from`, hexadecimal; None: not known
     epoch: int = 0  # of the coordinator, when it was last heard
+    work_s: float | None = None  # time of the last finished training
+    uplink_bytes_s: float | None = None  # rate of the link, by the uploads so far
     announced: int | None = None  # greatest sequence of an announcement: an older one is never acted on again
 
     def after(self, offer: Offer) -> "Progress":
         """The progress once this update is in the outbox."""
         digest = offer.base_digest.hex() if offer.base_digest else None
-        return replace(self, sequence=offer.sequence + 1, trained_from=offer.base_version, base_digest=digest)
+        after = replace(self, sequence=offer.sequence + 1, trained_from=offer.base_version, base_digest=digest)
+        return replace(after, work_s=offer.work_s)
 
-    def receipted(self, outcome: Outcome) -> "Progress":
-        """The progress once this is known of an update; `later` changes nothing."""
+    def receipted(self, outcome: Outcome, uplink_bytes_s: float | None) -> "Progress":
+        """The progress once this is known of an update, and of the link; `later` counts nothing."""
         accepted, refused = outcome is Outcome.ACCEPTED, outcome is Outcome.REFUSED
-        return replace(self, num_accepted=self.num_accepted + accepted, num_refused=self.num_refused + refused)
+        counted = replace(self, num_accepted=self.num_accepted + accepted, num_refused=self.num_refused + refused)
+        return replace(counted, uplink_bytes_s=uplink_bytes_s)
 
     def trained(self, version: int, digest: bytes) -> bool:
         """Whether the last finished update was trained from this model, and not from another one of its number."""

@@ -7,6 +7,7 @@ import random
 from collections import deque
 
 from edge_agent.outbox import Entry, Outbox
+from edge_agent.uplink import Uplink
 from fedward import topics
 from fedward.chunks import indices_of
 from fedward.messages import Grant, Outcome, Receipt
@@ -28,8 +29,12 @@ EXPIRY_S = 2 * 60
 class Publisher:
     """Uploads the oldest update of the outbox."""
 
-    def __init__(self, link: Link, federation: str, site: str, outbox: Outbox, rng: random.Random) -> None:
+    def __init__(
+        self, link: Link, federation: str, site: str, outbox: Outbox, rng: random.Random, uplink: Uplink
+    ) -> None:
+        """`uplink` is told what is sent, and what has arrived."""
         self._link = link
+        self._uplink = uplink
         self._federation = federation
         self._site = site
         self._outbox = outbox
@@ -67,18 +72,19 @@ class Publisher:
 
     def step(self, now_s: float) -> None:
         """Send what may be sent now."""
+        self._uplink.look(self._link.room(), now_s)
         if self._entry is None:
             return
         while self._granted and self._link.room() > 0:
             index = self._granted.popleft()
             update_id = self._entry.offer.update_id
             topic = topics.update_chunk(self._federation, self._site, update_id, index)
-            self._link.publish(topic, self._entry.chunk(index), expiry_s=EXPIRY_S)
+            self._send(topic, self._entry.chunk(index), now_s)
             self._wait_for_answer(now_s)
         if not self._granted and now_s >= self._offer_at_s:
             topic = topics.offer(self._federation, self._site, self._entry.offer.update_id)
             alone = self._patience_s >= ALONE_FROM_S
-            if self._link.publish(topic, self._entry.packed_offer(alone=alone), expiry_s=EXPIRY_S):
+            if self._send(topic, self._entry.packed_offer(alone=alone), now_s):
                 self._awaits_grant = True
                 self._wait_for_answer(now_s)
                 self._patience_s = min(2 * self._patience_s, LONGEST_OFFER_S)
@@ -100,6 +106,7 @@ class Publisher:
 
     def on_receipt(self, receipt: Receipt, now_s: float) -> Outcome | None:
         """What became of an update of ours; None for one that is not in the outbox. `later` keeps it."""
+        self._uplink.look(self._link.room(), now_s)
         if receipt.outcome is Outcome.LATER:
             if self._entry is None or receipt.update_id != self._entry.offer.update_id:
                 return None
@@ -110,6 +117,13 @@ class Publisher:
             return None
         self.take_next()
         return receipt.outcome
+
+    def _send(self, topic: str, payload: bytes, now_s: float) -> bool:
+        room = self._link.room()
+        sent = self._link.publish(topic, payload, expiry_s=EXPIRY_S)
+        if sent:
+            self._uplink.sent(len(payload), room, now_s)
+        return sent
 
     def _wait_for_answer(self, now_s: float) -> None:
         jitter = self._rng.uniform(1.0, 1.5)

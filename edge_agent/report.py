@@ -51,6 +51,7 @@ def telemetry_of(page: Mapping[str, Any], boot_id: bytes) -> Telemetry:
         bytes_received=page["bytes_received"],
         step_s=page["step_s"],
         train_loss=page["train_loss"],
+        uplink_bytes_s=page["uplink_bytes_s"],
     )
 
 

@@ -11,11 +11,13 @@ from dataclasses import asdict
 from typing import Any
 
 from edge_agent.attempts import TRY_AGAIN_S, AttemptsFile, training_name
+from edge_agent.choice import choose_codec, upload_bytes, upload_limit_s
 from edge_agent.compute import Compute
 from edge_agent.config import SiteConfig
 from edge_agent.jobs import Encoded, TrainJob
 from edge_agent.models import Held
 from edge_agent.outbox import Outbox
+from edge_agent.policy import allowed_codecs
 from edge_agent.progress import SavedProgress
 from edge_agent.states import can_still_count
 from edge_agent.training.failures import FailureKind
@@ -44,6 +46,7 @@ class Trainer:
         """The version at which training failed, or that is left alone."""
         self._failed_since_s: float | None = None
         self._train_loss: float | None = None
+        self._codec: str | None = None
         self.was_cut_off = self._attempts.now.running
         """Whether the process before this one died while it trained."""
         if self.was_cut_off:
@@ -66,6 +69,7 @@ class Trainer:
             "num_steps": last_step.num_steps if last_step else 0,
             "step_s": self._compute.step_s,
             "train_loss": self._train_loss,
+            "codec": self._codec,
             "attempts": self._attempts.now.begun,
         }
 
@@ -74,7 +78,8 @@ class Trainer:
         job, self._unfinished = self._unfinished, None
         if job is None:
             return
-        if job.update_id != self._update_id(job.version) or not still_counts(job, announcement):
+        leaves = job.codec in allowed_codecs(announcement, self._config.policy)
+        if job.update_id != self._update_id(job.version) or not leaves or not still_counts(job, announcement):
             self._compute.forget_unfinished()  # it is in the outbox, has been counted, or never will be
             LOG.info("unfinished_dropped", extra={"version": job.version})
         else:
@@ -145,8 +150,9 @@ class Trainer:
             LOG.error("left_alone", extra={"version": job.version, "attempts": attempts.begun, "advice": advice})
             return
         self._attempts.change(attempts.begin(name, job.num_done))
+        self._codec = job.codec
         self._compute.begin(job)
-        LOG.info(event, extra={"version": job.version})
+        LOG.info(event, extra={"version": job.version, "codec": job.codec})
 
     def _leave_alone(self, version: int) -> None:
         self.failed_at, self._failed_since_s = version, None
@@ -158,11 +164,18 @@ class Trainer:
             vector_P=held.vector_P,
             base_digest=held.digest,
             work=announcement.work,
-            codec=announcement.codec,
+            codec=self._choose_codec(announcement),
             update_id=self._update_id(held.version),
             share=self._config.policy.compute_share,
             min_examples=self._config.policy.min_examples,
         )
+
+    def _choose_codec(self, announcement: Announcement) -> str:
+        """From what is on disk and only changes with a finished update: an attempt after a crash has the same codec."""
+        layout, progress = self._compute.layouts[announcement.task], self._progress.now
+        sizes = upload_bytes(allowed_codecs(announcement, self._config.policy), layout)
+        limit_s = upload_limit_s(self._config.policy.upload_s, progress.work_s)
+        return choose_codec(sizes, announcement.codec, progress.uplink_bytes_s, limit_s)
 
     def _offer(self, done: Encoded) -> Offer:
         return Offer(

@@ -70,7 +70,11 @@ def indices_of(ranges: Iterable[Range], manifest: Manifest) -> Iterator[int]:
 
 
 class ChunkFile:
-    """Collects the chunks of one payload in a file; opening it again goes on where it was."""
+    """Collects the chunks of one payload in a file; opening it again goes on where it was.
+
+    Each byte is hashed twice, as part of its chunk and of the whole, and both from the memory that it came in: only
+    what came out of order, after a gap, is read again for the whole.
+    """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         """Open or make `path`. Raises PeerError (MALFORMED) for a manifest that contradicts itself."""
@@ -78,14 +82,17 @@ class ChunkFile:
         self.path = path
         self.manifest = manifest
         self._missing = set(range(num_chunks(manifest)))
-        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+        self._whole = hashlib.sha256()
+        self._num_hashed = 0  # chunks that are in `_whole`: the first ones, without a gap
+        self._is_synced = True
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
         for index in range(num_chunks(manifest)):
-            self._file.seek(index * CHUNK_BYTES)
-            if self._is_right(index, self._file.read(self._size_of(index))):
-                self._missing.discard(index)
+            payload = self._read(index)
+            if self._is_right(index, payload):
+                self._note(index, payload)  # not synced: the process before this one may have died before it was
 
     def add(self, index: int, payload: bytes) -> bool:
-        """Take a chunk; False if it was here already.
+        """Take a chunk; False if it was here already. It survives this process at once, and power loss after `sync`.
 
         Raises PeerError: MALFORMED for an index beyond the end, DIGEST_MISMATCH for bytes that are not the
         promised ones; nothing is written then.
@@ -96,9 +103,8 @@ class ChunkFile:
             return False
         if not self._is_right(index, payload):
             raise PeerError(RejectReason.DIGEST_MISMATCH, f"chunk {index} of {len(payload)} bytes")
-        self._file.seek(index * CHUNK_BYTES)
-        self._file.write(payload)
-        self._missing.discard(index)
+        self._write(index, payload)
+        self._note(index, payload)
         return True
 
     @property
@@ -109,18 +115,24 @@ class ChunkFile:
         """What to ask for; empty when complete."""
         return ranges_of(sorted(self._missing))
 
+    def sync(self) -> None:
+        """Make the chunks that are here survive power loss; free when nothing came since the last time.
+
+        The file's name is its maker's to make durable.
+        """
+        if not self._is_synced:
+            os.fsync(self._file.fileno())
+            self._is_synced = True
+
     def finish(self, target: Path) -> None:
         """Make the complete payload durable under its final name and close.
 
         Raises PeerError (DIGEST_MISMATCH) when the whole is not what the manifest promised, and drops it.
         """
-        self._file.flush()
-        self._file.seek(0)
-        whole = hashlib.file_digest(self._file, "sha256").digest()
-        if self._missing or whole != self.manifest.digest:
+        if self._missing or self._digest() != self.manifest.digest:
             self.drop()
             raise PeerError(RejectReason.DIGEST_MISMATCH, "the whole payload is not the one that was promised")
-        os.fsync(self._file.fileno())
+        self.sync()
         self._file.close()
         move_durably(self.path, target)
 
@@ -132,6 +144,30 @@ class ChunkFile:
         """Delete what was collected."""
         self._file.close()
         self.path.unlink(missing_ok=True)
+
+    def _note(self, index: int, payload: bytes) -> None:
+        """The chunk is in the file, as the manifest promised it."""
+        self._missing.discard(index)
+        self._is_synced = False
+        if index == self._num_hashed:
+            self._whole.update(payload)
+            self._num_hashed += 1
+
+    def _digest(self) -> bytes:
+        """Of the complete payload."""
+        for index in range(self._num_hashed, num_chunks(self.manifest)):
+            self._whole.update(self._read(index))
+        self._num_hashed = num_chunks(self.manifest)
+        return self._whole.digest()
+
+    def _read(self, index: int) -> bytes:
+        return os.pread(self._file.fileno(), self._size_of(index), index * CHUNK_BYTES)
+
+    def _write(self, index: int, payload: bytes) -> None:
+        rest, at = memoryview(payload), index * CHUNK_BYTES
+        while rest:  # a disk that fills up takes a part first, and fails at the next attempt
+            written = os.pwrite(self._file.fileno(), rest, at)
+            rest, at = rest[written:], at + written
 
     def _size_of(self, index: int) -> int:
         return min(CHUNK_BYTES, self.manifest.size_bytes - index * CHUNK_BYTES)

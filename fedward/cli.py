@@ -1,6 +1,7 @@
 """`fedward`: the subcommands of whatever is installed here, a hospital's agent, the coordinator or the demo."""
 
 import argparse
+import os
 import sys
 from importlib.metadata import entry_points
 
@@ -21,6 +22,9 @@ EXIT_INTEGRITY = 4
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand and return the process's exit code."""
+    # Before numpy is imported. The codecs multiply matrices of 64 x 64: a pool of threads, one for every core of a
+    # machine that the container may use a part of, would wait for each other most of the time.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     parser = argparse.ArgumentParser(prog="fedward", description=__doc__)
     parser.add_argument("--version", action="version", version=f"fedward {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

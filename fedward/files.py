@@ -1,6 +1,7 @@
 """Writing a file so that it is whole or not there, whatever dies when."""
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
@@ -9,15 +10,23 @@ def write_durably(path: Path, content: bytes | memoryview) -> None:
 
     A disk that is full or fails raises OSError, and leaves what was there before and nothing else.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    write_pieces(path.with_name(f".{path.name}.{os.getpid()}.part"), [content], lambda: path)
+
+
+def write_pieces(partial: Path, pieces: Iterable[bytes | memoryview], name: Callable[[], Path]) -> None:
+    """Write the pieces to `partial`, and then durably give it the name, which is asked for when all were written.
+
+    Whatever is raised, also by `pieces`, nothing is left of the file: it would keep the room that all else needs.
+    """
     try:
         with partial.open("wb") as file:
-            file.write(content)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-        move_durably(partial, path)
+        move_durably(partial, name())
     except BaseException:
-        partial.unlink(missing_ok=True)  # it would keep the room that everything else needs
+        partial.unlink(missing_ok=True)
         raise
 
 

@@ -23,6 +23,9 @@ MAX_CHUNKS = MAX_PAYLOAD_BYTES // CHUNK_BYTES
 MAX_PARTS = 32
 """Parts of one announcement: a snapshot and its chain of deltas (at most 20 by the snapshot rule)."""
 
+MAX_CODECS = 16
+"""Codecs that one announcement allows."""
+
 MAX_NAME = 64
 """Length of a federation, site, task or codec name: they are MQTT topic levels and certificate names."""
 

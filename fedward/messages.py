@@ -15,6 +15,7 @@ from fedward.errors import RejectReason
 from fedward.limits import (
     INLINE_BYTES,
     MAX_CHUNKS,
+    MAX_CODECS,
     MAX_EXAMPLES,
     MAX_METRICS,
     MAX_NAME,
@@ -120,10 +121,11 @@ class Announcement:
     parts: Annotated[tuple[Part, ...], Len(1, MAX_PARTS)]
     task: SiteName
     work: Work
-    codec: SiteName  # of the updates
+    codec: SiteName  # of the updates, where a site's link and policy allow
     max_staleness: Annotated[int, Interval(ge=0, le=MAX_VERSION)]  # older updates are refused
     repeat_base: bool  # whether a site may train again from a version that it has trained from
     epoch: Counter | None = None  # where a new or restored ledger began: what was receipted before may be lost
+    codecs: Annotated[tuple[SiteName, ...], Len(1, MAX_CODECS)] | None = None  # allowed beside `codec`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +222,7 @@ class Telemetry:
     bytes_received: Counter
     step_s: Seconds | None = None  # median time of one training step
     train_loss: Annotated[float, Interval(ge=-1e30, le=1e30)] | None = None
+    uplink_bytes_s: Annotated[float, Interval(ge=0, le=1e15)] | None = None  # that the site's link carries up
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ def apply_part(vector_P: Vector | None, part: Part, payload: memoryview, layout:
     """Version v-1 and a delta, or nothing and a snapshot -> (P,) float32 of version v; `vector_P` is overwritten.
 
     Raises PeerError: UNKNOWN_CODEC for a codec whose decoding is not the same bits everywhere, LAYOUT_MISMATCH
-    for a payload of another size, MALFORMED for a delta without a version to add it to.
+    for a payload of another size, MALFORMED for one that is no encoding, or a delta without a version to add it to.
     """
     how = codec.codec(part.codec)
     if not how.deterministic:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from fedward.codec import CODECS
 from fedward.errors import ConfigError
 from fedward.pack import NAME
 
@@ -21,6 +22,24 @@ NOT_SETTINGS = frozenset({"FEDWARD_DATA"})
 
 NameSetting = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def known_codec(name: str) -> str:
+    """The name itself. Raises ValueError for one that no codec has."""
+    if name not in CODECS:
+        raise ValueError(f"unknown codec; known: {', '.join(CODECS)}")
+    return name
+
+
+def update_codec(name: str) -> str:
+    """The name itself. Raises ValueError for that of a codec that may not carry updates."""
+    if not CODECS[known_codec(name)].carries_updates:
+        able = [known for known, codec in CODECS.items() if codec.carries_updates]
+        raise ValueError(f"its error doesn't average out, so it can't carry updates; choose {' or '.join(able)}")
+    return name
+
+
+UpdateCodecSetting = Annotated[str, AfterValidator(update_codec)]
 
 
 class Settings(BaseModel):

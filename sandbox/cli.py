@@ -15,7 +15,7 @@ from sandbox.interrupt import Interrupted, signals_raised
 
 TASKS = ("breast-cancer", "heart-disease", "pneumonia")
 PRESETS = ("default", "fedavg", "fedasync", "fedbuff", "ca2fl")
-CODECS = {"q8": "q8", "eden4": "q8", "eden2": "q8", "eden1": "q8", "f32": "f32"}
+CODECS = {"q8": "q8", "eden4": "uqz", "eden2": "uqz", "eden1": "uqz", "f32": "f32"}
 """Codec of the updates -> codec of the models."""
 
 METRICS = ("auc", "accuracy", "loss")

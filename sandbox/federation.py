@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -50,11 +51,13 @@ class Plan:
     data: Path | None = None
     engine: Mapping[str, object] = field(default_factory=lambda: {"preset": "default"})
     codec: str = "eden4"
-    model_codec: str = "q8"
+    model_codec: str = "uqz"
+    precise_versions: int = 3
     slow: Mapping[str, float] = field(default_factory=dict)  # site -> how many times slower
     retention: Mapping[str, int] = field(default_factory=lambda: KEEP_ALL)
     finish: Mapping[str, object] = field(default_factory=dict)
     work: Mapping[str, object] = field(default_factory=dict)  # in place of the task's own
+    policy: Mapping[str, object] = field(default_factory=dict)  # of every site
     allowed: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # site -> its `tasks`, not the plan's
     records: Split | None = None  # in place of the task's own data set
     routes: Mapping[str, int] = field(default_factory=dict)  # site -> the port of its own way to the broker
@@ -64,6 +67,8 @@ class Plan:
     threads: int = 1
     gather_s: float = 0.05
     telemetry_s: float = 0.5
+    packages: Path | None = None  # a folder of installed packages beside the environment's: their tasks can be trained
+    program: Sequence[str] = ("fedward.cli",)  # what stands before the arguments of both sides after `python -m`
     seed: int = 7
 
 
@@ -120,11 +125,19 @@ class Federation:
     def state_folder(self, name: str) -> Path:
         return self.plan.folder / "state" / name
 
-    def start(self, name: str, program: Sequence[str] = ("fedward.cli",)) -> None:
-        """Start `coordinator` or a site's agent; `program` is what stands before their arguments after `python -m`."""
+    def start(self, name: str, program: Sequence[str] = ()) -> None:
+        """Start `coordinator` or a site's agent; `program` in place of the plan's."""
         side = "coordinator" if name == "coordinator" else "agent"
-        command = [sys.executable, "-m", *program, side, "run", "--config", str(self.config_path(name))]
-        self.children[name] = Child(command, self.plan.folder / "logs" / f"{name}.log", environment())
+        command = [
+            sys.executable,
+            "-m",
+            *(program or self.plan.program),
+            side,
+            "run",
+            "--config",
+            str(self.config_path(name)),
+        ]
+        self.children[name] = Child(command, self.plan.folder / "logs" / f"{name}.log", self._environment())
 
     def kill(self, name: str) -> None:
         """End a process as a crash or a power cut would; `start` brings it back."""
@@ -145,7 +158,7 @@ class Federation:
     def fedward(self, *arguments: str) -> str:
         """Run a `fedward` command to its end and return what it printed. Raises ConfigError when it fails."""
         command = [sys.executable, "-m", "fedward.cli", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)  # noqa: S603 - ours
+        done = subprocess.run(command, capture_output=True, text=True, env=self._environment(), check=False)  # noqa: S603 - ours
         if done.returncode != 0:
             raise ConfigError(
                 f"`fedward {' '.join(arguments[:2])}` ended with {done.returncode}: {done.stderr.strip()}"
@@ -157,7 +170,7 @@ class Federation:
         try:
             with urllib.request.urlopen(f"http://{HOST}:{self.http_port}{path}", timeout=2) as answer:
                 return str(answer.read().decode())
-        except (urllib.error.URLError, OSError):
+        except (OSError, HTTPException):  # not there, or killed while it answered
             return None
 
     def state(self) -> dict[str, Any] | None:
@@ -201,6 +214,7 @@ class Federation:
                 "engine": dict(plan.engine),
                 "codec": plan.codec,
                 "model_codec": plan.model_codec,
+                "precise_versions": plan.precise_versions,
                 "gather_s": plan.gather_s,
                 "retention": dict(plan.retention),
                 "finish": dict(plan.finish),
@@ -215,13 +229,19 @@ class Federation:
                     "tasks": dict(plan.allowed.get(site.name, {plan.task: site.options})),
                     "state_folder": str(self.state_folder(site.name)),
                     "broker": broker | {"port": plan.routes.get(site.name, self.broker.port)},
-                    "policy": {"compute_share": 1 / plan.slow.get(site.name, 1.0)},
+                    "policy": {"compute_share": 1 / plan.slow.get(site.name, 1.0), **plan.policy},
                     "http": {"host": HOST, "port": self.agent_ports.get(site.name)},
                     "device": "cpu",
                     "threads": plan.threads,
                     "telemetry_s": plan.telemetry_s,
                 },
             )
+
+    def _environment(self) -> dict[str, str]:
+        found = environment()
+        if self.plan.packages:
+            found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(self.plan.packages), found.get("PYTHONPATH")]))
+        return found
 
     def _write(self, name: str, config: Mapping[str, object]) -> None:
         self.config_path(name).write_text(yaml.safe_dump(dict(config), sort_keys=False))

@@ -18,7 +18,7 @@ class Step:
 
 
 AGENT_STEPS: Mapping[str, Step] = {
-    "download finished": Step("fedward.chunks", "ChunkFile.finish"),
+    "version assembled": Step("edge_agent.download", "Download.assemble"),
     "model saved": Step("edge_agent.models", "ModelFolder.save"),
     "payload renamed": Step("fedward.files", "move_durably", ".payload"),
     "offer renamed": Step("fedward.files", "move_durably", ".offer"),
@@ -33,11 +33,14 @@ AGENT_STEPS: Mapping[str, Step] = {
 COORDINATOR_STEPS: Mapping[str, Step] = {
     "grant sent": Step("coordinator.publish", "Publisher.grant"),
     "chunk stored": Step("fedward.chunks", "ChunkFile.add", nth=2),
+    "chunks synced": Step("fedward.chunks", "ChunkFile.sync", nth=2),  # the first finds nothing new
+    "messages acknowledged": Step("coordinator.service", "Service.acknowledge", nth=3),
     "upload finished": Step("fedward.chunks", "ChunkFile.finish"),
     "upload renamed": Step("fedward.chunks", "move_durably"),
     "update in the ledger": Step("coordinator.ledger", "Ledger.add_update"),
     "receipt sent": Step("coordinator.publish", "Publisher.receipt"),
-    "state stored": Step("coordinator.blobs", "BlobFolder.put"),
+    "delta stored": Step("coordinator.blobs", "BlobFolder.write", nth=3),  # version 0 has a snapshot and a state
+    "state stored": Step("coordinator.blobs", "BlobFolder.write", nth=4),
     "version in the ledger": Step("coordinator.ledger", "Ledger.add_version"),
     "version announced": Step("coordinator.publish", "Publisher.announce", nth=2),  # the first is that of the start
     "end in the ledger": Step("coordinator.ledger", "Ledger.wish", rare=True),

@@ -15,12 +15,13 @@ WORK = {"local_epochs": 1, "batch_size": 16, "local_lr": 0.01, "max_steps": 1}
 
 
 def wide_federation(folder: Path, hidden: Sequence[int], rng: Random, num_sites: int, **plan: Any) -> Federation:
-    """A federation with its records and initial model, float32 updates, not started; `plan` as of Plan.
+    """A federation with its records and initial model, float32 updates, not started; `plan`, as of Plan, goes before.
 
-    Its updates have 4 bytes for each parameter of a network with these hidden layers.
+    In float32, an update has 4 bytes for each parameter of a network with these hidden layers.
     """
     columns, records = write_records(folder, hidden, rng, num_sites)
-    federation = Federation(Plan(folder=folder, task="tabular", records=records, codec="f32", work=WORK, **plan))
+    usual: dict[str, Any] = {"codec": "f32", "work": WORK}
+    federation = Federation(Plan(folder=folder, task="tabular", records=records, **{**usual, **plan}))
     options = json.dumps({"columns": str(columns)})
     arguments = ("--task", "tabular", "--options", options, "--out", str(federation.model_path))
     federation.fedward("agent", "init-model", *arguments)

@@ -52,7 +52,7 @@ MAGNITUDES = {
 }
 """Of each number of bits, those of the Lloyd-Max quantizer of a standard normal variable; a test derives them again."""
 
-_LARGEST_SCALE = np.float32(1e36)
+LARGEST_SCALE = np.float32(1e36)
 """|x^| is at most 64 * 2.74 S (every term of both sums with one sign), which must stay below 3.4e38."""
 
 _SMALLEST_SCALE = np.float32(1e-30)
@@ -75,7 +75,8 @@ def hadamard(side: int) -> Matrices:
 
 _HADAMARD = hadamard(SIDE)
 _BYTES = np.arange(256)
-_SIGNS_OF_BYTE = (1 - 2 * ((_BYTES[:, None] >> np.arange(8)) & 1)).astype(np.float32)  # (256, 8), low bit first
+SIGNS_OF_BYTE: Matrices = (1 - 2 * ((_BYTES[:, None] >> np.arange(8)) & 1)).astype(np.float32)
+"""(256, 8): the signs that the bits of a byte stand for, low bit first."""
 
 
 class Codebook:
@@ -85,8 +86,9 @@ class Codebook:
         magnitudes = MAGNITUDES[bits]
         self.bits = bits
         self.bytes_a_rotation = ROTATION * bits // 8
+        self.boundaries = tuple(np.float32((low + high) / 2) for low, high in itertools.pairwise(magnitudes))
+        """Between magnitudes that are neighbours: half way."""
         self._negative = len(magnitudes)
-        self._boundaries = tuple(np.float32((low + high) / 2) for low, high in itertools.pairwise(magnitudes))
         level_of_code = np.array([*magnitudes, *(-magnitude for magnitude in magnitudes)], np.float32)
         shifts = np.arange(0, 8, bits)
         self._levels_of_byte: Matrices = level_of_code[
@@ -98,9 +100,9 @@ class Codebook:
         """(R, 4096) -> the same shape: the code of the level nearest to each element."""
         outside = np.signbit(gaussian)
         codes = outside.view(np.uint8) * np.uint8(self._negative)
-        if self._boundaries:
+        if self.boundaries:
             magnitudes = np.abs(gaussian)
-            for boundary in self._boundaries:
+            for boundary in self.boundaries:
                 np.greater(magnitudes, boundary, out=outside)
                 np.add(codes, outside.view(np.uint8), out=codes)
         return codes
@@ -129,25 +131,28 @@ class Codebook:
         return energies
 
 
-def signs(seed: bytes, block: Block) -> Matrices:
-    """(R, 4096) float32 of +1 and -1 for a block, from the seed and the block's place in the layout.
+def sign_bytes(seed: bytes, block: Block) -> Codes:
+    """(R, 512): one bit for each element of a block, low bit first, 1 for a minus; from the seed and the block's place.
 
-    One bit each, low bit first, of Philox 4x64's raw 64-bit words, least significant byte first: unlike numpy's
-    `Generator` methods, this stream is the same everywhere. The key is the first half of a SHA-256.
+    They are Philox 4x64's raw 64-bit words, least significant byte first: unlike numpy's `Generator` methods, this
+    stream is the same everywhere. The key is the first half of a SHA-256.
     """
     rotations = _rotations(block.size)
     key = int.from_bytes(seed_of(seed, block.segment, block.offset)[:16], "little")
     words = np.random.Philox(key=key).random_raw(rotations * ROTATION // 64)
-    return _SIGNS_OF_BYTE.take(words.astype("<u8", copy=False).view(np.uint8), axis=0, mode="clip").reshape(
-        rotations, ROTATION
-    )
+    return words.astype("<u8", copy=False).view(np.uint8).reshape(rotations, -1)
+
+
+def signs(seed: bytes, block: Block) -> Matrices:
+    """(R, 4096) float32 of +1 and -1 for a block, as `sign_bytes` says."""
+    return SIGNS_OF_BYTE.take(sign_bytes(seed, block), axis=0, mode="clip").reshape(-1, ROTATION)
 
 
 def _rotations(size: int) -> int:
     return -(-size // ROTATION)
 
 
-def _block_bytes(book: Codebook, size: int) -> int:
+def _most_bytes(book: Codebook, size: int) -> int:
     return _rotations(size) * (4 + book.bytes_a_rotation)
 
 
@@ -180,8 +185,8 @@ def _scales(rms: Vector, overlap: Vector, units: Vector) -> Vector:
     """(R,) S = units * 4096 rms^2 / (rms * overlap), 0 for a row of zeros; overlap = sum(y c) / rms."""
     with np.errstate(over="ignore"):
         scales = units * np.divide(ROTATION * rms, overlap, out=np.zeros_like(rms), where=overlap > 0)
-    if not (scales <= _LARGEST_SCALE).all():
-        raise ValueError(f"values of rms {_LARGEST_SCALE:.0e} or more could not be decoded in float32")
+    if not (scales <= LARGEST_SCALE).all():
+        raise ValueError(f"values of rms {LARGEST_SCALE:.0e} or more could not be decoded in float32")
     return scales
 
 
@@ -230,7 +235,7 @@ def _rotated_sum(book: Codebook, packed: Sequence[Codes], factors: Matrices) -> 
 def _energy(book: Codebook, raw: memoryview, block: Block, seed: bytes) -> float:
     scales, packed = _planes(raw, block)
     magnitudes = np.abs(scales)
-    if not ((magnitudes == 0) | (magnitudes >= _SMALLEST_SCALE) & (magnitudes <= _LARGEST_SCALE)).all():
+    if not ((magnitudes == 0) | (magnitudes >= _SMALLEST_SCALE) & (magnitudes <= LARGEST_SCALE)).all():
         return energy_of(_decode(book, raw, block, seed))
     energies = book.energies(packed) * np.square(scales, dtype=np.float64)
     if tail := block.size % ROTATION:  # some of this rotation block's energy lies in the padding that is cut off
@@ -242,13 +247,20 @@ def _energy(book: Codebook, raw: memoryview, block: Block, seed: bytes) -> float
 def _codec(bits: int) -> BlockCodec:
     book = Codebook(bits)
     quantizer = Quantizer(
-        partial(_block_bytes, book),
+        partial(_most_bytes, book),
         partial(_encode, book),
         partial(_decode, book),
-        partial(_weighted_sum, book),
-        partial(_energy, book),
+        weighted_sum=partial(_weighted_sum, book),
+        energy=partial(_energy, book),
     )
-    return BlockCodec(f"eden{bits}", deterministic=False, quantizer=quantizer, shared_seed=bits == 4)
+    return BlockCodec(
+        f"eden{bits}",
+        bits=bits,
+        deterministic=False,
+        carries_updates=True,
+        quantizer=quantizer,
+        shared_seed=bits == 4,
+    )
 
 
 EDEN: Sequence[BlockCodec] = tuple(_codec(bits) for bits in (4, 2, 1))

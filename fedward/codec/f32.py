@@ -2,4 +2,4 @@
 
 from fedward.codec.blocks import EXACT, BlockCodec
 
-F32 = BlockCodec("f32", deterministic=True, quantizer=EXACT)
+F32 = BlockCodec("f32", bits=32, deterministic=True, carries_updates=True, quantizer=EXACT, exact=True)

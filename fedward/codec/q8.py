@@ -23,8 +23,8 @@ from fedward.layout import Block, Vector
 GROUP = 256
 LEVELS = 127
 
-_SMALLEST_STEP = np.finfo(np.float32).smallest_normal
-_LARGEST_STEP = np.nextafter(np.finfo(np.float32).max / np.float32(LEVELS), np.float32(0))
+SMALLEST_STEP = np.finfo(np.float32).smallest_normal
+LARGEST_STEP = np.nextafter(np.finfo(np.float32).max / np.float32(LEVELS), np.float32(0))
 """The largest s for which 127 s is still finite: one step below max / 127, which is rounded up."""
 
 
@@ -36,14 +36,14 @@ def _groups(size: int) -> int:
     return -(-size // GROUP)
 
 
-def _block_bytes(size: int) -> int:
+def _most_bytes(size: int) -> int:
     return 4 * _groups(size) + size
 
 
 def _steps(groups: npt.NDArray[np.float32]) -> Vector:
     """(G, 256) -> (G,) the scale s of each group."""
     highest = peaks(groups)
-    steps: Vector = np.clip(highest / np.float32(LEVELS), _SMALLEST_STEP, _LARGEST_STEP)
+    steps: Vector = np.clip(highest / np.float32(LEVELS), SMALLEST_STEP, LARGEST_STEP)
     steps[highest == 0] = 0
     return steps
 
@@ -80,4 +80,10 @@ def _energy(raw: memoryview, block: Block, seed: bytes) -> float:
     return float(np.vecdot(squares.astype(np.float64), np.square(steps, dtype=np.float64)))
 
 
-Q8 = BlockCodec("q8", deterministic=True, quantizer=Quantizer(_block_bytes, _encode, _decode, energy=_energy))
+Q8 = BlockCodec(
+    "q8",
+    bits=8,
+    deterministic=True,
+    carries_updates=True,
+    quantizer=Quantizer(_most_bytes, _encode, _decode, energy=_energy),
+)

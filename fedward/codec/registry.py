@@ -13,7 +13,9 @@ import numpy as np
 from fedward.codec.blocks import Payload
 from fedward.codec.eden import EDEN
 from fedward.codec.f32 import F32
+from fedward.codec.f32z import F32Z
 from fedward.codec.q8 import Q8
+from fedward.codec.uqz import UQZ
 from fedward.errors import PeerError, RejectReason
 from fedward.layout import Block, Layout, Vector
 
@@ -23,6 +25,10 @@ class Codec(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def bits(self) -> int:
+        """It loses as little as codes of so many bits can: of two codecs the one with more is the more precise."""
 
     @property
     def deterministic(self) -> bool:
@@ -35,17 +41,44 @@ class Codec(Protocol):
         Their errors are then alike where the updates are: a price that only a codec of small error can pay.
         """
 
-    def size_bytes(self, layout: Layout) -> int:
-        """Size of every payload of this layout: it does not depend on the values."""
+    @property
+    def carries_updates(self) -> bool:
+        """Unbiased over the seeds, or as good as exact: no sender needs error feedback (docs/adr/0006)."""
+
+    @property
+    def exact(self) -> bool:
+        """What is decoded is what was encoded, bit for bit."""
+
+    def most_bytes(self, layout: Layout) -> int:
+        """Size of the largest payload of this layout; most codecs have no other size."""
+
+    def check_size(self, size_bytes: int, layout: Layout) -> None:
+        """Raise PeerError (LAYOUT_MISMATCH) for a size that no payload of this layout has."""
+
+    def check(self, payload: memoryview, layout: Layout) -> None:
+        """Raise PeerError (LAYOUT_MISMATCH) unless size and index are those of a payload of this layout."""
 
     def encode(self, vector_P: Vector, layout: Layout, seed: bytes) -> bytes:
-        """(P,) float32 -> payload. Raises ValueError for a NaN, an infinity, another shape or another dtype."""
+        """(P,) float32 -> payload: every block of the layout as `encode_block` makes it, then the `index`.
+
+        Raises ValueError for a NaN, an infinity, another shape or another dtype.
+        """
+
+    def encode_block(self, values_B: Vector, layout: Layout, block: Block, seed: bytes) -> bytes:
+        """(B,) float32, one of `layout.blocks` -> its part of the payload. Raises ValueError as `encode` does."""
+
+    def index(self, layout: Layout, sizes_bytes: Sequence[int]) -> bytes:
+        """What ends a payload whose blocks, in order, have these sizes; empty where sizes don't depend on values."""
 
     def decode_block(self, payload: memoryview, layout: Layout, block: Block, seed: bytes) -> Vector:
         """One of `layout.blocks` -> (B,) float32, a fresh array; any block in any order.
 
-        The payload has passed `check_payload`. The values may be infinite or NaN: `norm` finds that out.
+        The payload has passed `check`. The values may be infinite or NaN: `norm` finds that out. Raises PeerError
+        (MALFORMED) for bytes that are no encoding.
         """
+
+    def decode_encoded(self, encoded: memoryview, layout: Layout, block: Block, seed: bytes) -> Vector:
+        """What `encode_block` made -> (B,) float32, as `decode_block` does from a whole payload."""
 
     def sum_block(
         self, payloads: Sequence[Payload], weights: Sequence[float], layout: Layout, block: Block, seed: bytes
@@ -60,7 +93,7 @@ class Codec(Protocol):
         """The sum of squares of `decode_block` in float64, to 1e-6 of it; not finite iff a decoded value is not."""
 
 
-CODECS: Mapping[str, Codec] = MappingProxyType({known.name: known for known in (F32, Q8, *EDEN)})
+CODECS: Mapping[str, Codec] = MappingProxyType({known.name: known for known in (F32, F32Z, Q8, *EDEN, UQZ)})
 
 
 def codec(name: str) -> Codec:
@@ -71,16 +104,14 @@ def codec(name: str) -> Codec:
 
 
 def check_payload(payload: bytes | memoryview, codec: Codec, layout: Layout) -> None:
-    """Raise PeerError (LAYOUT_MISMATCH) unless the payload has exactly the size that the layout asks for."""
-    got, expected = memoryview(payload).nbytes, codec.size_bytes(layout)
-    if got != expected:
-        raise PeerError(RejectReason.LAYOUT_MISMATCH, f"a {codec.name} payload of {got} bytes, expected {expected}")
+    """Raise PeerError (LAYOUT_MISMATCH) unless size and index are those of a payload of this layout."""
+    codec.check(memoryview(payload).cast("B"), layout)
 
 
 def decode(payload: bytes | memoryview, codec: Codec, layout: Layout, seed: bytes) -> Vector:
-    """Payload -> (P,) float32, finite or not. Raises PeerError (LAYOUT_MISMATCH) as `check_payload` does."""
+    """Payload -> (P,) float32, finite or not. Raises PeerError as `check_payload` and `decode_block` do."""
     check_payload(payload, codec, layout)
-    view = memoryview(payload)
+    view = memoryview(payload).cast("B")
     vector_P = np.empty(layout.size, np.float32)
     for block in layout.blocks:
         vector_P[block.start : block.stop] = codec.decode_block(view, layout, block, seed)
@@ -90,10 +121,10 @@ def decode(payload: bytes | memoryview, codec: Codec, layout: Layout, seed: byte
 def norm(payload: bytes | memoryview, codec: Codec, layout: Layout, seed: bytes) -> float:
     """L2 norm of the decoded vector to 1e-6 of it, summed in float64; no more than one block is held.
 
-    Raises PeerError: LAYOUT_MISMATCH as `check_payload` does, NOT_FINITE if any decoded value is NaN or infinite.
+    Raises PeerError as `check_payload` and `decode_block` do, and NOT_FINITE if any decoded value is NaN or infinite.
     """
     check_payload(payload, codec, layout)
-    view = memoryview(payload)
+    view = memoryview(payload).cast("B")
     energy = 0.0
     for block in layout.blocks:
         energy += codec.energy_block(view, layout, block, seed)

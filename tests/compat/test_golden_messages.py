@@ -128,6 +128,14 @@ SAMPLES["evaluation_with_model_digest"] = dataclasses.replace(
 )
 
 
+SAMPLES["announcement_with_codecs"] = dataclasses.replace(
+    cast(Announcement, SAMPLES["announcement"]), codecs=("q8", "eden4", "eden2", "eden1")
+)
+
+
+SAMPLES["telemetry_with_uplink"] = dataclasses.replace(cast(Telemetry, SAMPLES["telemetry"]), uplink_bytes_s=875_000.0)
+
+
 def golden(name: str) -> bytes:
     return bytes.fromhex((GOLDEN / f"{name}.hex").read_text())
 

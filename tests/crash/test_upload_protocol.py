@@ -77,6 +77,10 @@ class UploadProtocol(RuleBasedStateMachine):
                 self.bench.service.handle(self.bench.inbox.get_nowait())
 
     @rule()
+    def the_coordinator_acknowledges_what_it_took(self) -> None:
+        self.bench.service.acknowledge()
+
+    @rule()
     def the_coordinator_makes_a_version(self) -> None:
         self.bench.service.tick()
 

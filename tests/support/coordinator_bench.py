@@ -44,6 +44,7 @@ def config_of(folder: Path, **changes: Any) -> FederationConfig:
         "broker": BrokerSettings(host="broker"),
         "engine": EngineSettings(buffer_size=2, flush_after_s=600.0),
         "codec": "f32",
+        "precise_versions": 0,
         "finish": FinishSettings(),
         **changes,
     }
@@ -83,7 +84,8 @@ class Bench:
         self.listened = False
         self.ledger: Ledger = open_ledger(config, layout)
         self.blobs = BlobFolder(config.state_folder / "blobs")
-        self.versions = Versions(self.ledger, self.blobs, layout, Settings(config.engine, config.model_codec))
+        settings = Settings(config.engine, config.model_codec)
+        self.versions = Versions(self.ledger, self.blobs, layout, settings, config.precision)
         self.versions.begin(vector(layout, seed=0, scale=1.0), clock.now_s())
         self.inbox: LinkInbox = Queue()
         self.link = MemoryLink(broker, "coordinator", self.inbox, window=window)
@@ -103,6 +105,7 @@ class Bench:
         while not self.inbox.empty():
             self.service.handle(self.inbox.get_nowait())
             self.service.tick()
+        self.service.acknowledge()
         self.service.tick()
 
     def kill(self) -> None:

@@ -32,3 +32,13 @@ def fill(folder: Path) -> Path:
     filler = folder / "filler"
     filler.write_bytes(bytes(free_bytes(folder) - RESERVE_BYTES))
     return filler
+
+
+def break_open_file(path: Path) -> None:
+    """Every sync of what this process holds open there fails from now on: its descriptors are those of a pipe."""
+    reader, writer = os.pipe()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        if os.path.realpath(descriptor) == os.path.realpath(path):
+            os.dup2(writer, int(descriptor.name))
+    os.close(reader)
+    os.close(writer)

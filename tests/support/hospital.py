@@ -29,16 +29,16 @@ CPU = Capability("cpu", Precision.FLOAT32)
 
 
 class Tiny(Task):
-    """A line through eight points. `before_loss` and `measured` stand for what a hospital's own code may do."""
+    """A plane through eight points. `before_loss` and `measured` stand for what a hospital's own code may do."""
 
-    def __init__(self) -> None:
-        inputs = torch.linspace(-1, 1, 16).reshape(8, 2)
+    def __init__(self, num_inputs: int = 2) -> None:
+        inputs = torch.linspace(-1, 1, 8 * num_inputs).reshape(8, num_inputs)
         self.records = TensorDataset(inputs, inputs.sum(dim=1, keepdim=True))
         self.held_out: Dataset[Batch] = self.records
         self.before_loss: Callable[[], object] = lambda: None
         self.measured: Sums | None = None
         self.num_trainings = 0
-        self.num_inputs = 2
+        self.num_inputs = num_inputs
 
     def model(self) -> nn.Module:
         return nn.Linear(self.num_inputs, 1)
@@ -62,10 +62,10 @@ class Tiny(Task):
 class Hospital:
     """One agent on a state folder; `restart` is what Kubernetes does after a kill."""
 
-    def __init__(self, config: SiteConfig, broker: MemoryBroker) -> None:
+    def __init__(self, config: SiteConfig, broker: MemoryBroker, num_inputs: int = 2) -> None:
         self.config = config
         self.clock = ManualClock()
-        self.task = Tiny()
+        self.task = Tiny(num_inputs)
         self.release = "tiny 1"
         self._broker = broker
         self.office = Office(broker, layout_of(self.task.model()))

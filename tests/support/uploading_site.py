@@ -7,6 +7,7 @@ from random import Random
 from edge_agent.outbox import Outbox
 from edge_agent.publish import Publisher
 from edge_agent.receive import receive
+from edge_agent.uplink import Uplink
 from fedward import topics
 from fedward.layout import Layout, Tensor
 from fedward.messages import Grant, Offer, Outcome, Receipt
@@ -75,7 +76,7 @@ class UploadingSite:
         self.outbox.tidy()
         self.inbox: LinkInbox = Queue()
         self.link = MemoryLink(self._broker, self.name, self.inbox, window=2)
-        self.publisher = Publisher(self.link, FEDERATION, self.name, self.outbox, Random(1))
+        self.publisher = Publisher(self.link, FEDERATION, self.name, self.outbox, Random(1), Uplink(None))
         self.link.subscribe(topics.down_all(FEDERATION, self.name))
         self.link.open()
 

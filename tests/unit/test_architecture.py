@@ -22,6 +22,7 @@ ONLY_IN = {
     "msgpack": ["fedward/pack.py"],
     "prometheus_client": ["edge_agent/metrics.py", "coordinator/metrics.py"],
     "docker": ["edge_agent/appliance/"],
+    "zstandard": ["fedward/codec/frame.py"],
     "sqlalchemy": [
         "coordinator/ledger.py",
         "coordinator/chaining.py",
@@ -45,8 +46,9 @@ LAZY_TORCH = {"edge_agent/cli.py"}
 PURE = [
     "fedward/errors.py", "fedward/limits.py", "fedward/messages.py", "fedward/layout.py", "fedward/pack.py",
     "fedward/topics.py", "fedward/recipe.py", "fedward/codec/", "coordinator/engine/", "coordinator/receive.py",
-    "coordinator/verify.py", "coordinator/chain.py", "coordinator/wal.py", "edge_agent/states.py",
-    "edge_agent/policy.py", "edge_agent/receive.py", "edge_agent/asking.py",
+    "coordinator/verify.py", "coordinator/chain.py", "coordinator/wal.py", "coordinator/precision.py",
+    "edge_agent/states.py", "edge_agent/policy.py", "edge_agent/receive.py", "edge_agent/asking.py",
+    "edge_agent/choice.py", "edge_agent/uplink.py",
 ]  # fmt: skip
 IMPURE_MODULES = {
     "time", "random", "secrets", "os", "socket", "threading", "queue", "logging", "pathlib", "subprocess", "io",

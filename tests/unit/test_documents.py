@@ -44,7 +44,7 @@ def documented_rows(families: Iterable[Metric]) -> set[str]:
 
 
 def test_the_metrics_document_has_every_metric_with_its_labels_and_meaning() -> None:
-    site = dict.fromkeys([*SITE_GAUGES, *SITE_COUNTERS], 1) | {"phase": "idle"}
+    site = dict.fromkeys([*SITE_GAUGES, *SITE_COUNTERS], 1) | {"phase": "idle", "codec": "eden4"}
     federation = dict.fromkeys(
         [
             "version",
@@ -67,6 +67,7 @@ def test_the_metrics_document_has_every_metric_with_its_labels_and_meaning() -> 
     page = federation | {"refused": {"stale": 0}, "metrics": {"auc": 1}, "sites": {"a": site}}
     agent_page = dict.fromkeys([*GAUGES, *COUNTERS], 1) | {
         "phase": "idle",
+        "codec": "eden4",
         "refused": {"stale": 0},
         "failures": {"exception": 0},
     }

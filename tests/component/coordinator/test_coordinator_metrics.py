@@ -49,7 +49,7 @@ def busy(start: Callable[..., Bench], north: Site, south: Site) -> Bench:
         Up.TELEMETRY,
         Telemetry(
             boot_id=b"boot-one", phase=Phase.TRAINING, version=1, step=7, num_steps=10, num_updates=1, num_refused=1,
-            num_fetched=2, bytes_sent=1000, bytes_received=2000, step_s=0.5, train_loss=0.25,
+            num_fetched=2, bytes_sent=1000, bytes_received=2000, step_s=0.5, train_loss=0.25, uplink_bytes_s=5e4,
         ),
     )  # fmt: skip
     metrics = {"auc": Ratio(numerator=8.0, denominator=10.0)}
@@ -66,7 +66,7 @@ def test_every_field_of_the_page_is_exported_or_known_to_be_no_metric(busy: Benc
         "chunks_received", "chunks_redundant",
     }  # fmt: skip
     assert set(page) == exported | ONLY_STATE
-    assert set(page["sites"]["north"]) == {"phase", *SITE_GAUGES, *SITE_COUNTERS} | ONLY_STATE_OF_A_SITE
+    assert set(page["sites"]["north"]) == {"phase", "codec", *SITE_GAUGES, *SITE_COUNTERS} | ONLY_STATE_OF_A_SITE
 
 
 def test_the_text_says_what_the_page_says(busy: Bench) -> None:

@@ -1,5 +1,6 @@
 """The versions made again from the ledger, and what is found when something was changed."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from fedward.codec import codec
 from fedward.errors import ConfigError, IntegrityError
 from fedward.identity import update_seed
 from fedward.layout import vector_digest
+from fedward.messages import Part, PartKind
 from tests.support.coordinator_bench import at
 from tests.support.updates import SITES, SMALL, offer_of, update_id, vector
 
@@ -49,7 +51,7 @@ def store(ledger: Ledger, blobs: BlobFolder) -> Store:
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
-@pytest.mark.parametrize(("up", "down"), [("eden4", "q8"), ("f32", "f32")])
+@pytest.mark.parametrize(("up", "down"), [("eden4", "uqz"), ("eden4", "q8"), ("f32", "f32"), ("f32", "f32z")])
 def test_every_method_comes_out_as_it_is_recorded(
     ledger: Ledger, blobs: BlobFolder, preset: str, up: str, down: str
 ) -> None:
@@ -124,6 +126,28 @@ def test_a_version_that_its_updates_do_not_lead_to_is_found_though_the_chain_is_
     seen = replay(Store(ledger, blobs, SMALL), 0)
     assert [next(seen).version for _ in range(3)] == [0, 1, 2]
     with pytest.raises(IntegrityError, match=r"version 3: model digest recorded \w{64}, made again \w{64}"):
+        next(seen)
+
+
+class Misleading(Versions):
+    """A coordinator whose agents get another payload than the version that it records."""
+
+    def _write(self, kind: PartKind, version: int, codec_name: str, pieces: Iterable[bytes]) -> Part:
+        list(pieces)  # the model moves on as it should
+        return super()._write(kind, version, codec_name, [codec(codec_name).encode(vector(SMALL, 5), SMALL, b"")])
+
+
+@pytest.mark.parametrize(("down", "kind"), [("uqz", "delta"), ("f32", "snapshot")])
+def test_a_part_that_leads_agents_to_another_model_is_found(
+    ledger: Ledger, blobs: BlobFolder, down: str, kind: str
+) -> None:
+    run(ledger, blobs, begun(ledger, blobs, EngineSettings(), down), 1)
+    misled = Misleading(ledger, blobs, SMALL, Settings(EngineSettings(), down))
+    misled.begin(vector(SMALL, seed=0, scale=1.0), now_s=1.0)
+    run(ledger, blobs, misled, 1)
+    seen = replay(Store(ledger, blobs, SMALL), 0)
+    assert [next(seen).version for _ in range(2)] == [0, 1]
+    with pytest.raises(IntegrityError, match=f"version 2: its {kind} leads to another model than is recorded"):
         next(seen)
 
 

@@ -10,11 +10,12 @@ from coordinator.card import model_card
 from coordinator.engine.rates import live
 from coordinator.engine.settings import PRESETS, EngineSettings
 from coordinator.engine.weigh import weights
-from coordinator.making import LONGEST_CHAIN, arrival_of
+from coordinator.making import arrival_of
 from coordinator.members import Members
 from coordinator.needed import STATE_EVERY
 from coordinator.replay import pruned_since, replay, snapshot_of_ledger
 from coordinator.retention import LARGEST_CUT
+from coordinator.versions import LONGEST_CHAIN
 from fedward.errors import ConfigError
 from fedward.layout import vector_digest
 from tests.support.updates import SITES

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from coordinator.engine.settings import EngineSettings
-from coordinator.making import LONGEST_CHAIN
+from coordinator.versions import LONGEST_CHAIN
 from fedward.errors import RejectReason
 from fedward.messages import PartKind
 from fedward.recipe import cheapest_recipe

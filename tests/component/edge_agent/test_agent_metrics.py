@@ -25,7 +25,8 @@ def test_after_a_round_every_figure_is_there(hospital: Any) -> None:
     hospital.office.announce()
     hospital.settle()
     shown = samples(exposition(hospital.page))
-    assert {name for name, _ in GAUGES.values()} <= set(shown)
+    measured = {name for name, _ in GAUGES.values()} - {"fed_agent_uplink_bytes_per_second"}
+    assert measured <= set(shown)
     assert shown["fed_agent_outbox_updates"] == 1
     assert shown["fed_agent_sent_bytes_total"] == hospital.link.bytes_sent
     assert shown["fed_agent_versions_fetched_total"] == 1
@@ -36,6 +37,17 @@ def test_exactly_one_phase_is_1(hospital: Any) -> None:
     phases = {name: value for name, value in shown.items() if name.startswith("fed_agent_phase")}
     assert len(phases) == len(Phase)
     assert [name for name, value in phases.items() if value] == ['fed_agent_phase{phase="training"}']
+
+
+def test_the_rate_of_the_link_and_the_codec_are_shown_once_they_are_known(hospital: Any) -> None:
+    before = samples(exposition(hospital.page))
+    assert "fed_agent_uplink_bytes_per_second" not in before
+    assert before['fed_agent_codec{codec="eden2"}'] == 0
+    after = samples(exposition({**hospital.page, "uplink_bytes_s": 5e4, "codec": "eden2"}))
+    assert after["fed_agent_uplink_bytes_per_second"] == 5e4
+    assert [name for name, value in after.items() if name.startswith("fed_agent_codec") and value] == [
+        'fed_agent_codec{codec="eden2"}'
+    ]
 
 
 def test_every_reason_to_refuse_is_a_series_from_the_start(hospital: Any) -> None:

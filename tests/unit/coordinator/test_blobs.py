@@ -1,6 +1,7 @@
 """The blob store."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,21 @@ def test_storing_the_same_content_again_changes_nothing(blobs: BlobFolder) -> No
     before = blobs.path(digest).stat()
     assert blobs.put(memoryview(b"content")) == digest
     assert blobs.path(digest).stat().st_ino == before.st_ino
+
+
+def test_a_blob_that_comes_in_pieces_is_the_same_blob(blobs: BlobFolder) -> None:
+    assert blobs.write(iter([b"con", memoryview(b"ten"), b"t"])) == blobs.put(b"content")
+    assert blobs.digests() == {hashlib.sha256(b"content").digest()}
+
+
+def test_pieces_that_end_in_an_error_leave_nothing(blobs: BlobFolder) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"con"
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        blobs.write(pieces())
+    assert not list(blobs.path(bytes(32)).parent.iterdir())
 
 
 def test_a_complete_upload_becomes_a_blob(blobs: BlobFolder, tmp_path: Path) -> None:

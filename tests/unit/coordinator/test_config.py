@@ -8,6 +8,8 @@ import yaml
 from pydantic import BaseModel
 
 from coordinator.config import FederationConfig
+from coordinator.precision import Precision
+from fedward.codec import CODECS
 from fedward.errors import ConfigError
 from fedward.messages import LocalOptimizer, Work
 from fedward.settings import describe, load_settings
@@ -57,11 +59,17 @@ def test_the_example_is_valid() -> None:
 
 def test_the_least_file_has_the_defaults(tmp_path: Path) -> None:
     config = load(tmp_path)
-    assert (config.codec, config.model_codec, config.http.port) == ("eden4", "q8", None)
+    assert (config.codec, config.model_codec, config.http.port) == ("eden4", "uqz", None)
+    assert config.codecs == ["q8", "eden4", "eden2", "eden1"]
+    assert config.precision == Precision(3, None)
     assert config.finish.version is None
     assert (config.retention.versions, config.retention.records) == (100, 10_000)
     assert isinstance(config.work, Work)
     assert config.work.optimizer is LocalOptimizer.SGD
+
+
+def test_the_codec_may_be_left_to_the_size_of_the_model(tmp_path: Path) -> None:
+    assert load(tmp_path, codec="auto").codec == "auto"
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
@@ -75,12 +83,23 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"codec": "zip"}, "codec: Value error, unknown codec; known: f32, q8, eden4, eden2, eden1, got 'zip'"),
+        (
+            {"codec": "zip"},
+            "codec: Value error, unknown codec; known: f32, f32z, q8, eden4, eden2, eden1, uqz, got 'zip'",
+        ),
+        (
+            {"codec": "uqz"},
+            "codec: Value error, its error doesn't average out, so it can't carry updates; choose f32 or f32z or q8",
+        ),
+        ({"codecs": ["eden4", "zip"]}, "codecs.1: Value error, unknown codec"),
         (
             {"model_codec": "zip"},
-            "model_codec: Value error, unknown codec; known: f32, q8, eden4, eden2, eden1, got 'zip'",
+            f"model_codec: Value error, unknown codec; known: {', '.join(CODECS)}, got 'zip'",
         ),
-        ({"model_codec": "eden4"}, "decoding differs between machines, so it can't carry a model; choose f32 or q8"),
+        (
+            {"model_codec": "eden4"},
+            "decoding differs between machines, so it can't carry a model; choose f32 or f32z or q8 or uqz",
+        ),
         ({"finish": {"metric": "auc"}}, "metric and value go together"),
         ({"finish": {"value": 0.5}}, "metric and value go together"),
         ({"sites": ["North"]}, "sites.0:"),

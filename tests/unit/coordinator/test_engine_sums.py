@@ -34,7 +34,7 @@ def encoded(number: int, name: str, seed: str) -> EncodedDelta:
 
 
 def decoded(delta: EncodedDelta) -> np.ndarray:
-    return decode(delta.payload[0 : delta.codec.size_bytes(LAYOUT)], delta.codec, LAYOUT, delta.seed).astype(np.float64)
+    return decode(delta.payload[0 : delta.payload.nbytes], delta.codec, LAYOUT, delta.seed).astype(np.float64)
 
 
 def folded(contributions: Sequence[Contribution], divisor: float = 1.0, how: EngineSettings = PLAIN) -> Vector:

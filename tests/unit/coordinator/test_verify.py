@@ -15,7 +15,9 @@ from fedward.messages import Evaluation, FederationState, Manifest, Offer, Ratio
 from tests.support.updates import LARGE, SMALL, offer_of, payload_of, vector
 
 BASE = b"b" * 32
-TERMS = Terms(layout=SMALL, version=7, max_staleness=5, codec="f32", state=FederationState.RUNNING, base_digest=BASE)
+TERMS = Terms(
+    layout=SMALL, version=7, max_staleness=5, codecs=("f32", "eden4"), state=FederationState.RUNNING, base_digest=BASE
+)
 PAYLOAD = payload_of(SMALL, seed=1)
 OFFER = offer_of(PAYLOAD, 1, base_version=7)
 TOO_FEW_DIGESTS = Manifest(size_bytes=OFFER.manifest.size_bytes, digest=b"d" * 32, chunk_digests=b"c" * 64)
@@ -55,6 +57,11 @@ def test_an_offer_within_the_terms_is_taken(base_version: int) -> None:
 @pytest.mark.parametrize("base_digest", [None, BASE], ids=["not told, by an older agent", "as made here"])
 def test_the_digest_of_the_base_is_that_of_the_ledger_where_it_is_told(base_digest: bytes | None) -> None:
     check_offer(replace(OFFER, base_digest=base_digest), TERMS, repeated=False)
+
+
+def test_an_offer_in_any_of_the_allowed_codecs_is_taken() -> None:
+    payload = codec("eden4").encode(vector(SMALL, seed=1), SMALL, OFFER.update_id)
+    check_offer(replace(OFFER, codec="eden4", manifest=manifest_of(payload)), TERMS, repeated=False)
 
 
 def test_a_paused_federation_takes_what_was_begun() -> None:

@@ -1,11 +1,13 @@
 """The counters that survive a restart, and how the outbox corrects them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge_agent.progress import Progress, ProgressFile, SavedProgress
+from fedward.messages import Outcome
 
 SAVED = Progress(sequence=5, trained_from=8, num_accepted=3, num_refused=1)
 
@@ -19,7 +21,7 @@ def test_an_update_saved_after_the_progress_moves_it_on(tmp_path: Path, new_offe
     file = ProgressFile(tmp_path / "progress.json")
     file.save(SAVED)
     corrected = file.load([new_offer(sequence=5, base_version=9)])
-    assert corrected == Progress(sequence=6, trained_from=9, num_accepted=3, num_refused=1)
+    assert corrected == Progress(sequence=6, trained_from=9, num_accepted=3, num_refused=1, work_s=0.5)
 
 
 def test_an_update_that_was_counted_already_changes_nothing(tmp_path: Path, new_offer: Any) -> None:
@@ -36,7 +38,13 @@ def test_without_readable_progress_the_outbox_alone_decides(
     if content is not None:
         path.write_text(content)
     progress = ProgressFile(path).load([new_offer(sequence=2, base_version=1), new_offer(sequence=3, base_version=4)])
-    assert progress == Progress(sequence=4, trained_from=4)
+    assert progress == Progress(sequence=4, trained_from=4, work_s=0.5)
+
+
+def test_a_receipt_keeps_the_rate_of_the_link_and_later_counts_nothing() -> None:
+    later = SAVED.receipted(Outcome.LATER, 1e6)
+    assert later == replace(SAVED, uplink_bytes_s=1e6)
+    assert later.receipted(Outcome.ACCEPTED, 2e6) == replace(SAVED, num_accepted=4, uplink_bytes_s=2e6)
 
 
 def test_a_start_that_has_nothing_to_correct_writes_nothing(tmp_path: Path, new_offer: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from edge_agent.outbox import Outbox
 from edge_agent.publish import LONGEST_OFFER_S, OFFER_AGAIN_S, Publisher
+from edge_agent.uplink import Uplink
 from fedward import topics
 from fedward.chunks import num_chunks
 from fedward.limits import CHUNK_BYTES
@@ -29,7 +30,8 @@ class Upload:
             self.outbox.save(offer, payload)
         self.link = MemoryLink(broker, "st-anna", queue.Queue(), window=WINDOW)
         self.link.open()
-        self.publisher = Publisher(self.link, "ward", "st-anna", self.outbox, random.Random(1))
+        self.uplink = Uplink(None)
+        self.publisher = Publisher(self.link, "ward", "st-anna", self.outbox, random.Random(1), self.uplink)
         self.offers = list(offers.values())
         self._office = office
 
@@ -91,6 +93,17 @@ def test_no_more_chunks_are_in_flight_than_the_window_takes(large: Upload, broke
     assert large.sent() == ["offer", "0", "1"]
     large.publisher.step(0.2)
     assert large.sent() == ["2", "3", "4"]
+
+
+def test_the_rate_of_the_link_is_that_of_what_was_acknowledged(large: Upload, broker: MemoryBroker) -> None:
+    large.publisher.step(0.0)
+    large.grant((0, 5))
+    broker.pause()
+    large.publisher.step(1.0)
+    assert large.uplink.bytes_s is None
+    broker.resume()
+    large.publisher.step(3.0)
+    assert large.uplink.bytes_s == WINDOW * CHUNK_BYTES / 2.0
 
 
 def test_an_offer_without_an_answer_is_repeated_ever_later_and_with_jitter(two: Upload) -> None:

@@ -26,6 +26,8 @@ PAGE: dict[str, Any] = {
     "bytes_received": 20,
     "step_s": 0.25,
     "train_loss": 0.5,
+    "uplink_bytes_s": 1e6,
+    "codec": "eden2",
     "refused": {},
 }
 
@@ -55,6 +57,7 @@ def test_telemetry_carries_these_figures_and_nothing_else_of_the_page() -> None:
         "bytes_received": 20,
         "step_s": 0.25,
         "train_loss": 0.5,
+        "uplink_bytes_s": 1e6,
     }
 
 

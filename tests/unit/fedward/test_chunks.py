@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from itertools import pairwise
+import resource
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from fedward.chunks import ChunkFile, check_manifest, chunk_of, indices_of, mani
 from fedward.errors import PeerError, RejectReason
 from fedward.limits import CHUNK_BYTES, MAX_CHUNKS, MAX_PAYLOAD_BYTES, MAX_RANGES
 from fedward.messages import Manifest, Range
+from tests.support.disk import break_open_file
 
 PAYLOAD = np.random.default_rng(1).bytes(2 * CHUNK_BYTES + 100)
 CHUNKS = [PAYLOAD[at : at + CHUNK_BYTES] for at in range(0, len(PAYLOAD), CHUNK_BYTES)]
@@ -122,6 +124,56 @@ def test_right_chunks_of_a_wrong_whole_are_refused_and_dropped(path, tmp_path):
         collected.finish(tmp_path / "whole")
     assert_refused(error, RejectReason.DIGEST_MISMATCH)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_the_whole_is_verified_in_any_order_of_its_chunks_and_over_a_restart(path, tmp_path, order):
+    before = ChunkFile(path, MANIFEST)
+    before.add(order[0], CHUNKS[order[0]])
+    before.close()
+    after = ChunkFile(path, MANIFEST)
+    for index in order[1:]:
+        after.add(index, CHUNKS[index])
+    after.finish(tmp_path / "whole")
+    assert (tmp_path / "whole").read_bytes() == PAYLOAD
+
+
+def test_a_wrong_whole_is_refused_also_when_its_chunks_came_out_of_order(path, tmp_path):
+    collected = ChunkFile(path, dataclasses.replace(MANIFEST, digest=bytes(32)))
+    for index in (2, 1, 0):
+        collected.add(index, CHUNKS[index])
+    with pytest.raises(PeerError) as error:
+        collected.finish(tmp_path / "whole")
+    assert_refused(error, RejectReason.DIGEST_MISMATCH)
+
+
+def test_a_sync_that_fails_is_told_and_one_without_news_touches_no_disk(path):
+    collected = ChunkFile(path, MANIFEST)
+    collected.add(0, CHUNKS[0])
+    collected.sync()
+    break_open_file(path)
+    collected.sync()
+    collected.close()
+    again = ChunkFile(path, MANIFEST)  # it can't know whether the one before was synced
+    break_open_file(path)
+    with pytest.raises(OSError, match="Invalid argument"):
+        again.sync()
+    again.close()
+
+
+def test_a_chunk_of_which_the_disk_took_a_part_only_is_still_missing(path):
+    collected = ChunkFile(path, MANIFEST)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (CHUNK_BYTES + 100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            collected.add(1, CHUNKS[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert collected.num_missing == 3
+    assert collected.add(1, CHUNKS[1])
+    collected.close()
+    assert chunk_of(path, 1) == CHUNKS[1]
 
 
 def test_an_incomplete_payload_never_gets_its_final_name(path, tmp_path):

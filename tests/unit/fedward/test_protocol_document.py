@@ -183,13 +183,13 @@ def examples() -> dict[str, str]:
     return {
         "layout digest": EXAMPLE.digest.hex(),
         "model digest": vector_digest(EXAMPLE_VECTOR).hex(),
-        "f32 payload, size": str(codec.codec("f32").size_bytes(EXAMPLE)),
+        "f32 payload, size": str(codec.codec("f32").most_bytes(EXAMPLE)),
         "q8 payload, size": str(len(q8)),
         "q8 payload, first 4 bytes": q8[:4].hex(),
         "q8 payload, bytes 72 to 79": q8[72:80].hex(),
         "q8 payload, digest": hashlib.sha256(q8).hexdigest(),
         "q8 payload, chunk_digests": manifest_of(q8).chunk_digests.hex(),
-        "eden4 payload, size": str(codec.codec("eden4").size_bytes(EXAMPLE)),
+        "eden4 payload, size": str(codec.codec("eden4").most_bytes(EXAMPLE)),
         "update_id": update_id.hex(),
         "eden4, seed": shared.hex(),
         "eden4, key of segment 0, offset 0": shared_key.hex(),
@@ -264,9 +264,12 @@ def test_every_timer_is_in_the_table():
     assert dict(zip(column("Timers", 0), column("Timers", 1), strict=True)) == expected
 
 
-def test_every_codec_is_described_and_whether_it_may_carry_a_model():
-    expected = {name: "yes" if known.deterministic else "no" for name, known in codec.CODECS.items()}
-    assert dict(zip(column("Codecs", 0), column("Codecs", 1), strict=True)) == expected
+def test_every_codec_is_described_and_whether_it_may_carry_a_model_or_updates():
+    words = {True: "yes", False: "no"}
+    expected = {
+        (name, words[known.deterministic], words[known.carries_updates]) for name, known in codec.CODECS.items()
+    }
+    assert set(zip(column("Codecs", 0), column("Codecs", 1), column("Codecs", 2), strict=True)) == expected
 
 
 def test_the_levels_of_eden_are_those_of_the_code():

@@ -17,7 +17,7 @@ def parsed(*arguments):
 
 def test_the_codec_f32_means_float32_both_ways():
     assert checked(parsed("--codec", "f32"), None)["model_codec"] == "f32"
-    assert checked(parsed("--codec", "eden4"), None)["model_codec"] == "q8"
+    assert checked(parsed("--codec", "eden4"), None)["model_codec"] == "uqz"
 
 
 def test_slow_hospitals_and_the_target_are_read():

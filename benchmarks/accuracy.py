@@ -1,0 +1,191 @@
+"""What codecs cost a model and save a link: `python -m benchmarks.accuracy [--seeds N] [--json FILE] [--chart FILE]`.
+
+Four sites of unequal size, class balance and pace train the small network on PneumoniaMNIST (benchmarks.simulation):
+under each seed once with float32 both ways and once with each pair of codecs, all else equal. Measured is the AUC of
+all official test images ranked together: the mean over the last five versions of a run, and its difference to float32
+under the same seed. Counted are the bytes both ways until the first version of AUC 0.94, the first model of each site
+and the packed offers and announcements included.
+
+That version is a matter of luck where the curve is noisy; so the same is also counted up to one version, the one with
+which float32 reached it, and that without each site's first model, too, which costs all pairs the same.
+
+Each run takes one thread; as many run at once as there are --processes. With --json the runs that the file holds
+already are not made again, so a measurement that was cut off goes on.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from benchmarks.accuracy_chart import write_chart
+from benchmarks.accuracy_figures import ACCURACY_BARS, BYTES_BARS, FLOAT32, LAST_VERSIONS, TARGET, Row, rows
+from benchmarks.accuracy_run import Point, Run, simulate
+from benchmarks.pneumonia import Judge
+from benchmarks.simulation import Conditions, Pair
+from coordinator.config import FederationConfig
+from coordinator.engine.settings import EngineSettings
+from coordinator.precision import Precision
+from edge_agent.training.task import load_task
+from fedward.messages import Work
+from sandbox.datasets import split
+from sandbox.federation import WORK
+
+TASK = "pneumonia"
+NUM_SITES = 4
+UP = ("eden4", "eden2", "eden1")
+ENGINE: Mapping[str, object] = {"preset": "default", "buffer_size": NUM_SITES}
+"""A version of an update of every site: with fewer, the AUC rises and falls by 0.02 with whose updates it is made of,
+and no difference between codecs can be told from that."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run."""
+
+    data: Path
+    engine: Mapping[str, object]
+    num_versions: int
+    precise: int
+    pair: Pair
+    seed: int
+
+
+def pairs(down: str) -> tuple[Pair, ...]:
+    """Float32, the EDEN codecs above one codec of the model, and q8 both ways."""
+    return (FLOAT32, *(Pair(up, down) for up in UP), Pair("q8", "q8"))
+
+
+def run_job(job: Job) -> Run:
+    """In a process of its own, on one thread."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="fedward-accuracy-") as temporary:
+        folder = Path(temporary)
+        sites = split(TASK, NUM_SITES, job.data, folder / "data")
+        conditions = Conditions(
+            task=TASK,
+            split=sites,
+            work=Work(**WORK[TASK]),  # type: ignore[arg-type] # values of a mapping
+            engine=EngineSettings.model_validate(job.engine),
+            seed=job.seed,
+            precision=Precision(job.precise),
+        )
+        judge = Judge(load_task(TASK, sites.pooled))
+        return simulate(folder / "run", conditions, job.pair, job.num_versions, judge.auc)
+
+
+def run_all(jobs: Sequence[Job], num_processes: int) -> Iterator[Run]:
+    """The runs as they end."""
+    with ProcessPoolExecutor(num_processes, get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(run_job, job) for job in jobs]):
+            yield done.result()
+
+
+def known_runs(path: Path | None, settings: dict[str, Any]) -> list[Run]:
+    """The runs of a file that --json wrote under the same settings; none without a file."""
+    if path is None or not path.exists():
+        return []
+    document = json.loads(path.read_text())
+    if any(document[name] != value for name, value in settings.items()):
+        raise SystemExit(f"{path} was measured under other settings: take another file, or delete it")
+    return [Run(**{**run, "curve": tuple(Point(**point) for point in run["curve"])}) for run in document["runs"]]
+
+
+def document(settings: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
+    """What --json writes: settings, a row for each pair, and all curves."""
+    return {
+        **settings,
+        "target": TARGET,
+        "last_versions": LAST_VERSIONS,
+        "accuracy_bars": ACCURACY_BARS,
+        "bytes_bars": BYTES_BARS,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "rows": [asdict(row) for row in rows(runs)],
+        "runs": [asdict(run) for run in runs],
+    }
+
+
+def show(found: Sequence[Row]) -> None:
+    """Print the tables and the verdicts."""
+    print(f"AUC: mean of the last {LAST_VERSIONS} versions; difference to float32 under the same seed, mean +- s.e.")
+    print(f"{'up':<7}{'down':<6}{'bits up':>8}{'down':>7}{'AUC':>9}{'difference':>21}{'bar':>8}  verdict")
+    for row in found:
+        difference = f"{row.difference.mean:+.4f} +- {row.difference.standard_error:.4f}"
+        bar, verdict = _number(ACCURACY_BARS.get(row.up), 3), _verdict(row.accuracy_met)
+        print(
+            f"{row.up:<7}{row.down:<6}{row.bits_up:>8.2f}{row.bits_down:>7.2f}{row.auc.mean:>9.4f}"
+            f"{difference:>21}{bar:>8}  {verdict}"
+        )
+    print(f"\nfloat32's bytes both ways over the pair's, to AUC {TARGET}: median of the seeds")
+    print(f"{'up':<7}{'down':<6}{'times':>7}{'by version':>12}{'joined':>8}{'bar':>5}  {'verdict':<8} shares; versions")
+    for row in found:
+        shares = " ".join(f"{name} {share:.0%}" for name, share in row.shares.items())
+        told = f"{_verdict(row.bytes_met):<8} {shares}; {' '.join(map(str, row.reached))}"
+        print(
+            f"{row.up:<7}{row.down:<6}{_number(row.saving, 2):>7}{row.saving_by_version:>12.2f}"
+            f"{row.saving_joined:>8.2f}{_number(BYTES_BARS.get(row.up), 0):>5}  {told}"
+        )
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _verdict(met: bool | None) -> str:
+    return "" if met is None else "met" if met else "MISSED"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy", description="AUC and bytes of each pair of codecs, beside float32."
+    )
+    data = os.environ.get("FEDWARD_DATA")
+    down = FederationConfig.model_fields["model_codec"].default
+    parser.add_argument("--data", type=Path, default=data and Path(data), help="folder with pneumoniamnist.npz")
+    parser.add_argument("--seeds", type=int, default=5, help="default: %(default)s; 0 shows what the file holds")
+    parser.add_argument("--versions", type=int, default=8, help="of a run (default: %(default)s)")
+    parser.add_argument("--engine", type=yaml.safe_load, default=ENGINE, help="as YAML (default: %(default)s)")
+    parser.add_argument("--down", default=down, help="codec of the model under eden (default: %(default)s)")
+    parser.add_argument("--precise", type=int, default=0, help="first versions at 8 bits (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=2, help="runs at once (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="write every figure there, and go on from what is there")
+    parser.add_argument("--chart", type=Path, help="draw bits against accuracy there, as SVG")
+    options = parser.parse_args(arguments)
+    if options.versions < LAST_VERSIONS:
+        parser.error(f"needs at least {LAST_VERSIONS} versions")
+    settings = {"engine": options.engine, "versions": options.versions, "precise": options.precise}
+    runs = known_runs(options.json, settings)
+    known = {(run.seed, run.up, run.down) for run in runs}
+    jobs = [
+        Job(options.data, options.engine, options.versions, options.precise, pair, seed)
+        for barred in (True, False)  # what has a bar first, should the measurement be cut off
+        for seed in range(options.seeds)
+        for pair in pairs(options.down)
+        if (pair == FLOAT32 or pair.up in ACCURACY_BARS) == barred and (seed, pair.up, pair.down) not in known
+    ]
+    for run in run_all(jobs, options.processes):
+        runs.append(run)
+        print(f"seed {run.seed}, {run.up} up, {run.down} down: done", file=sys.stderr, flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(document(settings, runs), indent=1) + "\n")
+    found = rows(runs)
+    show(found)
+    if options.chart:
+        write_chart(found, options.chart)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""How fast an update gets in: `python -m benchmarks.upload [--megabytes 100] [--runs 3] [--codec f32] [--json FILE]`.
+
+A real broker, a real coordinator process, and in this process what an agent uploads with: outbox, publisher and link.
+The time is that from the offer of a saved update until its receipt is here: by then every byte is verified, its
+values were looked at, it is on the disk, and its row is in the ledger. Each run stands beside what no upload can beat
+on this machine at that moment: the same bytes over one TCP connection, written to the same disk, and hashed.
+"""
+
+import argparse
+import json
+import os
+import queue
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from queue import Queue
+
+import numpy as np
+import yaml
+
+from benchmarks.bounds import disk_s, sha256_s, tcp_s
+from benchmarks.waiting import cpu_seconds
+from edge_agent.outbox import Outbox
+from edge_agent.publish import Publisher
+from edge_agent.receive import receive
+from edge_agent.uplink import Uplink
+from fedward import topics
+from fedward.chunks import manifest_of
+from fedward.codec import codec
+from fedward.errors import TransientError
+from fedward.identity import update_id_of
+from fedward.layout import Layout, Tensor
+from fedward.messages import Grant, Offer, Outcome, Receipt
+from fedward.modelfile import save_model
+from fedward.mqtt import MqttLink, MqttSettings
+from fedward.ports import Connected, Delivery, LinkInbox
+from sandbox.broker import EmbeddedBroker
+from sandbox.child import Child
+from sandbox.federation import environment
+
+FEDERATION, SITE = "upload", "hospital-a"
+READY_S = 60.0
+UPLOAD_S = 300.0
+TICK_S = 0.25
+PROBE = 1_000_000
+"""Parameters of the model whose payload tells how many a payload of the asked size needs."""
+
+WIDTH = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One upload and its bounds, in MB (10^6 bytes) a second; CPU in seconds for 100 MB."""
+
+    upload: float
+    tcp: float
+    disk: float
+    sha256: float
+    coordinator_cpu_s: float
+    site_cpu_s: float
+    broker_cpu_s: float
+
+
+class Site:
+    """What an agent uploads with, around its own loop."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self._inbox: LinkInbox = Queue(10_000)
+        settings = MqttSettings(
+            host="127.0.0.1", port=port, client_id=f"{FEDERATION}-{SITE}", session_expiry_s=3600, reconnect_max_s=1.0
+        )
+        self._link = MqttLink(settings, self._inbox, random.Random(1))  # noqa: S311 - jitter
+        self._outbox = Outbox(folder)
+        jitter = random.Random(2)  # noqa: S311
+        self._publisher = Publisher(self._link, FEDERATION, SITE, self._outbox, jitter, Uplink(None))
+        self._link.subscribe(topics.down_all(FEDERATION, SITE))
+        self._link.open()
+        self._wait_for(lambda event: isinstance(event, Connected), READY_S, "a connection")
+
+    def save(self, offer: Offer, payload: bytes) -> None:
+        self._outbox.save(offer, payload)
+
+    def upload(self) -> float:
+        """Seconds from the offer of the saved update to its receipt. Raises TransientError when it is not accepted."""
+        begin = time.perf_counter()
+        self._publisher.take_next()
+        self._publisher.step(time.monotonic())
+        self._wait_for(self._is_receipt, UPLOAD_S, "a receipt")
+        return time.perf_counter() - begin
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _wait_for(self, holds: Callable[[object], bool], seconds: float, what: str) -> None:
+        deadline_s = time.monotonic() + seconds
+        while time.monotonic() < deadline_s:
+            try:
+                event = self._inbox.get(timeout=TICK_S)
+            except queue.Empty:
+                continue
+            if holds(event):
+                return
+            self._publisher.step(time.monotonic())
+        raise TransientError(f"{what}: not within {seconds} s")
+
+    def _is_receipt(self, event: object) -> bool:
+        if not isinstance(event, Delivery):
+            return False
+        message = receive(event.topic, event.payload)
+        self._link.acknowledge(event)
+        if isinstance(message, Grant):
+            self._publisher.on_grant(message)
+        if not isinstance(message, Receipt):
+            return False
+        if message.outcome is not Outcome.ACCEPTED:
+            raise TransientError(f"the update was not accepted: {message.outcome}, {message.reason}")
+        self._publisher.on_receipt(message, time.monotonic())
+        return True
+
+
+def layout_for(payload_bytes: int, codec_name: str) -> Layout:
+    """A model whose updates have about this many bytes in this codec."""
+    probe = Layout.of([Tensor("weight", (PROBE // WIDTH, WIDTH))])
+    probe_bytes = len(codec(codec_name).encode(np.ones(PROBE, np.float32), probe, bytes(32)))
+    rows = max(1, round(payload_bytes / probe_bytes * PROBE / WIDTH))
+    return Layout.of([Tensor("weight", (rows, WIDTH))])
+
+
+def offer_of(payload: bytes, sequence: int, layout: Layout, codec_name: str) -> Offer:
+    """The offer of the site's update of this number, trained from version 0."""
+    return Offer(
+        federation=FEDERATION,
+        update_id=update_id_of(FEDERATION, SITE, 0, sequence),
+        sequence=sequence,
+        base_version=0,
+        codec=codec_name,
+        layout_digest=layout.digest,
+        num_examples=100,
+        num_steps=10,
+        work_s=1.0,
+        manifest=manifest_of(payload),
+    )
+
+
+def start_coordinator(folder: Path, port: int, layout: Layout, codec_name: str) -> Child:
+    """A coordinator that makes no version while updates come."""
+    model = folder / "initial.safetensors"
+    save_model(model, layout, np.zeros(layout.size, np.float32), {})
+    settings = {
+        "federation": FEDERATION,
+        "sites": [SITE],
+        "task": "upload",
+        "model": str(model),
+        "work": {"local_epochs": 1, "batch_size": 16, "local_lr": 0.1},
+        "state_folder": str(folder / "coordinator"),
+        "broker": {"host": "127.0.0.1", "port": port},
+        "engine": {"buffer_size": 1000, "flush_after_s": 86_400, "repeat_base": True},
+        "codec": codec_name,
+    }
+    config = folder / "federation.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "fedward.cli", "coordinator", "run", "--config", str(config)]
+    return Child(command, folder / "coordinator.log", environment())
+
+
+def wait_until_it_listens(coordinator: Child) -> None:
+    """Raises TransientError when it ends instead, or takes too long."""
+    deadline_s = time.monotonic() + READY_S
+    while '"connected"' not in coordinator.log.read_text():
+        if not coordinator.alive or time.monotonic() > deadline_s:
+            raise TransientError(f"the coordinator does not come up; see {coordinator.log}")
+        time.sleep(TICK_S)
+
+
+def measure(folder: Path, payload_bytes: int, codec_name: str, num_runs: int) -> list[Run]:
+    """The runs, after one that does not count, each of another update with its bounds just before."""
+    layout = layout_for(payload_bytes, codec_name)
+    rng = np.random.default_rng(1)
+    with ExitStack() as stack:
+        broker = stack.enter_context(EmbeddedBroker(folder))
+        coordinator = start_coordinator(folder, broker.port, layout, codec_name)
+        stack.callback(coordinator.wait, 10.0)
+        stack.callback(coordinator.terminate)
+        wait_until_it_listens(coordinator)
+        site = Site(folder / "outbox", broker.port)
+        stack.callback(site.close)
+        pids = (coordinator.pid, os.getpid(), broker.pid or 0)
+        runs = []
+        for sequence in range(1 + num_runs):
+            delta_P = rng.standard_normal(layout.size, np.float32)
+            payload = codec(codec_name).encode(delta_P, layout, update_id_of(FEDERATION, SITE, 0, sequence))
+            site.save(offer_of(payload, sequence, layout, codec_name), payload)
+            runs.append(measure_once(site, payload, folder, pids))
+        return runs[1:]
+
+
+def measure_once(site: Site, payload: bytes, folder: Path, pids: tuple[int, int, int]) -> Run:
+    """The bounds, then the upload of the saved update. `pids` of coordinator, site and broker."""
+    megabytes = len(payload) / 1e6
+    tcp, disk, sha256 = tcp_s(payload), disk_s(payload, folder), sha256_s(payload)
+    before = [cpu_seconds(pid) for pid in pids]
+    upload_s = site.upload()
+    cpu_s = [(cpu_seconds(pid) - earlier) * 100 / megabytes for pid, earlier in zip(pids, before, strict=True)]
+    return Run(
+        upload=megabytes / upload_s,
+        tcp=megabytes / tcp,
+        disk=megabytes / disk,
+        sha256=megabytes / sha256,
+        coordinator_cpu_s=cpu_s[0],
+        site_cpu_s=cpu_s[1],
+        broker_cpu_s=cpu_s[2],
+    )
+
+
+def medians(runs: Sequence[Run]) -> Run:
+    """Field by field, of at least one run."""
+    return Run(**{field.name: statistics.median(getattr(run, field.name) for run in runs) for field in fields(Run)})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=float, default=100.0, help="size of the payload (default: %(default)g)")
+    parser.add_argument("--runs", type=int, default=3, help="uploads, 3 or more (default: %(default)s)")
+    parser.add_argument("--codec", default="f32", help="of the payload (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    given = parser.parse_args(arguments)
+    if given.runs < 3 or given.megabytes <= 0:
+        parser.error("needs --runs of at least 3 and --megabytes above 0")
+    with tempfile.TemporaryDirectory(prefix="fedward-upload-") as folder:
+        runs = measure(Path(folder), round(given.megabytes * 1e6), given.codec, given.runs)
+    middle = medians(runs)
+    print(f"{given.megabytes:g} MB of {given.codec}, median of {given.runs} uploads; MB/s, and CPU seconds for 100 MB")
+    for name, value in asdict(middle).items():
+        print(f"  {name:18} {value:10.2f}   {', '.join(f'{getattr(run, name):.2f}' for run in runs)}")
+    if given.json:
+        document = {"megabytes": given.megabytes, "codec": given.codec, "median": asdict(middle)}
+        given.json.write_text(json.dumps(document | {"runs": [asdict(run) for run in runs]}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
