@@ -25,6 +25,7 @@ from coordinator.members import Members
 from coordinator.precision import Precision, UpdateCodecs
 from coordinator.versions import Versions
 from edge_agent.training.capability import measure
+from edge_agent.training.encode import encode
 from edge_agent.training.module import initial_model
 from edge_agent.training.task import Task, load_task
 from edge_agent.training.train import train
@@ -196,7 +197,7 @@ class Simulation:
         site.sequence += 1
         site.trained_from = version
         update_id = update_id_of(self._conditions.federation, site.name, version, site.sequence)
-        trained = train(
+        delta_P, trained = train(
             site.task,
             self._layout,
             site.vector_P,
@@ -206,7 +207,7 @@ class Simulation:
             on_step=lambda _: None,
             stop=threading.Event(),
         )
-        payload = up.encode(trained.delta_P, self._layout, update_id)
+        payload = encode(delta_P, self._layout, up.name, update_id)
         self._blobs.put(payload)
         offer = Offer(
             federation=self._conditions.federation,
