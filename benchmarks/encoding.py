@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.codecs import RESNET18, SEED, resnet_like
+from benchmarks.codec_loss import SEED
+from benchmarks.codecs import RESNET18, resnet_like
 from edge_agent.training.encode import TWINS, encode_on_device
 from fedward.codec import codec
 from fedward.layout import Layout
