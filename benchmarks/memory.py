@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.codecs import resnet_like
 from coordinator.blobs import BlobFolder
 from coordinator.clock import Moment
 from coordinator.config import FederationConfig
@@ -32,7 +31,7 @@ from coordinator.versions import Versions
 from fedward.chunks import manifest_of
 from fedward.codec import codec
 from fedward.identity import update_id_of, update_seed
-from fedward.layout import Layout
+from fedward.layout import Kind, Layout, Tensor
 from fedward.messages import Manifest, Offer
 
 PARAMETERS = 110_000_000
@@ -52,6 +51,14 @@ class Peak:
     begun_mb: float  # when it had begun, and made nothing yet
     peak_mb: float
     making_s: float
+
+
+def layout_of(parameters: int) -> Layout:
+    """Weights of a million elements each and one of the rest, with two statistics; no torch, as a coordinator."""
+    full, rest = divmod(parameters - 2, MB)
+    sizes = [MB] * full + ([rest] if rest else [])
+    weights = [Tensor(f"layer{number}.weight", (size,)) for number, size in enumerate(sizes)]
+    return Layout.of([*weights, Tensor("norm.running_mean", (2,), Kind.STATISTIC)])
 
 
 def bar_mb(parameters: int) -> float:
@@ -126,7 +133,7 @@ def resident_mb(line: str) -> float:
 
 def measure(folder: Path, parameters: int, pending: Sequence[int]) -> tuple[Peak, ...]:
     """A process for each number of pending updates, one after another, in a folder that has nothing yet."""
-    prepare(folder, resnet_like(parameters), pending)
+    prepare(folder, layout_of(parameters), pending)
     command = [sys.executable, "-m", "benchmarks.memory", "--parameters", str(parameters), "--inside", str(folder)]
     ended = [
         subprocess.run([*command, "--pending", str(number)], capture_output=True, text=True, check=True)
@@ -162,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)  # the process that is measured
     options = parser.parse_args(arguments)
     if options.inside:
-        layout = resnet_like(options.parameters)
+        layout = layout_of(options.parameters)
         print(json.dumps(asdict(make_version(options.inside, layout, options.pending[0]))))
         return 0
     with tempfile.TemporaryDirectory(prefix="fedward-memory-", dir=options.folder) as folder:
