@@ -22,9 +22,8 @@ subnormal and holds fewer bits. A rotation block of rms 1e36 or more is refused 
 Decoding goes through BLAS, whose last bits differ from machine to machine: not for what must be equal everywhere.
 
 The rotation is linear, so a weighted sum of blocks of one seed is summed before it is rotated back, once. And it keeps
-lengths: ||x^||^2 = S^2 sum(c^2), without decoding. With 4 bits the updates from one base version share their seed.
-Then their errors no longer cancel where the updates are alike: at a correlation of 0.5 the mean of 16 loses 9 % more
-than with seeds of their own. With 2 bits it would lose 51 % more, with 1 bit 72 %, so there each has its own.
+lengths: ||x^||^2 = S^2 sum(c^2), without decoding. With 4 bits the updates from one base version share their seed;
+with fewer, errors that are alike where the updates are would cost half as much again (docs/codecs.md).
 
 A block of B elements, padded with zeros to R rotation blocks: R scales S as little-endian float32, then R x 512 x bits
 bytes of codes, the earlier element in the lower bits of a byte. A code is the index of the level's magnitude, and above
