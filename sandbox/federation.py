@@ -65,6 +65,7 @@ class Plan:
     gather_s: float = 0.05
     telemetry_s: float = 0.5
     seed: int = 7
+    program: Sequence[str] = ("fedward.cli",)  # what stands before a side's arguments after `python -m`
 
 
 class Federation:
@@ -120,10 +121,11 @@ class Federation:
     def state_folder(self, name: str) -> Path:
         return self.plan.folder / "state" / name
 
-    def start(self, name: str, program: Sequence[str] = ("fedward.cli",)) -> None:
-        """Start `coordinator` or a site's agent; `program` is what stands before their arguments after `python -m`."""
+    def start(self, name: str, program: Sequence[str] = ()) -> None:
+        """Start `coordinator` or a site's agent; `program` in place of the plan's."""
         side = "coordinator" if name == "coordinator" else "agent"
-        command = [sys.executable, "-m", *program, side, "run", "--config", str(self.config_path(name))]
+        module = program or self.plan.program
+        command = [sys.executable, "-m", *module, side, "run", "--config", str(self.config_path(name))]
         self.children[name] = Child(command, self.plan.folder / "logs" / f"{name}.log", environment())
 
     def kill(self, name: str) -> None:
