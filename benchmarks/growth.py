@@ -52,7 +52,7 @@ class Slope:
         return Verdict.GROWS if self.low > bar else Verdict.UNDECIDED
 
     def least_told(self, bar: float) -> float:
-        """The smallest growth an hour that this run, with this noise, would have called growing; infinite if none."""
+        """About the smallest growth an hour that this run, with its noise, had called growing; infinite if none."""
         return bar + self.per_hour - self.low
 
 
