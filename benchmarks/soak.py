@@ -5,8 +5,8 @@ are read every few seconds, and of each state folder the bytes on disk. What the
 error (`benchmarks/growth.py`), and the bar is met when all of the error of a process's memory lies below it.
 
 Memory of its own is anonymous memory: pages of libraries and payloads, which the kernel may drop and read again, come
-and go by its own rules. The programs collect their garbage all the time (`sandbox/collect.py`). By themselves they do
-so rarely, and what waits for it, a few megabytes at most, fills up more slowly than a soak lasts.
+and go by its own rules. What the interpreter keeps for later is bounded, but fills up more slowly than a soak lasts:
+the programs run in one that keeps nothing (`sandbox/steady.py`).
 
 The run is warm when all that is bounded has come to its bound, which versions tell and minutes don't: the policy keeps
 little, and after FULL_AT versions rows and payloads have been deleted many times over.
@@ -28,7 +28,7 @@ from sandbox.federation import Federation, Plan
 
 EVERY_S = 2.0
 
-COLLECT_EVERY_S = 5.0
+STEADY_EVERY_S = 5.0
 
 RETENTION = {"versions": 50, "records": 200}
 
@@ -125,7 +125,7 @@ def run(folder: Path, minutes: float) -> tuple[str, Mapping[str, list[Sample]]]:
         num_sites=3,
         work=WORK,
         retention=RETENTION,
-        program=("sandbox.collect", str(COLLECT_EVERY_S)),
+        program=("sandbox.steady", str(STEADY_EVERY_S)),
     )
     began_s = time.monotonic()
     with Federation(plan) as federation:

@@ -15,7 +15,7 @@ import pytest
 from benchmarks.growth import HOUR_S, Slope, Verdict, slope_of
 from benchmarks.soak import EVERY_S, MB_BAR, Growth, Sample, growth_of, sample, table, verdict
 from fedward.limits import MIB
-from sandbox.collect import collect_every
+from sandbox.steady import keep_steady
 
 TIMES_S = np.arange(0, 15 * 60, EVERY_S)
 """What is left of 20 minutes after a warm-up."""
@@ -174,7 +174,7 @@ def test_garbage_of_a_soaked_program_is_collected_whatever_it_allocates() -> Non
         node = Node()
         weakref.finalize(node, freed.set)
         del node
-        stop = collect_every(0.01)
+        stop = keep_steady(0.01)
         assert freed.wait(10)
         stop.set()
     finally:
