@@ -34,7 +34,7 @@ EVERY_S = 2.0
 SETTLE_S = 60.0
 POLL_S = 0.2
 WARM_UP = 0.25
-"""Share of the readings that says nothing of memory: what was needed for training goes back to the system."""
+"""Share of the readings that is left out of the slope of the memory: the training has only just ended."""
 
 WORK = {"local_epochs": 10_000, "batch_size": 16, "local_lr": 0.001, "max_steps": 2000}
 """Some seconds of training: long enough for the coordinator to be killed in the middle."""
