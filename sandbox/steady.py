@@ -1,8 +1,8 @@
 """`fedward` whose interpreter keeps nothing for later: `python -m sandbox.steady SECONDS ARGUMENTS`.
 
 The program is the real one. CPython keeps memory that nobody holds, up to bounds that a program of ours reaches in
-hours or days: garbage in cycles, free tuples, and a table of names that doubles once because names pass through it
-(pathlib interns every part of a path). Here it reaches them in minutes or gives the memory back, so what still grows is
+hours or days: garbage in cycles, free tuples, and a table of names that doubles because names pass through it (pathlib
+interns every part of a path). Here it reaches them in minutes or gives the memory back, so what still grows is
 held by somebody.
 """
 

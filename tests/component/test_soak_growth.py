@@ -21,7 +21,7 @@ TIMES_S = np.arange(0, 15 * 60, EVERY_S)
 """What is left of 20 minutes after a warm-up."""
 
 NOISE_MB, DRIFT_MB = 0.05, 0.05
-"""Of an agent, twice as measured: standard deviations of a sample, and of where the level wanders to within a minute."""
+"""Twice those of an agent: standard deviations of a sample, and of where the level wanders to within a minute."""
 
 RUNS = 200
 
