@@ -70,6 +70,7 @@ class Plan:
     packages: Path | None = None  # a folder of installed packages beside the environment's: their tasks can be trained
     program: Sequence[str] = ("fedward.cli",)  # what stands before the arguments of both sides after `python -m`
     seed: int = 7
+    program: Sequence[str] = ("fedward.cli",)  # what stands before a side's arguments after `python -m`
 
 
 class Federation:
@@ -128,15 +129,8 @@ class Federation:
     def start(self, name: str, program: Sequence[str] = ()) -> None:
         """Start `coordinator` or a site's agent; `program` in place of the plan's."""
         side = "coordinator" if name == "coordinator" else "agent"
-        command = [
-            sys.executable,
-            "-m",
-            *(program or self.plan.program),
-            side,
-            "run",
-            "--config",
-            str(self.config_path(name)),
-        ]
+        module = program or self.plan.program
+        command = [sys.executable, "-m", *module, side, "run", "--config", str(self.config_path(name))]
         self.children[name] = Child(command, self.plan.folder / "logs" / f"{name}.log", self._environment())
 
     def kill(self, name: str) -> None:
