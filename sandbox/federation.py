@@ -70,7 +70,6 @@ class Plan:
     packages: Path | None = None  # a folder of installed packages beside the environment's: their tasks can be trained
     program: Sequence[str] = ("fedward.cli",)  # what stands before the arguments of both sides after `python -m`
     seed: int = 7
-    program: Sequence[str] = ("fedward.cli",)  # what stands before a side's arguments after `python -m`
 
 
 class Federation:
