@@ -33,7 +33,7 @@ Encoder = Callable[[Tensor, Sequence[Block], bytes], Tensor]
 """(N, B) finite float32 values of a run of blocks, and the seed -> (N, bytes of a block) uint8 on the same device."""
 
 RUN_ELEMENTS = 32 * BLOCK_ELEMENTS
-"""What is encoded at once: a GPU is kept busy, and each intermediate result takes 8 MB of its memory, 16 at most."""
+"""What is encoded at once: a GPU is kept busy, and an intermediate result takes 8 MB of its memory."""
 
 
 def encode(delta_P: Tensor, layout: Layout, name: str, seed: bytes) -> bytes:
