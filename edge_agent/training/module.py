@@ -62,8 +62,8 @@ def write_vector(model: nn.Module, layout: Layout, vector_P: Vector) -> None:
     tensors = _checked(model, layout)
     with torch.no_grad():
         for entry, view in layout.split(vector_P):
-            # torch.tensor copies: the vector may be read-only memory, which torch can't wrap.
-            tensors[entry.name].copy_(torch.tensor(view))
+            # Read-only memory can't be wrapped by torch, and is copied first.
+            tensors[entry.name].copy_(torch.from_numpy(view) if view.flags.writeable else torch.tensor(view))
 
 
 def initial_model(task: Task, seed: int) -> tuple[Layout, Vector]:
