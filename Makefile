@@ -49,6 +49,8 @@ component contract integration learning: $(READY) mosquitto  ## one group of tes
 
 bench: $(READY)  ## every benchmark, beside its bound
 	$(RUN)/python -m benchmarks.codecs
+	$(RUN)/python -m benchmarks.fold
+	$(RUN)/python -m benchmarks.memory
 	$(RUN)/python -m benchmarks.accuracy
 	$(RUN)/python -m benchmarks.pneumonia
 	$(RUN)/python -m benchmarks.upload

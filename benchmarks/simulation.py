@@ -32,7 +32,7 @@ from edge_agent.training.train import train
 from fedward.chunks import manifest_of
 from fedward.codec import codec, norm
 from fedward.errors import IntegrityError
-from fedward.identity import update_id_of
+from fedward.identity import update_id_of, update_seed
 from fedward.layout import Layout, Vector, vector_digest
 from fedward.messages import Announcement, FederationState, Offer, Part, Status, Work
 from fedward.pack import pack
@@ -207,7 +207,7 @@ class Simulation:
             on_step=lambda _: None,
             stop=threading.Event(),
         )
-        payload = encode(delta_P, self._layout, up.name, update_id)
+        payload = encode(delta_P, self._layout, up.name, update_seed(up, version, update_id))
         self._blobs.put(payload)
         offer = Offer(
             federation=self._conditions.federation,
@@ -225,7 +225,7 @@ class Simulation:
         self.traffic.up += len(payload)
         self.traffic.messages += len(pack(offer))
         self.traffic.num_updates += 1
-        length = norm(payload, up, self._layout, update_id)
+        length = norm(payload, up, self._layout, update_seed(up, version, update_id))
         row = self._ledger.add_update(offer, site.name, Moment(training.done_s, training.done_s), length, None)
         self._members.on_update(row)
         self._aggregator.add(row)

@@ -31,8 +31,9 @@ from edge_agent.training.module import layout_of
 from edge_agent.training.task import Task
 from edge_agent.training.train import Progress as StepProgress
 from edge_agent.training.train import train
-from fedward.codec import CODECS
+from fedward.codec import CODECS, codec
 from fedward.errors import ConfigError, PeerError
+from fedward.identity import update_seed
 from fedward.layout import Layout, vector_digest
 from fedward.messages import Evaluation
 from fedward.pack import pack, unpack
@@ -186,7 +187,7 @@ class Compute:
             checkpoint=self._resumable(job),
         )
         try:
-            payload = encode(delta_P, layout, job.codec, job.update_id)
+            payload = encode(delta_P, layout, job.codec, update_seed(codec(job.codec), job.version, job.update_id))
         except ValueError:  # finite, but too large for the codec: as useless as infinite
             raise TrainingFailed(FailureKind.NOT_FINITE) from None
         return Encoded(job, trained, payload)

@@ -21,6 +21,10 @@ subnormal and holds fewer bits. A rotation block of rms 1e36 or more is refused 
 
 Decoding goes through BLAS, whose last bits differ from machine to machine: not for what must be equal everywhere.
 
+The rotation is linear, so a weighted sum of blocks of one seed is summed before it is rotated back, once. And it keeps
+lengths: ||x^||^2 = S^2 sum(c^2), without decoding. With 4 bits the updates from one base version share their seed;
+with fewer, errors that are alike where the updates are would cost half as much again (docs/codecs.md).
+
 A block of B elements, padded with zeros to R rotation blocks: R scales S as little-endian float32, then R x 512 x bits
 bytes of codes, the earlier element in the lower bits of a byte. A code is the index of the level's magnitude, and above
 it a bit that is 1 for a negative level. Shape letters: B elements of a block, R its rotation blocks.
@@ -33,7 +37,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from fedward.codec.blocks import BlockCodec, Planes, Quantizer, peaks, rows
+from fedward.codec.blocks import BlockCodec, Planes, Quantizer, energy_of, peaks, rows
 from fedward.codec.seed import seed_of
 from fedward.layout import Block, Vector
 
@@ -49,6 +53,12 @@ MAGNITUDES = {
 
 LARGEST_SCALE = np.float32(1e36)
 """|x^| is at most 64 * 2.74 S (every term of both sums with one sign), which must stay below 3.4e38."""
+
+_SMALLEST_SCALE = np.float32(1e-30)
+"""Far enough above the subnormal numbers that no decoded value of weight loses bits to them."""
+
+_TOGETHER = 8
+"""Payloads whose levels are held at once in a sum: 2 MiB for a block of 65,536 elements."""
 
 Matrices = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
@@ -83,6 +93,7 @@ class Codebook:
         self._levels_of_byte: Matrices = level_of_code[
             _BYTES[:, None] >> shifts & (2**bits - 1)
         ]  # (256, codes of a byte)
+        self._energy_of_byte = np.square(self._levels_of_byte, dtype=np.float64).sum(axis=1)
 
     def nearest(self, gaussian: Matrices) -> Codes:
         """(R, 4096) -> the same shape: the code of the level nearest to each element."""
@@ -105,10 +116,18 @@ class Codebook:
             packed |= words >> place * (8 - self.bits)
         return packed.astype(np.uint8)
 
-    def levels(self, packed: Codes) -> Matrices:
-        """(R, bytes_a_rotation) -> (R, 4096) the levels of the codes."""
-        levels: Matrices = self._levels_of_byte.take(packed, axis=0, mode="clip")
-        return levels.reshape(-1, ROTATION)
+    def levels(self, packed: Codes, out: Matrices | None = None) -> Matrices:
+        """(R, bytes_a_rotation) -> (R, 4096) the levels of the codes, in `out` where it is given."""
+        if out is None:
+            out = np.empty((len(packed), ROTATION), np.float32)
+        # Other modes than "clip" would go through a buffer.
+        self._levels_of_byte.take(packed, axis=0, mode="clip", out=out.reshape(*packed.shape, -1))
+        return out
+
+    def energies(self, packed: Codes) -> npt.NDArray[np.float64]:
+        """(R, bytes_a_rotation) -> (R,) the sum of squares of the levels of the codes."""
+        energies: npt.NDArray[np.float64] = self._energy_of_byte.take(packed, mode="clip").sum(axis=1)
+        return energies
 
 
 def sign_bytes(seed: bytes, block: Block) -> Codes:
@@ -170,21 +189,77 @@ def _scales(rms: Vector, overlap: Vector, units: Vector) -> Vector:
     return scales
 
 
-def _decode(book: Codebook, raw: memoryview, block: Block, seed: bytes) -> Vector:
+def _planes(raw: memoryview, block: Block) -> tuple[Vector, Codes]:
+    """(R,) the scales and (R, bytes_a_rotation) the packed codes of a block."""
     rotations = _rotations(block.size)
     scales = np.frombuffer(raw, "<f4", rotations).astype(np.float32)
-    packed = np.frombuffer(raw, np.uint8, offset=4 * rotations).reshape(rotations, -1)
-    values = _rotated(book.levels(packed))  # the scales come last: what the other side chose stays out of BLAS
-    values *= signs(seed, block)
+    return scales, np.frombuffer(raw, np.uint8, offset=4 * rotations).reshape(rotations, -1)
+
+
+def _decode(book: Codebook, raw: memoryview, block: Block, seed: bytes) -> Vector:
+    return _weighted_sum(book, [raw], [1.0], block, seed)
+
+
+def _weighted_sum(
+    book: Codebook, raws: Sequence[memoryview], weights: Sequence[float], block: Block, seed: bytes
+) -> Vector:
+    scales, packed = zip(*(_planes(raw, block) for raw in raws), strict=True)
     with np.errstate(over="ignore", invalid="ignore"):  # `norm` refuses what this makes
-        values *= scales[:, None]
+        factors = np.stack(scales) * np.asarray(weights, np.float32)[:, None]
+        levels, units = _rotated_sum(book, packed, factors)
+        values = _rotated(levels)  # the units come last: how large the other side's scales are stays out of BLAS
+        values *= signs(seed, block)
+        values *= units[:, None]
     return values.reshape(-1)[: block.size]
+
+
+def _rotated_sum(book: Codebook, packed: Sequence[Codes], factors: Matrices) -> tuple[Matrices, Vector]:
+    """Codes and (K, R) factors of K payloads -> (R, 4096) and (R,) units, whose product is the sum before rotation."""
+    if len(packed) == 1:
+        return book.levels(packed[0]), factors[0]
+    peak = np.abs(factors).max(axis=0)
+    units: Vector = np.where(peak == 0, np.float32(1), peak)
+    factors = factors / units
+    levels = np.zeros((units.size, 1, ROTATION), np.float32)
+    held = np.empty((min(len(packed), _TOGETHER), units.size, ROTATION), np.float32)
+    for first in range(0, len(packed), _TOGETHER):
+        together = packed[first : first + _TOGETHER]
+        for codes, out in zip(together, held, strict=False):
+            book.levels(codes, out)
+        shares = np.ascontiguousarray(factors[first : first + _TOGETHER].T)
+        levels += shares[:, None, :] @ held[: len(together)].transpose(1, 0, 2)
+    return levels[:, 0], units
+
+
+def _energy(book: Codebook, raw: memoryview, block: Block, seed: bytes) -> float:
+    scales, packed = _planes(raw, block)
+    magnitudes = np.abs(scales)
+    if not ((magnitudes == 0) | (magnitudes >= _SMALLEST_SCALE) & (magnitudes <= LARGEST_SCALE)).all():
+        return energy_of(_decode(book, raw, block, seed))
+    energies = book.energies(packed) * np.square(scales, dtype=np.float64)
+    if tail := block.size % ROTATION:  # some of this rotation block's energy lies in the padding that is cut off
+        last = _rotated(book.levels(packed[-1:]))[0, :tail]
+        energies[-1] = energy_of(last * scales[-1])
+    return float(energies.sum())
 
 
 def _codec(bits: int) -> BlockCodec:
     book = Codebook(bits)
-    quantizer = Quantizer(partial(_most_bytes, book), partial(_encode, book), partial(_decode, book))
-    return BlockCodec(f"eden{bits}", bits=bits, deterministic=False, carries_updates=True, quantizer=quantizer)
+    quantizer = Quantizer(
+        partial(_most_bytes, book),
+        partial(_encode, book),
+        partial(_decode, book),
+        weighted_sum=partial(_weighted_sum, book),
+        energy=partial(_energy, book),
+    )
+    return BlockCodec(
+        f"eden{bits}",
+        bits=bits,
+        deterministic=False,
+        carries_updates=True,
+        quantizer=quantizer,
+        shared_seed=bits == 4,
+    )
 
 
 EDEN: Sequence[BlockCodec] = tuple(_codec(bits) for bits in (4, 2, 1))

@@ -18,7 +18,7 @@ from edge_agent.training.capability import Capability, Precision
 from edge_agent.training.task import load_task
 from edge_agent.training.train import train
 from fedward.codec import codec
-from fedward.identity import update_id_of
+from fedward.identity import update_id_of, update_seed
 from fedward.messages import Work
 from fedward.modelfile import load_model
 from sandbox.federation import FEDERATION, Federation, Plan
@@ -78,7 +78,8 @@ def payload_without_a_stop(running: Federation) -> bytes:
         capability=Capability("cpu", Precision.FLOAT32), seed=int.from_bytes(update_id[:7], "little"),
         on_step=lambda _: None, stop=threading.Event(),
     )  # fmt: skip
-    return codec(running.plan.codec).encode(delta_P.numpy(), layout, update_id)
+    how = codec(running.plan.codec)
+    return how.encode(delta_P.numpy(), layout, update_seed(how, 0, update_id))
 
 
 def assert_it_is_finished_and_accepted(running: Federation) -> int:

@@ -20,6 +20,7 @@ from edge_agent.training.task import Batch
 from edge_agent.training.train import train
 from fedward.codec import codec, decode
 from fedward.errors import ConfigError
+from fedward.identity import update_seed
 from fedward.layout import vector_digest
 from fedward.messages import Evaluation, Ratio, Work
 from tests.support.hospital import CPU, Tiny
@@ -137,6 +138,18 @@ class Steep(Tiny):
         return 2e36 * next(model.parameters()).sum()
 
 
+class Sloping(Tiny):
+    """5000 weights, each of which falls by its own amount in a step."""
+
+    slopes = torch.sin(torch.arange(5000.0))
+
+    def model(self) -> nn.Module:
+        return nn.Linear(5000, 1, bias=False)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return (self.slopes * next(model.parameters())).sum()
+
+
 class Fat(Tiny):
     """Its trained model finds no memory when it is read."""
 
@@ -152,6 +165,20 @@ class Fat(Tiny):
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         model.trained = True  # type: ignore[assignment]
         return super().loss(model, batch)
+
+
+@pytest.mark.parametrize("name", ["eden4", "eden2"])
+def test_the_delta_is_encoded_with_the_seed_that_its_codec_asks_for(hospital: Any, tmp_path: Path, name: str) -> None:
+    events: queue.Queue[Any] = queue.Queue()
+    checkpoints = CheckpointFile(tmp_path / "training", 3600.0)
+    compute = Compute({"tiny": Sloping()}, {"tiny": "1"}, CPU, events.put, checkpoints)
+    layout, vector_P = initial_model(Sloping(), seed=0)
+    work = Work(local_epochs=1, batch_size=8, local_lr=1.0)
+    compute.begin(train_job(hospital, vector_P=vector_P, work=work, codec=name))
+    payload = events.get(timeout=10).payload
+    decoded_P = decode(payload, codec(name), layout, update_seed(codec(name), 3, bytes(32)))
+    delta_P = -Sloping.slopes.numpy()
+    assert np.sum((decoded_P - delta_P) ** 2) < 0.2 * np.sum(delta_P**2)
 
 
 @pytest.mark.parametrize(
