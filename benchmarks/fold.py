@@ -29,6 +29,7 @@ from fedward.layout import Layout
 
 FEW, MANY = 8, 16
 SEED = seed_of("benchmarks.fold")
+UPDATES = [name for name, known in CODECS.items() if known.carries_updates]
 BAR = 4.0
 """Times float32 `a += b`, for one further eden4 update."""
 
@@ -122,14 +123,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fold", description="Cost of folding an update.")
     parser.add_argument("--parameters", type=int, default=RESNET18, help="size of the model (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs, 3 or more (default: %(default)s)")
-    parser.add_argument("--codec", action="append", choices=list(CODECS), help="only this one; may be repeated")
+    parser.add_argument("--codec", action="append", choices=UPDATES, help="only this one; may be repeated")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args(arguments)
     if options.repeats < 3 or options.parameters < 1:
         parser.error("needs --repeats of at least 3 and --parameters of at least 1")
     layout = resnet_like(options.parameters)
     with threadpool_limits(1):
-        costs = [measure(CODECS[name], layout, options.repeats) for name in options.codec or CODECS]
+        costs = [measure(CODECS[name], layout, options.repeats) for name in options.codec or UPDATES]
     print(f"{layout.size:,} parameters, {len(layout.blocks)} blocks, one thread; ms (times float32 a += b)")
     print("\n".join(table(costs)))
     judged = [cost for cost in costs if cost.name == "eden4"]
