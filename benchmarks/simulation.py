@@ -25,13 +25,14 @@ from coordinator.members import Members
 from coordinator.precision import Precision, UpdateCodecs
 from coordinator.versions import Versions
 from edge_agent.training.capability import measure
+from edge_agent.training.encode import encode
 from edge_agent.training.module import initial_model
 from edge_agent.training.task import Task, load_task
 from edge_agent.training.train import train
 from fedward.chunks import manifest_of
 from fedward.codec import codec, norm
 from fedward.errors import IntegrityError
-from fedward.identity import update_id_of
+from fedward.identity import update_id_of, update_seed
 from fedward.layout import Layout, Vector, vector_digest
 from fedward.messages import Announcement, FederationState, Offer, Part, Status, Work
 from fedward.pack import pack
@@ -196,7 +197,7 @@ class Simulation:
         site.sequence += 1
         site.trained_from = version
         update_id = update_id_of(self._conditions.federation, site.name, version, site.sequence)
-        trained = train(
+        delta_P, trained = train(
             site.task,
             self._layout,
             site.vector_P,
@@ -206,7 +207,7 @@ class Simulation:
             on_step=lambda _: None,
             stop=threading.Event(),
         )
-        payload = up.encode(trained.delta_P, self._layout, update_id)
+        payload = encode(delta_P, self._layout, up.name, update_seed(up, version, update_id))
         self._blobs.put(payload)
         offer = Offer(
             federation=self._conditions.federation,
@@ -224,7 +225,7 @@ class Simulation:
         self.traffic.up += len(payload)
         self.traffic.messages += len(pack(offer))
         self.traffic.num_updates += 1
-        length = norm(payload, up, self._layout, update_id)
+        length = norm(payload, up, self._layout, update_seed(up, version, update_id))
         row = self._ledger.add_update(offer, site.name, Moment(training.done_s, training.done_s), length, None)
         self._members.on_update(row)
         self._aggregator.add(row)

@@ -28,8 +28,8 @@ from benchmarks.bounds import disk_s, sha256_s, tcp_s
 from benchmarks.waiting import cpu_seconds
 from edge_agent.outbox import Outbox
 from edge_agent.publish import Publisher
-from edge_agent.uplink import Uplink
 from edge_agent.receive import receive
+from edge_agent.uplink import Uplink
 from fedward import topics
 from fedward.chunks import manifest_of
 from fedward.codec import codec

@@ -6,12 +6,38 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Self
 
 from fedward.chunks import ChunkFile
 from fedward.errors import IntegrityError
 from fedward.files import write_durably, write_pieces
 
 NAME = re.compile(r"[0-9a-f]{64}")
+
+
+class OpenBlob:
+    """A blob of which only what is sliced is in memory, and only while the slice is; close it as a file.
+
+    Of a mapped file the kernel may keep 2 MiB in memory for every place that was read, in each of many blobs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb", buffering=0)
+        self.nbytes = os.fstat(self._file.fileno()).st_size
+        self._digest = path.name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __getitem__(self, span: slice) -> memoryview:
+        """The bytes from `span.start` to `span.stop`, both given. Raises IntegrityError when there are fewer."""
+        content = os.pread(self._file.fileno(), span.stop - span.start, span.start)
+        if len(content) != span.stop - span.start:
+            raise IntegrityError(f"blob {self._digest} is cut off before byte {span.stop}")
+        return memoryview(content)
 
 
 class BlobFolder:
@@ -70,6 +96,13 @@ class BlobFolder:
         try:
             with self.path(digest).open("rb") as file:
                 return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except FileNotFoundError:
+            raise IntegrityError(f"blob {digest.hex()} is missing") from None
+
+    def open(self, digest: bytes) -> "OpenBlob":
+        """The blob, to be read slice by slice. Raises IntegrityError when it is missing."""
+        try:
+            return OpenBlob(self.path(digest))
         except FileNotFoundError:
             raise IntegrityError(f"blob {digest.hex()} is missing") from None
 

@@ -6,14 +6,15 @@ memory twice, as it is and as the agents hold it, and no third time. Shape lette
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
 from coordinator.blobs import BlobFolder
-from coordinator.engine.aggregate import Contribution, fold, with_cache
+from coordinator.engine.aggregate import Contribution, EncodedDelta, fold, with_cache
 from coordinator.engine.buffer import divisor
 from coordinator.engine.optimizer import ServerState
 from coordinator.engine.rates import Arrival
@@ -22,7 +23,8 @@ from coordinator.ledger import Ledger
 from coordinator.tables import StoredUpdate, StoredVersion
 from fedward.codec import Codec, codec
 from fedward.errors import IntegrityError
-from fedward.layout import Block, Layout, Vector, vector_digest
+from fedward.identity import update_seed
+from fedward.layout import Layout, Vector, vector_digest
 from fedward.messages import PartKind
 from fedward.recipe import apply_part, cheapest_recipe
 
@@ -177,22 +179,27 @@ def _fold(
     weights: Sequence[float],
     engine: EngineSettings,
 ) -> None:
-    contributions: Sequence[Contribution] = [
-        Contribution(weight, _decoder(store, update), vector_of(store, update.base_version) if engine.pull else None)
-        for update, weight in zip(updates, weights, strict=True)
-    ]
+    base_versions = {update.base_version for update in updates} if engine.pull else set()
+    bases = {version: vector_of(store, version) for version in base_versions}
     total = divisor(weights, [arrival_of(update) for update in updates], engine)
-    if engine.cache:
-        latest: Mapping[str, StoredUpdate] = store.ledger.latest_of_sites(updates[0].number)
-        cached = {site: _decoder(store, update) for site, update in latest.items()}
-        sites = [update.site for update in updates]
-        contributions = with_cache(contributions, sites, cached, len({*cached, *sites}), total)
-    fold(state, store.layout, contributions, total, engine)
+    with ExitStack() as opened:
+        contributions: Sequence[Contribution] = [
+            Contribution(weight, _encoded(store, update, opened), bases.get(update.base_version))
+            for update, weight in zip(updates, weights, strict=True)
+        ]
+        if engine.cache:
+            latest: Mapping[str, StoredUpdate] = store.ledger.latest_of_sites(updates[0].number)
+            cached = {site: _encoded(store, update, opened) for site, update in latest.items()}
+            sites = [update.site for update in updates]
+            contributions = with_cache(contributions, sites, cached, len({*cached, *sites}), total)
+        fold(state, store.layout, contributions, total, engine)
 
 
-def _decoder(store: Store, update: StoredUpdate) -> Callable[[Block], Vector]:
-    how, payload = codec(update.codec), store.blobs.view(update.digest)
-    return lambda block: how.decode_block(payload, store.layout, block, update.update_id)
+def _encoded(store: Store, update: StoredUpdate, opened: ExitStack) -> EncodedDelta:
+    """The update as the engine takes it; its blob stays open until `opened` is closed."""
+    how = codec(update.codec)
+    seed = update_seed(how, update.base_version, update.update_id)
+    return EncodedDelta(how, opened.enter_context(store.blobs.open(update.digest)), seed)
 
 
 def _arrays(state: ServerState) -> list[Vector]:

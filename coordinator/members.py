@@ -84,6 +84,10 @@ class Members:
         if site:
             site.staleness, site.weight = staleness, weight
 
+    def online(self) -> set[str]:
+        """The sites that could ask for something now."""
+        return {name for name, site in self.sites.items() if site.online}
+
     def active(self, barrier: bool) -> set[str]:
         """The sites that a version may wait for."""
         return active_sites(self.sites, self.rates, barrier)

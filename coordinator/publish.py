@@ -1,10 +1,12 @@
 """What the coordinator sends: announcements, grants, receipts, control, and the model's chunks to those who ask.
 
-A chunk that several sites ask for within `gather_s` is published once for all of them; one that a single site
-lacks goes to that site alone. So what leaves the coordinator does not grow with the number of hospitals.
+Requests for a part are gathered for `gather_s`, or until there is nobody left who could ask. A chunk that several
+sites asked for by then is published once for all of them; one that a single site lacks goes to that site alone. So
+what leaves the coordinator does not grow with the number of hospitals.
 """
 
-from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass, field
 
 from coordinator.blobs import BlobFolder
 from fedward import topics
@@ -21,6 +23,15 @@ CHUNKS_AT_ONCE = 64
 """Chunks sent before other events are looked at again."""
 
 
+@dataclass
+class _Asked:
+    """The chunks of one part that are asked for, in the order in which they are sent, each with who lacks it."""
+
+    send_at_s: float
+    sites: set[str] = field(default_factory=set)
+    chunks: dict[int, set[str]] = field(default_factory=dict)
+
+
 class Publisher:
     """Sends over the link; keeps nothing that a restart would have to know: whoever lacks something asks again."""
 
@@ -29,8 +40,8 @@ class Publisher:
         self._federation = federation
         self._blobs = blobs
         self._gather_s = gather_s
-        self._asked: OrderedDict[tuple[bytes, int], set[str]] = OrderedDict()
-        self._send_at_s: float | None = None
+        self._asked: dict[bytes, _Asked] = {}
+        """By the digest of the part, in the order of the requests."""
 
     def announce(self, announcement: Announcement) -> None:
         self._link.publish(topics.announce(self._federation), pack(announcement), retain=True)
@@ -44,37 +55,49 @@ class Publisher:
     def control(self, site: str, control: Control) -> None:
         self._link.publish(topics.down(self._federation, site, Down.CONTROL), pack(control), retain=True)
 
-    def ask(self, site: str, get: Get, part: Part, now_s: float) -> None:
-        """Note which chunks of `part` the site lacks; they leave with `send_chunks`."""
-        for index in indices_of(get.missing, part.manifest):
-            self._asked.setdefault((part.manifest.digest, index), set()).add(site)
-        if self._send_at_s is None:
-            self._send_at_s = now_s + self._gather_s
+    def ask(self, site: str, get: Get, part: Part, now_s: float, online: Collection[str]) -> None:
+        """Note which chunks of `part` the site lacks; they leave with `send_chunks`.
+
+        They are gathered until now when all sites that are `online` have asked for this part.
+        """
+        indices = list(indices_of(get.missing, part.manifest))
+        if not indices:
+            return
+        asked = self._asked.setdefault(part.manifest.digest, _Asked(now_s + self._gather_s))
+        asked.sites.add(site)
+        for index in indices:
+            asked.chunks.setdefault(index, set()).add(site)
+        if asked.sites.issuperset(online):
+            asked.send_at_s = min(asked.send_at_s, now_s)
 
     def send_chunks(self, now_s: float) -> None:
-        """Send asked chunks, oldest request first, as far as the link has room."""
-        if self._send_at_s is None or now_s < self._send_at_s:
-            return
+        """Send the chunks of the parts that are gathered, oldest request first, as far as the link has room."""
         for _ in range(CHUNKS_AT_ONCE):
-            if not self._asked or self._link.room() == 0:
+            digest = next((digest for digest, asked in self._asked.items() if asked.send_at_s <= now_s), None)
+            if digest is None or self._link.room() == 0:
                 break
-            (digest, index), sites = self._asked.popitem(last=False)
-            if not self._blobs.path(digest).exists():
-                continue  # so old by now that it was deleted: the sites follow a newer announcement
-            chunk = chunk_of(self._blobs.path(digest), index)
-            for topic in self._topics(digest, index, sites):
-                self._link.publish(topic, chunk, expiry_s=3600)
-        if not self._asked:
-            self._send_at_s = None
+            self._send_chunk(digest, self._asked[digest].chunks)
+            if not self._asked[digest].chunks:
+                del self._asked[digest]
 
     def next_at_s(self) -> float | None:
         """When `send_chunks` has something to do; with the window full, the link's `Room` event tells."""
-        return self._send_at_s if self._asked and self._link.room() > 0 else None
+        if not self._asked or self._link.room() == 0:
+            return None
+        return min(asked.send_at_s for asked in self._asked.values())
 
     def forget_asked(self) -> None:
         """The link was lost: whoever still lacks a chunk asks again."""
         self._asked.clear()
-        self._send_at_s = None
+
+    def _send_chunk(self, digest: bytes, chunks: dict[int, set[str]]) -> None:
+        index = next(iter(chunks))
+        sites = chunks.pop(index)
+        if not self._blobs.path(digest).exists():
+            return  # so old by now that it was deleted: the sites follow a newer announcement
+        chunk = chunk_of(self._blobs.path(digest), index)
+        for topic in self._topics(digest, index, sites):
+            self._link.publish(topic, chunk, expiry_s=3600)
 
     def _topics(self, digest: bytes, index: int, sites: set[str]) -> list[str]:
         if len(sites) >= SHARED_FROM:

@@ -117,7 +117,6 @@ class Service:
             self.tick()
             if inbox.empty() or len(self._unacknowledged) >= ACKNOWLEDGE_EVERY:
                 self.acknowledge()
-        self.acknowledge()
         self._link.close()
         self._uploads.close()
 
@@ -352,7 +351,7 @@ class Service:
     def _on_get(self, site: str, get: Get) -> None:
         for part in self._versions.parts():
             if part.manifest.digest == get.digest:
-                self._publisher.ask(site, get, part, self._clock.monotonic_s())
+                self._publisher.ask(site, get, part, self._clock.monotonic_s(), self._members.online())
                 return
         raise PeerError(RejectReason.UNKNOWN_BASE, "a part that is not announced any more")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fedward.chunks import check_manifest
 from fedward.codec import codec, norm
 from fedward.errors import PeerError, RejectReason
+from fedward.identity import update_seed
 from fedward.layout import Layout
 from fedward.limits import MAX_NORM
 from fedward.messages import Evaluation, FederationState, Offer
@@ -63,7 +64,8 @@ def check_update(payload: memoryview, offer: Offer, layout: Layout) -> float:
 
     Raises PeerError: LAYOUT_MISMATCH, MALFORMED, NOT_FINITE, NORM_TOO_LARGE.
     """
-    length = norm(payload, codec(offer.codec), layout, offer.update_id)
+    how = codec(offer.codec)
+    length = norm(payload, how, layout, update_seed(how, offer.base_version, offer.update_id))
     if length > MAX_NORM:
         raise PeerError(RejectReason.NORM_TOO_LARGE, f"norm above {MAX_NORM:g}")
     return length

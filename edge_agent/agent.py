@@ -62,7 +62,6 @@ class Agent:
         self._clock = clock
         outbox = Outbox(config.state_folder / "outbox")
         models = ModelFolder(config.state_folder / "model")
-        models.tidy()  # before anything is written: it may be what fills the disk
         self._progress = SavedProgress(ProgressFile(config.state_folder / "progress.json"), outbox.take_over())
         self._announced = Announced(config, compute.layouts, self._progress)
         self._fetcher = Fetcher(link, config.site, models)

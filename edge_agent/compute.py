@@ -24,14 +24,16 @@ from edge_agent.jobs import (
 )
 from edge_agent.training.capability import Capability
 from edge_agent.training.checkpoint import CheckpointFile, Resumable
+from edge_agent.training.encode import encode
 from edge_agent.training.evaluate import evaluate
-from edge_agent.training.failures import FailureKind, TrainingFailed, TrainingStopped
+from edge_agent.training.failures import FailureKind, TrainingFailed, TrainingStopped, out_of_memory_named
 from edge_agent.training.module import layout_of
 from edge_agent.training.task import Task
 from edge_agent.training.train import Progress as StepProgress
 from edge_agent.training.train import train
 from fedward.codec import CODECS, codec
 from fedward.errors import ConfigError, PeerError
+from fedward.identity import update_seed
 from fedward.layout import Layout, vector_digest
 from fedward.messages import Evaluation
 from fedward.pack import pack, unpack
@@ -145,7 +147,8 @@ class Compute:
     def _run_task(self, job: EvaluateJob | TrainJob) -> ComputeEvent | None:
         """What needs the hospital's own code. None: it was asked to stop, because the agent leaves."""
         try:
-            return self._train(job) if isinstance(job, TrainJob) else self._evaluate(job)
+            with out_of_memory_named():
+                return self._train(job) if isinstance(job, TrainJob) else self._evaluate(job)
         except TrainingStopped:
             return None
         except TrainingFailed as error:
@@ -170,7 +173,7 @@ class Compute:
 
     def _train(self, job: TrainJob) -> Encoded:
         layout = self.layouts[job.task]
-        trained = train(
+        delta_P, trained = train(
             self._tasks[job.task],
             layout,
             job.vector_P,
@@ -184,7 +187,7 @@ class Compute:
             checkpoint=self._resumable(job),
         )
         try:
-            payload = codec(job.codec).encode(trained.delta_P, layout, job.update_id)
+            payload = encode(delta_P, layout, job.codec, update_seed(codec(job.codec), job.version, job.update_id))
         except ValueError:  # finite, but too large for the codec: as useless as infinite
             raise TrainingFailed(FailureKind.NOT_FINITE) from None
         return Encoded(job, trained, payload)

@@ -37,8 +37,9 @@ class Download:
             check_part(part, layout)
         self._drop_other_parts()
         for part in self._recipe:
-            # Two parts may be one payload: two deltas of nothing, for instance.
-            if part.manifest.digest not in self._open and not self._path(part).exists():
+            if (
+                part.manifest.digest not in self._open
+            ):  # two parts may be one payload: two deltas of nothing, for instance
                 self._collect(part)
 
     def leads_to(self, announcement: Announcement) -> bool:
@@ -75,7 +76,7 @@ class Download:
         """Take a chunk of one of the parts; chunks of others are ignored. Raises PeerError as ChunkFile does."""
         collected = self._open.get(chunk.owner)
         if collected and collected.add(chunk.index, chunk.payload) and not collected.num_missing:
-            self._finish(collected)
+            self._open.pop(chunk.owner).close()
 
     def assemble(self) -> Held:
         """The complete parts -> the announced version, saved. Takes the memory of one model more than the held one.
@@ -114,28 +115,20 @@ class Download:
             self._path(part).unlink(missing_ok=True)
 
     def _collect(self, part: Part) -> None:
-        collected = ChunkFile(self._path(part).with_suffix(".part"), part.manifest)
-        self._open[part.manifest.digest] = collected
-        if not collected.num_missing:
-            self._finish(collected)
-
-    def _finish(self, collected: ChunkFile) -> None:
-        """A whole that is not what its manifest promised is collected anew: only a new announcement can help."""
-        digest = collected.manifest.digest
-        try:
-            collected.finish(self._folder.parts / digest.hex())
-        except PeerError:
-            self._open[digest] = ChunkFile(collected.path, collected.manifest)
-            raise
-        del self._open[digest]
+        """Go on with what is on disk. Nothing there is believed but by its digest, so nothing is synced."""
+        collected = ChunkFile(self._path(part), part.manifest)
+        if collected.num_missing:
+            self._open[part.manifest.digest] = collected
+        else:
+            collected.close()
 
     def _path(self, part: Part) -> Path:
         return self._folder.parts / part.manifest.digest.hex()
 
     def _drop_other_parts(self) -> None:
-        needed = {part.manifest.digest.hex() for part in self._recipe}
+        needed = {self._path(part) for part in self._recipe}
         for path in self._folder.parts.iterdir():
-            if path.stem not in needed:
+            if path not in needed:
                 path.unlink()
 
 

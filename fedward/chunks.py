@@ -142,7 +142,6 @@ class ChunkFile:
 
     def drop(self) -> None:
         """Delete what was collected."""
-        self._is_synced = True
         self._file.close()
         self.path.unlink(missing_ok=True)
 

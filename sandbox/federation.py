@@ -67,6 +67,8 @@ class Plan:
     threads: int = 1
     gather_s: float = 0.05
     telemetry_s: float = 0.5
+    packages: Path | None = None  # a folder of installed packages beside the environment's: their tasks can be trained
+    program: Sequence[str] = ("fedward.cli",)  # what stands before the arguments of both sides after `python -m`
     seed: int = 7
 
 
@@ -123,11 +125,12 @@ class Federation:
     def state_folder(self, name: str) -> Path:
         return self.plan.folder / "state" / name
 
-    def start(self, name: str, program: Sequence[str] = ("fedward.cli",)) -> None:
-        """Start `coordinator` or a site's agent; `program` is what stands before their arguments after `python -m`."""
+    def start(self, name: str, program: Sequence[str] = ()) -> None:
+        """Start `coordinator` or a site's agent; `program` in place of the plan's."""
         side = "coordinator" if name == "coordinator" else "agent"
-        command = [sys.executable, "-m", *program, side, "run", "--config", str(self.config_path(name))]
-        self.children[name] = Child(command, self.plan.folder / "logs" / f"{name}.log", environment())
+        module = program or self.plan.program
+        command = [sys.executable, "-m", *module, side, "run", "--config", str(self.config_path(name))]
+        self.children[name] = Child(command, self.plan.folder / "logs" / f"{name}.log", self._environment())
 
     def kill(self, name: str) -> None:
         """End a process as a crash or a power cut would; `start` brings it back."""
@@ -148,7 +151,7 @@ class Federation:
     def fedward(self, *arguments: str) -> str:
         """Run a `fedward` command to its end and return what it printed. Raises ConfigError when it fails."""
         command = [sys.executable, "-m", "fedward.cli", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)  # noqa: S603 - ours
+        done = subprocess.run(command, capture_output=True, text=True, env=self._environment(), check=False)  # noqa: S603 - ours
         if done.returncode != 0:
             raise ConfigError(
                 f"`fedward {' '.join(arguments[:2])}` ended with {done.returncode}: {done.stderr.strip()}"
@@ -226,6 +229,12 @@ class Federation:
                     "telemetry_s": plan.telemetry_s,
                 },
             )
+
+    def _environment(self) -> dict[str, str]:
+        found = environment()
+        if self.plan.packages:
+            found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(self.plan.packages), found.get("PYTHONPATH")]))
+        return found
 
     def _write(self, name: str, config: Mapping[str, object]) -> None:
         self.config_path(name).write_text(yaml.safe_dump(dict(config), sort_keys=False))

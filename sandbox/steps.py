@@ -18,7 +18,7 @@ class Step:
 
 
 AGENT_STEPS: Mapping[str, Step] = {
-    "download finished": Step("fedward.chunks", "ChunkFile.finish"),
+    "version assembled": Step("edge_agent.download", "Download.assemble"),
     "model saved": Step("edge_agent.models", "ModelFolder.save"),
     "payload renamed": Step("fedward.files", "move_durably", ".payload"),
     "offer renamed": Step("fedward.files", "move_durably", ".offer"),

@@ -1,22 +1,30 @@
 """Updates into the model, block by block: the sum over all updates of a block, then the optimizer on that block.
 
-A version is made in one pass over the layout, from payloads that are decoded a block at a time. There is no
+A version is made in one pass over the layout, from payloads of which one block is read at a time. Those that were
+encoded with one seed are summed before they are decoded, which is cheaper where the codec rotates. There is no
 accumulator between versions: what makes a version is its buffer and the state before it, so a replay of the
 ledger calls the same function and gets the same bytes. Shape letters: P parameters, B elements of a block.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from coordinator.engine.optimizer import ServerState, step
 from coordinator.engine.settings import EngineSettings
-from fedward.layout import BLOCK_ELEMENTS, Block, Layout, Vector
+from fedward.codec import Codec, Payload
+from fedward.layout import BLOCK_ELEMENTS, Layout, Vector
 
-Decoder = Callable[[Block], Vector]
-"""A block of the layout -> (B,) float32 of one update's delta there. What it returns is only read."""
+
+@dataclass(frozen=True)
+class EncodedDelta:
+    """A delta as it travelled: a payload that has passed `check_payload`, and the seed it was encoded with."""
+
+    codec: Codec
+    payload: Payload = field(repr=False)
+    seed: bytes
 
 
 @dataclass(frozen=True)
@@ -24,8 +32,18 @@ class Contribution:
     """One term of the sum: a delta and its weight; `base` is the (P,) model it was trained from, for `pull` only."""
 
     weight: float
-    decode: Decoder
+    delta: EncodedDelta
     base: Vector | None = None
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The contributions that one call of the codec sums: those of one codec and one seed."""
+
+    codec: Codec
+    seed: bytes
+    payloads: list[Payload] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
 
 
 def fold(
@@ -37,22 +55,28 @@ def fold(
 ) -> None:
     """Make the next version, in place on the arrays of `state`: w = optimizer(w, sum of weight x delta / divisor).
 
-    Sums in float32, in the order given: the same contributions in the same order give the same bytes. Statistics
-    skip the optimizer: they take the weighted mean itself, and never more than a mean (the divisor is at least
-    the sum of weights), because weights that sum to more than their count would carry a variance below zero.
-    Memory beside the state: two blocks of temporaries and what a decoder needs.
+    Sums in float32, in the order given, those of one codec and seed where the first of them stands: the same
+    contributions in the same order give the same bytes. Statistics skip the optimizer: they take the weighted mean
+    itself, and never more than a mean (the divisor is at least the sum of weights), because weights that sum to more
+    than their count would carry a variance below zero. Memory beside the state: two blocks of temporaries and what a
+    codec needs.
 
-    Raises ValueError for a divisor that is not positive, a missing base or moment, and a decoder's block of
-    another shape or dtype. The state is then half changed: throw it away.
+    Raises ValueError for a divisor that is not positive and a missing base or moment. The state is then half
+    changed: throw it away.
     """
     layout.check(state.w)
     if not (divisor > 0.0 and math.isfinite(divisor)):
         raise ValueError(f"the divisor of a version must be positive and finite, got {divisor}")
     mean_divisor = max(divisor, math.fsum(contribution.weight for contribution in contributions))
+    groups = _grouped(contributions)
     sum_B, scratch_B = np.empty((2, min(BLOCK_ELEMENTS, layout.size)), np.float32)
     for block in layout.blocks:
         span, mean_B, free_B = slice(block.start, block.stop), sum_B[: block.size], scratch_B[: block.size]
-        _weighted_sum(mean_B, free_B, block, contributions, state.w[span] if settings.pull else None)
+        mean_B.fill(0.0)
+        for group in groups:
+            mean_B += group.codec.sum_block(group.payloads, group.weights, layout, block, group.seed)
+        if settings.pull:
+            _add_pull(mean_B, free_B, span, contributions, state.w[span])
         if block.start >= layout.num_weights:
             mean_B /= mean_divisor
             state.w[span] += mean_B
@@ -61,33 +85,33 @@ def fold(
             step(state, span, mean_B, free_B, settings.optimizer)
 
 
-def _weighted_sum(
-    sum_B: Vector, scratch_B: Vector, block: Block, contributions: Sequence[Contribution], pull_from_B: Vector | None
-) -> None:
-    """sum_B = sum of weight x (delta, and with `pull_from_B` also base - pull_from_B), in the order given."""
-    sum_B.fill(0.0)
+def _grouped(contributions: Sequence[Contribution]) -> Sequence[_Group]:
+    """By codec and seed, in the order in which each pair comes first."""
+    groups: dict[tuple[str, bytes], _Group] = {}
     for contribution in contributions:
-        delta_B = contribution.decode(block)
-        if delta_B.shape != sum_B.shape or delta_B.dtype != np.float32:
-            raise ValueError(f"block at {block.start}: got {delta_B.dtype} {delta_B.shape}, expected {sum_B.shape}")
-        if pull_from_B is not None:
-            np.subtract(_base(contribution)[block.start : block.stop], pull_from_B, out=scratch_B)
-            scratch_B += delta_B
-            delta_B = scratch_B
-        np.multiply(delta_B, contribution.weight, out=scratch_B)
+        delta = contribution.delta
+        group = groups.setdefault((delta.codec.name, delta.seed), _Group(delta.codec, delta.seed))
+        group.payloads.append(delta.payload)
+        group.weights.append(contribution.weight)
+    return tuple(groups.values())
+
+
+def _add_pull(
+    sum_B: Vector, scratch_B: Vector, span: slice, contributions: Sequence[Contribution], w_B: Vector
+) -> None:
+    """sum_B += sum of weight x (base - w), in the order given."""
+    for contribution in contributions:
+        if contribution.base is None:
+            raise ValueError("pull needs the base model of every contribution")
+        np.subtract(contribution.base[span], w_B, out=scratch_B)
+        scratch_B *= np.float32(contribution.weight)
         sum_B += scratch_B
-
-
-def _base(contribution: Contribution) -> Vector:
-    if contribution.base is None:
-        raise ValueError("pull needs the base model of every contribution")
-    return contribution.base
 
 
 def with_cache(
     contributions: Sequence[Contribution],
     sites: Sequence[str],
-    cached: Mapping[str, Decoder],
+    cached: Mapping[str, EncodedDelta],
     num_sites: int,
     divisor: float,
 ) -> tuple[Contribution, ...]:
@@ -108,6 +132,6 @@ def with_cache(
     for contribution, site in zip(contributions, sites, strict=True):
         in_buffer[site] = in_buffer.get(site, 0.0) + contribution.weight
     corrections = (
-        Contribution(divisor / num_sites - in_buffer.get(site, 0.0), decode) for site, decode in sorted(cached.items())
+        Contribution(divisor / num_sites - in_buffer.get(site, 0.0), cached[site]) for site in sorted(cached)
     )
     return (*contributions, *corrections)

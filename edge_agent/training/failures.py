@@ -36,13 +36,21 @@ class TrainingFailed(FedwardError):  # noqa: N818 - reads as what happened, besi
 
 
 @contextmanager
+def out_of_memory_named() -> Iterator[None]:
+    """Memory that runs out inside, the machine's or the GPU's -> TrainingFailed (OUT_OF_MEMORY)."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise TrainingFailed(FailureKind.OUT_OF_MEMORY, type(error).__name__) from None
+
+
+@contextmanager
 def failures_named() -> Iterator[None]:
     """Any exception of a task's code inside -> TrainingFailed. Fedward's own errors pass unchanged."""
     try:
-        yield
+        with out_of_memory_named():
+            yield
     except FedwardError:
         raise
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise TrainingFailed(FailureKind.OUT_OF_MEMORY, type(error).__name__) from None
     except Exception as error:  # noqa: BLE001 - a task is the hospital's code and may raise anything; its text stays here
         raise TrainingFailed(FailureKind.EXCEPTION, type(error).__name__) from None

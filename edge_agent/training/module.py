@@ -5,6 +5,9 @@ BatchNorm's running mean). What does not: frozen parameters, integer buffers and
 A task must build those the same everywhere, for instance from a file in the image.
 """
 
+import math
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -20,10 +23,7 @@ def layout_of(model: nn.Module) -> Layout:
     Tie weights by assigning the same Parameter: two that only share memory come apart when the model moves to a
     GPU, and are then refused as another layout. Raises ConfigError for a model that can't travel.
     """
-    try:
-        return Layout.of(Entry(name, tuple(tensor.shape), _kind(tensor)) for name, tensor in _travelling(model).items())
-    except PeerError as error:
-        raise ConfigError(f"the task's model can't travel: {error.detail}") from error
+    return _layout(_travelling(model))
 
 
 def read_vector(model: nn.Module, layout: Layout) -> Vector:
@@ -32,13 +32,38 @@ def read_vector(model: nn.Module, layout: Layout) -> Vector:
     return layout.join({name: tensor.detach().to("cpu", torch.float32).numpy() for name, tensor in tensors.items()})
 
 
+def read_delta(model: nn.Module, layout: Layout, vector_P: Vector) -> Tensor:
+    """Trained - base: the model's travelling tensors minus a (P,) float32 vector -> (P,) float32 where the model is.
+
+    The same bits as `read_vector(model, layout) - vector_P`. Beyond the result it takes the memory of one tensor.
+    Raises ValueError for a model or vector of another layout.
+    """
+    tensors = _checked(model, layout)
+    delta_P = torch.empty(layout.size, dtype=torch.float32, device=tensors[layout.tensors[0].name].device)
+    parts = torch.split(delta_P, [entry.size for entry in layout.tensors])
+    with torch.no_grad():
+        for (entry, base), part in zip(layout.split(vector_P), parts, strict=True):
+            # A copy, as in `write_vector`; tensor by tensor, so that the base is never on a GPU as a whole.
+            base_here = torch.tensor(base).to(part.device)
+            torch.sub(tensors[entry.name].to(torch.float32), base_here, out=part.view(entry.shape))
+    return delta_P
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether none of the values, of which there is at least one, is a NaN or an infinity.
+
+    Without memory for an answer of each: smallest and largest are NaN where any is.
+    """
+    return all(math.isfinite(extreme.item()) for extreme in values.aminmax())
+
+
 def write_vector(model: nn.Module, layout: Layout, vector_P: Vector) -> None:
     """(P,) float32 -> into the model, on its device and in its dtype. Raises ValueError for another layout."""
     tensors = _checked(model, layout)
     with torch.no_grad():
         for entry, view in layout.split(vector_P):
-            # torch.tensor copies: the vector may be read-only memory, which torch can't wrap.
-            tensors[entry.name].copy_(torch.tensor(view))
+            # Read-only memory can't be wrapped by torch, and is copied first.
+            tensors[entry.name].copy_(torch.from_numpy(view) if view.flags.writeable else torch.tensor(view))
 
 
 def initial_model(task: Task, seed: int) -> tuple[Layout, Vector]:
@@ -77,7 +102,15 @@ def _kind(tensor: Tensor) -> Kind:
     return Kind.WEIGHT if isinstance(tensor, nn.Parameter) else Kind.STATISTIC
 
 
+def _layout(tensors: Mapping[str, Tensor]) -> Layout:
+    try:
+        return Layout.of(Entry(name, tuple(tensor.shape), _kind(tensor)) for name, tensor in tensors.items())
+    except PeerError as error:
+        raise ConfigError(f"the task's model can't travel: {error.detail}") from error
+
+
 def _checked(model: nn.Module, layout: Layout) -> dict[str, Tensor]:
-    if layout_of(model).digest != layout.digest:
+    tensors = _travelling(model)
+    if _layout(tensors).digest != layout.digest:
         raise ValueError("the model's tensors are not those of the layout")
-    return _travelling(model)
+    return tensors

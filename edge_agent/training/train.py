@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
@@ -19,7 +18,7 @@ from torch.optim import SGD, Adam, Optimizer
 from edge_agent.training.capability import Capability
 from edge_agent.training.checkpoint import Resumable
 from edge_agent.training.failures import FailureKind, TrainingFailed, TrainingStopped, failures_named
-from edge_agent.training.module import read_vector, write_vector
+from edge_agent.training.module import all_finite, read_delta, write_vector
 from edge_agent.training.order import Shuffled, loader
 from edge_agent.training.snapshot import Moving, seed_all
 from edge_agent.training.task import Batch, Task, num_records
@@ -44,13 +43,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Trained:
-    """The result: delta_P = trained - base, (P,) float32.
+    """What a training was, beside its delta.
 
     `num_examples` is the size of the training set; `work_s` wall-clock, pauses included, without what crashes cost;
     `train_loss` the mean over the steps.
     """
 
-    delta_P: Vector
     num_examples: int
     num_steps: int
     work_s: float
@@ -70,7 +68,7 @@ def train(  # noqa: PLR0913 - what to train (four), and the hospital's condition
     on_step: Callable[[Progress], None],
     stop: threading.Event,
     checkpoint: Resumable | None = None,
-) -> Trained:
+) -> tuple[Tensor, Trained]:
     """Train from `vector_P` for `work.local_epochs`, or until `max_steps` or `max_seconds`, but at least one step.
 
     `share` in (0, 1] is the part of the time that training may use: after each step it pauses so long that steps
@@ -161,13 +159,14 @@ class Descent:
             self.save()
             self._saved_s = time.monotonic()  # not before: a slow disk must not turn every step into a checkpoint
 
-    def trained(self, layout: Layout, vector_P: Vector) -> Trained:
+    def trained(self, layout: Layout, vector_P: Vector) -> tuple[Tensor, Trained]:
         """What the steps brought, against the vector that they began with. Raises TrainingFailed (NOT_FINITE)."""
-        delta_P = read_vector(self._moving.model, layout) - vector_P
-        if not np.isfinite(delta_P).all():
+        self._moving.optimizer.zero_grad(set_to_none=True)  # the delta takes the gradients' place in a GPU's memory
+        delta_P = read_delta(self._moving.model, layout, vector_P)
+        if not all_finite(delta_P):
             raise TrainingFailed(FailureKind.NOT_FINITE)
         mean_loss = math.fsum(self.losses) / self.num_steps
-        return Trained(delta_P, self._moving.num_examples, self.num_steps, self.work_s, mean_loss)
+        return delta_P, Trained(self._moving.num_examples, self.num_steps, self.work_s, mean_loss)
 
 
 def resumed(checkpoint: Resumable | None, moving: Moving) -> tuple[list[float], float]:

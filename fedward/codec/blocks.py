@@ -10,7 +10,7 @@ Shape letters: P parameters, B elements of a block.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +25,21 @@ Planes = Sequence[npt.NDArray[Any]]
 """Contiguous arrays whose bytes, one after another, are the encoding of a block."""
 
 
+class Payload(Protocol):
+    """What can be sliced: the bytes themselves, or a file that is read where it is sliced."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def __getitem__(self, span: slice, /) -> memoryview: ...
+
+
 @dataclass(frozen=True)
 class Quantizer:
     """What one codec does to one block: (B,) float32 <-> at most `most_bytes(B)` bytes, exactly that unless `varies`.
 
     `encode` takes finite values only. `decode` takes between `least_bytes(B)` and `most_bytes(B)` bytes, whatever they
-    hold, and may return values that are not finite. Both take the block and the seed for what they draw.
+    hold, and may return values that are not finite. All take the block and the seed for what they draw.
     A quantizer that varies may find that bytes are no encoding at all: PeerError (MALFORMED).
     """
 
@@ -38,6 +47,10 @@ class Quantizer:
     encode: Callable[[Vector, Block, bytes], Planes]
     decode: Callable[[memoryview, Block, bytes], Vector]
     varies: bool = False
+    weighted_sum: Callable[[Sequence[memoryview], Sequence[float], Block, bytes], Vector] | None = None
+    """The sum of weight x decoded block, where that costs less than to decode each; None where it does not."""
+    energy: Callable[[memoryview, Block, bytes], float] | None = None
+    """The sum of squares of the decoded block, where that costs less than to decode it; None where it does not."""
 
 
 def _exact_bytes(size: int) -> int:
@@ -53,6 +66,12 @@ def _decode_exact(raw: memoryview, _block: Block, _seed: bytes) -> Vector:
 
 
 EXACT = Quantizer(_exact_bytes, _encode_exact, _decode_exact)
+
+
+def energy_of(values_B: Vector) -> float:
+    """The sum of squares in float64. Squares of finite float32 can't overflow it: not finite iff a value is not."""
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        return float(np.square(values_B, dtype=np.float64).sum())
 
 
 def rows(values_B: Vector, width: int) -> npt.NDArray[np.float32]:
@@ -112,6 +131,7 @@ class BlockCodec:
     deterministic: bool
     carries_updates: bool
     quantizer: Quantizer
+    shared_seed: bool = False
     exact: bool = False
 
     def most_bytes(self, layout: Layout) -> int:
@@ -155,20 +175,56 @@ class BlockCodec:
     def decode_encoded(self, encoded: memoryview, layout: Layout, block: Block, seed: bytes) -> Vector:
         return self._quantizer_of(block, layout).decode(encoded, block, seed)
 
-    def _span(self, payload: memoryview, layout: Layout, block: Block) -> slice:
-        places, quantizer = self._places(layout), self._quantizer_of(block, layout)
-        full_before = block.offset // BLOCK_ELEMENTS  # all blocks before this one in its segment are full
+    def sum_block(
+        self, payloads: Sequence[Payload], weights: Sequence[float], layout: Layout, block: Block, seed: bytes
+    ) -> Vector:
+        if len(payloads) != len(weights):
+            raise ValueError(f"got {len(weights)} weights of {len(payloads)} payloads")
+        quantizer = self._quantizer_of(block, layout)
+        raws = self._raws(payloads, layout, block)
+        if quantizer.weighted_sum is not None:
+            return quantizer.weighted_sum(raws, weights, block, seed)
+        sum_B = np.zeros(block.size, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # of payloads that `norm` would have refused
+            for raw, weight in zip(raws, weights, strict=True):
+                values_B = quantizer.decode(raw, block, seed)
+                values_B *= np.float32(weight)
+                sum_B += values_B
+        return sum_B
+
+    def energy_block(self, payload: memoryview, layout: Layout, block: Block, seed: bytes) -> float:
+        quantizer = self._quantizer_of(block, layout)
+        raw = payload[self._span(payload, layout, block)]
+        if quantizer.energy is not None:
+            return quantizer.energy(raw, block, seed)
+        return energy_of(quantizer.decode(raw, block, seed))
+
+    def _raws(self, payloads: Sequence[Payload], layout: Layout, block: Block) -> list[memoryview]:
+        """The bytes of a block in each."""
+        if self.quantizer.varies:
+            return [payload[self._span(payload, layout, block)] for payload in payloads]
+        span = self._fixed_span(layout, block)
+        return [payload[span] for payload in payloads]
+
+    def _span(self, payload: Payload, layout: Layout, block: Block) -> slice:
         if not self.quantizer.varies:
-            start = places.most_bytes[block.segment] + full_before * quantizer.most_bytes(BLOCK_ELEMENTS)
-            return slice(start, start + quantizer.most_bytes(block.size))
+            return self._fixed_span(layout, block)
+        places = self._places(layout)
         sizes = self._index_of(payload, places)
-        number = places.blocks[block.segment] + full_before
+        number = places.blocks[block.segment] + block.offset // BLOCK_ELEMENTS
         start = int(sizes[:number].sum())
         if number < sizes.size:
             return slice(start, start + int(sizes[number]))
         # Exact segments come last in every layout, one after another.
         start += 4 * (block.start - layout.blocks[sizes.size].start)
         return slice(start, start + 4 * block.size)
+
+    def _fixed_span(self, layout: Layout, block: Block) -> slice:
+        quantizer = self._quantizer_of(block, layout)
+        # All blocks before this one in its segment are full.
+        before = block.offset // BLOCK_ELEMENTS * quantizer.most_bytes(BLOCK_ELEMENTS)
+        start = self._places(layout).most_bytes[block.segment] + before
+        return slice(start, start + quantizer.most_bytes(block.size))
 
     def _check_index(self, payload: memoryview, layout: Layout) -> None:
         places = self._places(layout)
@@ -182,10 +238,10 @@ class BlockCodec:
                 return
         raise PeerError(RejectReason.LAYOUT_MISMATCH, f"a {self.name} payload whose index does not fit its size")
 
-    def _index_of(self, payload: memoryview, places: _Places) -> npt.NDArray[np.int64]:
+    def _index_of(self, payload: Payload, places: _Places) -> npt.NDArray[np.int64]:
         """(quantized blocks,) the size of each in bytes."""
         start = payload.nbytes - INDEX_BYTES * places.num_quantized
-        return np.frombuffer(payload, INDEX, places.num_quantized, start).astype(np.int64)
+        return np.frombuffer(payload[start : payload.nbytes], INDEX, places.num_quantized).astype(np.int64)
 
     def _places(self, layout: Layout) -> _Places:
         return _places(self.quantizer.most_bytes, _Remembered(layout))

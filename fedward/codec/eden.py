@@ -21,6 +21,10 @@ subnormal and holds fewer bits. A rotation block of rms 1e36 or more is refused 
 
 Decoding goes through BLAS, whose last bits differ from machine to machine: not for what must be equal everywhere.
 
+The rotation is linear, so a weighted sum of blocks of one seed is summed before it is rotated back, once. And it keeps
+lengths: ||x^||^2 = S^2 sum(c^2), without decoding. With 4 bits the updates from one base version share their seed;
+with fewer, errors that are alike where the updates are would cost half as much again (docs/codecs.md).
+
 A block of B elements, padded with zeros to R rotation blocks: R scales S as little-endian float32, then R x 512 x bits
 bytes of codes, the earlier element in the lower bits of a byte. A code is the index of the level's magnitude, and above
 it a bit that is 1 for a negative level. Shape letters: B elements of a block, R its rotation blocks.
@@ -33,7 +37,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from fedward.codec.blocks import BlockCodec, Planes, Quantizer, peaks, rows
+from fedward.codec.blocks import BlockCodec, Planes, Quantizer, energy_of, peaks, rows
 from fedward.codec.seed import seed_of
 from fedward.layout import Block, Vector
 
@@ -47,8 +51,14 @@ MAGNITUDES = {
 }
 """Of each number of bits, those of the Lloyd-Max quantizer of a standard normal variable; a test derives them again."""
 
-_LARGEST_SCALE = np.float32(1e36)
+LARGEST_SCALE = np.float32(1e36)
 """|x^| is at most 64 * 2.74 S (every term of both sums with one sign), which must stay below 3.4e38."""
+
+_SMALLEST_SCALE = np.float32(1e-30)
+"""Far enough above the subnormal numbers that no decoded value of weight loses bits to them."""
+
+_TOGETHER = 8
+"""Payloads whose levels are held at once in a sum: 2 MiB for a block of 65,536 elements."""
 
 Matrices = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint8]
@@ -64,7 +74,8 @@ def hadamard(side: int) -> Matrices:
 
 _HADAMARD = hadamard(SIDE)
 _BYTES = np.arange(256)
-_SIGNS_OF_BYTE = (1 - 2 * ((_BYTES[:, None] >> np.arange(8)) & 1)).astype(np.float32)  # (256, 8), low bit first
+SIGNS_OF_BYTE: Matrices = (1 - 2 * ((_BYTES[:, None] >> np.arange(8)) & 1)).astype(np.float32)
+"""(256, 8): the signs that the bits of a byte stand for, low bit first."""
 
 
 class Codebook:
@@ -74,21 +85,23 @@ class Codebook:
         magnitudes = MAGNITUDES[bits]
         self.bits = bits
         self.bytes_a_rotation = ROTATION * bits // 8
+        self.boundaries = tuple(np.float32((low + high) / 2) for low, high in itertools.pairwise(magnitudes))
+        """Between magnitudes that are neighbours: half way."""
         self._negative = len(magnitudes)
-        self._boundaries = tuple(np.float32((low + high) / 2) for low, high in itertools.pairwise(magnitudes))
         level_of_code = np.array([*magnitudes, *(-magnitude for magnitude in magnitudes)], np.float32)
         shifts = np.arange(0, 8, bits)
         self._levels_of_byte: Matrices = level_of_code[
             _BYTES[:, None] >> shifts & (2**bits - 1)
         ]  # (256, codes of a byte)
+        self._energy_of_byte = np.square(self._levels_of_byte, dtype=np.float64).sum(axis=1)
 
     def nearest(self, gaussian: Matrices) -> Codes:
         """(R, 4096) -> the same shape: the code of the level nearest to each element."""
         outside = np.signbit(gaussian)
         codes = outside.view(np.uint8) * np.uint8(self._negative)
-        if self._boundaries:
+        if self.boundaries:
             magnitudes = np.abs(gaussian)
-            for boundary in self._boundaries:
+            for boundary in self.boundaries:
                 np.greater(magnitudes, boundary, out=outside)
                 np.add(codes, outside.view(np.uint8), out=codes)
         return codes
@@ -103,24 +116,35 @@ class Codebook:
             packed |= words >> place * (8 - self.bits)
         return packed.astype(np.uint8)
 
-    def levels(self, packed: Codes) -> Matrices:
-        """(R, bytes_a_rotation) -> (R, 4096) the levels of the codes."""
-        levels: Matrices = self._levels_of_byte.take(packed, axis=0, mode="clip")
-        return levels.reshape(-1, ROTATION)
+    def levels(self, packed: Codes, out: Matrices | None = None) -> Matrices:
+        """(R, bytes_a_rotation) -> (R, 4096) the levels of the codes, in `out` where it is given."""
+        if out is None:
+            out = np.empty((len(packed), ROTATION), np.float32)
+        # Other modes than "clip" would go through a buffer.
+        self._levels_of_byte.take(packed, axis=0, mode="clip", out=out.reshape(*packed.shape, -1))
+        return out
+
+    def energies(self, packed: Codes) -> npt.NDArray[np.float64]:
+        """(R, bytes_a_rotation) -> (R,) the sum of squares of the levels of the codes."""
+        energies: npt.NDArray[np.float64] = self._energy_of_byte.take(packed, mode="clip").sum(axis=1)
+        return energies
 
 
-def signs(seed: bytes, block: Block) -> Matrices:
-    """(R, 4096) float32 of +1 and -1 for a block, from the seed and the block's place in the layout.
+def sign_bytes(seed: bytes, block: Block) -> Codes:
+    """(R, 512): one bit for each element of a block, low bit first, 1 for a minus; from the seed and the block's place.
 
-    One bit each, low bit first, of Philox 4x64's raw 64-bit words, least significant byte first: unlike numpy's
-    `Generator` methods, this stream is the same everywhere. The key is the first half of a SHA-256.
+    They are Philox 4x64's raw 64-bit words, least significant byte first: unlike numpy's `Generator` methods, this
+    stream is the same everywhere. The key is the first half of a SHA-256.
     """
     rotations = _rotations(block.size)
     key = int.from_bytes(seed_of(seed, block.segment, block.offset)[:16], "little")
     words = np.random.Philox(key=key).random_raw(rotations * ROTATION // 64)
-    return _SIGNS_OF_BYTE.take(words.astype("<u8", copy=False).view(np.uint8), axis=0, mode="clip").reshape(
-        rotations, ROTATION
-    )
+    return words.astype("<u8", copy=False).view(np.uint8).reshape(rotations, -1)
+
+
+def signs(seed: bytes, block: Block) -> Matrices:
+    """(R, 4096) float32 of +1 and -1 for a block, as `sign_bytes` says."""
+    return SIGNS_OF_BYTE.take(sign_bytes(seed, block), axis=0, mode="clip").reshape(-1, ROTATION)
 
 
 def _rotations(size: int) -> int:
@@ -160,26 +184,82 @@ def _scales(rms: Vector, overlap: Vector, units: Vector) -> Vector:
     """(R,) S = units * 4096 rms^2 / (rms * overlap), 0 for a row of zeros; overlap = sum(y c) / rms."""
     with np.errstate(over="ignore"):
         scales = units * np.divide(ROTATION * rms, overlap, out=np.zeros_like(rms), where=overlap > 0)
-    if not (scales <= _LARGEST_SCALE).all():
-        raise ValueError(f"values of rms {_LARGEST_SCALE:.0e} or more could not be decoded in float32")
+    if not (scales <= LARGEST_SCALE).all():
+        raise ValueError(f"values of rms {LARGEST_SCALE:.0e} or more could not be decoded in float32")
     return scales
 
 
-def _decode(book: Codebook, raw: memoryview, block: Block, seed: bytes) -> Vector:
+def _planes(raw: memoryview, block: Block) -> tuple[Vector, Codes]:
+    """(R,) the scales and (R, bytes_a_rotation) the packed codes of a block."""
     rotations = _rotations(block.size)
     scales = np.frombuffer(raw, "<f4", rotations).astype(np.float32)
-    packed = np.frombuffer(raw, np.uint8, offset=4 * rotations).reshape(rotations, -1)
-    values = _rotated(book.levels(packed))  # the scales come last: what the other side chose stays out of BLAS
-    values *= signs(seed, block)
+    return scales, np.frombuffer(raw, np.uint8, offset=4 * rotations).reshape(rotations, -1)
+
+
+def _decode(book: Codebook, raw: memoryview, block: Block, seed: bytes) -> Vector:
+    return _weighted_sum(book, [raw], [1.0], block, seed)
+
+
+def _weighted_sum(
+    book: Codebook, raws: Sequence[memoryview], weights: Sequence[float], block: Block, seed: bytes
+) -> Vector:
+    scales, packed = zip(*(_planes(raw, block) for raw in raws), strict=True)
     with np.errstate(over="ignore", invalid="ignore"):  # `norm` refuses what this makes
-        values *= scales[:, None]
+        factors = np.stack(scales) * np.asarray(weights, np.float32)[:, None]
+        levels, units = _rotated_sum(book, packed, factors)
+        values = _rotated(levels)  # the units come last: how large the other side's scales are stays out of BLAS
+        values *= signs(seed, block)
+        values *= units[:, None]
     return values.reshape(-1)[: block.size]
+
+
+def _rotated_sum(book: Codebook, packed: Sequence[Codes], factors: Matrices) -> tuple[Matrices, Vector]:
+    """Codes and (K, R) factors of K payloads -> (R, 4096) and (R,) units, whose product is the sum before rotation."""
+    if len(packed) == 1:
+        return book.levels(packed[0]), factors[0]
+    peak = np.abs(factors).max(axis=0)
+    units: Vector = np.where(peak == 0, np.float32(1), peak)
+    factors = factors / units
+    levels = np.zeros((units.size, 1, ROTATION), np.float32)
+    held = np.empty((min(len(packed), _TOGETHER), units.size, ROTATION), np.float32)
+    for first in range(0, len(packed), _TOGETHER):
+        together = packed[first : first + _TOGETHER]
+        for codes, out in zip(together, held, strict=False):
+            book.levels(codes, out)
+        shares = np.ascontiguousarray(factors[first : first + _TOGETHER].T)
+        levels += shares[:, None, :] @ held[: len(together)].transpose(1, 0, 2)
+    return levels[:, 0], units
+
+
+def _energy(book: Codebook, raw: memoryview, block: Block, seed: bytes) -> float:
+    scales, packed = _planes(raw, block)
+    magnitudes = np.abs(scales)
+    if not ((magnitudes == 0) | (magnitudes >= _SMALLEST_SCALE) & (magnitudes <= LARGEST_SCALE)).all():
+        return energy_of(_decode(book, raw, block, seed))
+    energies = book.energies(packed) * np.square(scales, dtype=np.float64)
+    if tail := block.size % ROTATION:  # some of this rotation block's energy lies in the padding that is cut off
+        last = _rotated(book.levels(packed[-1:]))[0, :tail]
+        energies[-1] = energy_of(last * scales[-1])
+    return float(energies.sum())
 
 
 def _codec(bits: int) -> BlockCodec:
     book = Codebook(bits)
-    quantizer = Quantizer(partial(_most_bytes, book), partial(_encode, book), partial(_decode, book))
-    return BlockCodec(f"eden{bits}", bits=bits, deterministic=False, carries_updates=True, quantizer=quantizer)
+    quantizer = Quantizer(
+        partial(_most_bytes, book),
+        partial(_encode, book),
+        partial(_decode, book),
+        weighted_sum=partial(_weighted_sum, book),
+        energy=partial(_energy, book),
+    )
+    return BlockCodec(
+        f"eden{bits}",
+        bits=bits,
+        deterministic=False,
+        carries_updates=True,
+        quantizer=quantizer,
+        shared_seed=bits == 4,
+    )
 
 
 EDEN: Sequence[BlockCodec] = tuple(_codec(bits) for bits in (4, 2, 1))

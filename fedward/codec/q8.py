@@ -17,15 +17,19 @@ Shape letters: B elements of a block, G its groups.
 import numpy as np
 import numpy.typing as npt
 
-from fedward.codec.blocks import BlockCodec, Planes, Quantizer, peaks, rows
+from fedward.codec.blocks import BlockCodec, Planes, Quantizer, energy_of, peaks, rows
 from fedward.layout import Block, Vector
 
 GROUP = 256
 LEVELS = 127
 
-_SMALLEST_STEP = np.finfo(np.float32).smallest_normal
-_LARGEST_STEP = np.nextafter(np.finfo(np.float32).max / np.float32(LEVELS), np.float32(0))
+SMALLEST_STEP = np.finfo(np.float32).smallest_normal
+LARGEST_STEP = np.nextafter(np.finfo(np.float32).max / np.float32(LEVELS), np.float32(0))
 """The largest s for which 127 s is still finite: one step below max / 127, which is rounded up."""
+
+
+_LARGEST_STEP_OF_ANY_CODE = np.finfo(np.float32).max / np.float32(128)
+"""A code of -128 is never encoded, but may come: up to this step it decodes to a finite value too."""
 
 
 def _groups(size: int) -> int:
@@ -39,7 +43,7 @@ def _most_bytes(size: int) -> int:
 def _steps(groups: npt.NDArray[np.float32]) -> Vector:
     """(G, 256) -> (G,) the scale s of each group."""
     highest = peaks(groups)
-    steps: Vector = np.clip(highest / np.float32(LEVELS), _SMALLEST_STEP, _LARGEST_STEP)
+    steps: Vector = np.clip(highest / np.float32(LEVELS), SMALLEST_STEP, LARGEST_STEP)
     steps[highest == 0] = 0
     return steps
 
@@ -53,17 +57,33 @@ def _encode(values_B: Vector, _block: Block, _seed: bytes) -> Planes:
     return [steps.astype("<f4", copy=False), codes_B]
 
 
-def _decode(raw: memoryview, block: Block, _seed: bytes) -> Vector:
+def _planes(raw: memoryview, block: Block) -> tuple[Vector, npt.NDArray[np.float32]]:
+    """(G,) the scales, and (G, 256) the codes as float32, zeros after the last."""
     count = _groups(block.size)
-    steps = np.frombuffer(raw, "<f4", count).astype(np.float32)
-    values = np.zeros(count * GROUP, np.float32)
-    values[: block.size] = np.frombuffer(raw, np.int8, block.size, 4 * count)
-    groups = values.reshape(count, GROUP)
+    codes = np.zeros(count * GROUP, np.float32)
+    codes[: block.size] = np.frombuffer(raw, np.int8, block.size, 4 * count)
+    return np.frombuffer(raw, "<f4", count).astype(np.float32), codes.reshape(count, GROUP)
+
+
+def _decode(raw: memoryview, block: Block, _seed: bytes) -> Vector:
+    steps, groups = _planes(raw, block)
     with np.errstate(over="ignore", invalid="ignore"):  # the scales come from the other side: `norm` refuses these
         np.multiply(groups, steps[:, None], out=groups)
-    return values[: block.size]
+    return groups.reshape(-1)[: block.size]
+
+
+def _energy(raw: memoryview, block: Block, seed: bytes) -> float:
+    steps, groups = _planes(raw, block)
+    if not (np.abs(steps) <= _LARGEST_STEP_OF_ANY_CODE).all():
+        return energy_of(_decode(raw, block, seed))
+    squares = np.vecdot(groups, groups)  # exact: 256 whole numbers of at most 128^2 stay below 2^24
+    return float(np.vecdot(squares.astype(np.float64), np.square(steps, dtype=np.float64)))
 
 
 Q8 = BlockCodec(
-    "q8", bits=8, deterministic=True, carries_updates=True, quantizer=Quantizer(_most_bytes, _encode, _decode)
+    "q8",
+    bits=8,
+    deterministic=True,
+    carries_updates=True,
+    quantizer=Quantizer(_most_bytes, _encode, _decode, energy=_energy),
 )

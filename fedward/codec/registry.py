@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from fedward.codec.blocks import Payload
 from fedward.codec.eden import EDEN
 from fedward.codec.f32 import F32
 from fedward.codec.f32z import F32Z
@@ -32,6 +33,13 @@ class Codec(Protocol):
     @property
     def deterministic(self) -> bool:
         """Decoding is elementwise multiplication only: the same bits on every machine, as the way down needs."""
+
+    @property
+    def shared_seed(self) -> bool:
+        """All updates from one base version are encoded with one seed, so that `sum_block` decodes their sum once.
+
+        Their errors are then alike where the updates are: a price that only a codec of small error can pay.
+        """
 
     @property
     def carries_updates(self) -> bool:
@@ -72,6 +80,18 @@ class Codec(Protocol):
     def decode_encoded(self, encoded: memoryview, layout: Layout, block: Block, seed: bytes) -> Vector:
         """What `encode_block` made -> (B,) float32, as `decode_block` does from a whole payload."""
 
+    def sum_block(
+        self, payloads: Sequence[Payload], weights: Sequence[float], layout: Layout, block: Block, seed: bytes
+    ) -> Vector:
+        """The sum of weight x `decode_block` over several payloads of one seed -> (B,) float32, a fresh array.
+
+        Equal to decoding one by one up to float32 rounding; the same payloads in the same order give the same bytes.
+        Memory beside the result: a few decoded blocks, however many payloads. Raises ValueError for unequal lengths.
+        """
+
+    def energy_block(self, payload: memoryview, layout: Layout, block: Block, seed: bytes) -> float:
+        """The sum of squares of `decode_block` in float64, to 1e-6 of it; not finite iff a decoded value is not."""
+
 
 CODECS: Mapping[str, Codec] = MappingProxyType({known.name: known for known in (F32, F32Z, Q8, *EDEN, UQZ)})
 
@@ -99,7 +119,7 @@ def decode(payload: bytes | memoryview, codec: Codec, layout: Layout, seed: byte
 
 
 def norm(payload: bytes | memoryview, codec: Codec, layout: Layout, seed: bytes) -> float:
-    """L2 norm of the decoded vector, summed in float64; no more than one block is held.
+    """L2 norm of the decoded vector to 1e-6 of it, summed in float64; no more than one block is held.
 
     Raises PeerError as `check_payload` and `decode_block` do, and NOT_FINITE if any decoded value is NaN or infinite.
     """
@@ -107,10 +127,7 @@ def norm(payload: bytes | memoryview, codec: Codec, layout: Layout, seed: bytes)
     view = memoryview(payload).cast("B")
     energy = 0.0
     for block in layout.blocks:
-        values_B = codec.decode_block(view, layout, block, seed)
-        with np.errstate(invalid="ignore"):  # a signalling NaN
-            energy += float(np.square(values_B, dtype=np.float64).sum())
-        # Squares of finite float32 can't overflow float64, so only a NaN or an infinity gets here.
+        energy += codec.energy_block(view, layout, block, seed)
         if not math.isfinite(energy):
             name = layout.segments[block.segment].name
             raise PeerError(RejectReason.NOT_FINITE, f"a decoded value of segment {name} is not finite")

@@ -1,8 +1,17 @@
-"""What the pneumonia benchmark makes of its curves, and how it counts bytes."""
+"""What the benchmarks make of their curves and times, how they count bytes, and that encoding both ways is compared."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import encoding
+from benchmarks.codecs import resnet_like
+from benchmarks.fold import Cost
+from benchmarks.fold import measure as measure_folding
+from benchmarks.fold import meets_bar as meets_folding_bar
 from benchmarks.pneumonia import (
     Point,
     Run,
@@ -15,7 +24,9 @@ from benchmarks.pneumonia import (
 )
 from benchmarks.reference_fedavg import balanced
 from coordinator.tables import StoredUpdate
+from edge_agent.training.encode import TWINS
 from fedward.chunks import manifest_of
+from fedward.codec import CODECS
 from fedward.messages import Part, PartKind
 
 
@@ -128,3 +139,28 @@ def test_the_workers_of_the_reference_have_about_the_same_number_of_records() ->
 
     assert sorted(index for share in shares for index in share) == [0, 1, 2, 3]
     assert sorted(int(np.take(sizes, share).sum()) for share in shares) == [2195, 2513]
+
+
+def test_encoding_both_ways_is_compared_for_every_twin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    encoding.main(["--device", "cpu", "--parameters", "30000", "--rounds", "3", "--json", str(tmp_path / "figures")])
+    rows = json.loads((tmp_path / "figures").read_text())["codecs"]
+    assert [row["name"] for row in rows] == list(TWINS)
+    assert all(row["bytes_equal_ratio"] > 0.95 and row["ratio"] > 0 for row in rows)
+    assert all(row["bytes_equal_ratio"] == 1 for row in rows if row["name"] in {"f32", "q8"})
+    assert len(capsys.readouterr().out.splitlines()) == 2 + len(TWINS)
+
+
+def test_the_bar_of_folding_is_on_what_a_further_update_adds() -> None:
+    cost = Cost(name="eden4", add=2.0, first=60.0, further=8.0, of_8=14.0, norm=6.0)
+
+    assert cost.ratios() == {"first": 30.0, "further": 4.0, "of_8": 7.0, "norm": 3.0}
+    assert meets_folding_bar(cost)
+    assert not meets_folding_bar(replace(cost, further=8.01))
+
+
+@pytest.mark.parametrize("name", ["eden4", "q8"])
+def test_folding_is_measured_for_codecs_with_and_without_a_shared_seed(name: str) -> None:
+    cost = measure_folding(CODECS[name], resnet_like(100_000), repeats=3)
+
+    assert cost.name == name
+    assert min(cost.add, cost.first, cost.of_8, cost.norm) > 0

@@ -18,7 +18,7 @@ from edge_agent.training.capability import Capability, Precision
 from edge_agent.training.task import load_task
 from edge_agent.training.train import train
 from fedward.codec import codec
-from fedward.identity import update_id_of
+from fedward.identity import update_id_of, update_seed
 from fedward.messages import Work
 from fedward.modelfile import load_model
 from sandbox.federation import FEDERATION, Federation, Plan
@@ -73,12 +73,13 @@ def payload_without_a_stop(running: Federation) -> bytes:
     update_id = update_id_of(FEDERATION, SITE, base_version=0, sequence=0)
     layout, vector_P = load_model(running.model_path)
     options = next(site.options for site in running.split if site.name == SITE)
-    trained = train(
+    delta_P, _ = train(
         load_task(running.plan.task, options), layout, vector_P, Work(**running.work),  # type: ignore[arg-type]
         capability=Capability("cpu", Precision.FLOAT32), seed=int.from_bytes(update_id[:7], "little"),
         on_step=lambda _: None, stop=threading.Event(),
     )  # fmt: skip
-    return codec(running.plan.codec).encode(trained.delta_P, layout, update_id)
+    how = codec(running.plan.codec)
+    return how.encode(delta_P.numpy(), layout, update_seed(how, 0, update_id))
 
 
 def assert_it_is_finished_and_accepted(running: Federation) -> int:

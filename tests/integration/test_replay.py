@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.ledger import Ledger
+from edge_agent.models import ModelFolder
 from sandbox.federation import Federation
 from tests.integration.conftest import READY_S
 from tests.integration.test_federation import assert_every_update_counts_once, ledger_of
@@ -70,8 +71,8 @@ def test_sites_that_are_ahead_of_a_restored_coordinator_go_on_with_it(federation
     assert_counted_as_trained(ledger, backup)
     last = ledger.versions()[-1]
     for site in running.sites:
-        label = json.loads((running.state_folder(site) / "model" / "model.json").read_text())
-        assert label == {"version": last.version, "digest": last.model_digest.hex()}
+        held = ModelFolder(running.state_folder(site) / "model").label()
+        assert (held["version"], held["digest"]) == (last.version, last.model_digest.hex())
     ledger.close()
 
 

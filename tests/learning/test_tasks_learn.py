@@ -36,12 +36,12 @@ def auc_of_the_largest_site(name: str, num_sites: int, work: Work, folder: Path)
     largest = max(sites, key=lambda site: site.num_train)
     task, pooled = load_task(name, largest.options), load_task(name, sites.pooled)
     layout, vector_P = initial_model(task, seed=1)
-    trained = train(
+    delta_P, _ = train(
         task, layout, vector_P, work,
         capability=CPU, seed=1, on_step=lambda _: None, stop=threading.Event(),
     )  # fmt: skip
     before, after = (
-        evaluate(pooled, layout, vector, CPU)[1]["auc"] for vector in (vector_P, vector_P + trained.delta_P)
+        evaluate(pooled, layout, vector, CPU)[1]["auc"] for vector in (vector_P, vector_P + delta_P.numpy())
     )
     return before.numerator / before.denominator, after.numerator / after.denominator
 

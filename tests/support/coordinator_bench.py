@@ -44,6 +44,7 @@ def config_of(folder: Path, **changes: Any) -> FederationConfig:
         "broker": BrokerSettings(host="broker"),
         "engine": EngineSettings(buffer_size=2, flush_after_s=600.0),
         "codec": "f32",
+        "precise_versions": 0,
         "finish": FinishSettings(),
         **changes,
     }

@@ -31,7 +31,7 @@ CPU = Capability("cpu", Precision.FLOAT32)
 class Tiny(Task):
     """A plane through eight points. `before_loss` and `measured` stand for what a hospital's own code may do."""
 
-    def __init__(self, num_inputs: int) -> None:
+    def __init__(self, num_inputs: int = 2) -> None:
         inputs = torch.linspace(-1, 1, 8 * num_inputs).reshape(8, num_inputs)
         self.records = TensorDataset(inputs, inputs.sum(dim=1, keepdim=True))
         self.held_out: Dataset[Batch] = self.records

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedward.chunks import manifest_of
 from fedward.codec import codec
-from fedward.identity import update_id_of
+from fedward.identity import update_id_of, update_seed
 from fedward.layout import Kind, Layout, Tensor, Vector
 from fedward.messages import Offer
 
@@ -23,7 +23,9 @@ def vector(layout: Layout, seed: int, scale: float = 0.01) -> Vector:
 
 
 def payload_of(layout: Layout, seed: int, codec_name: str = "f32", scale: float = 0.01) -> bytes:
-    return codec(codec_name).encode(vector(layout, seed, scale), layout, update_id(seed))
+    """Of an update of the first site from version 0."""
+    how = codec(codec_name)
+    return how.encode(vector(layout, seed, scale), layout, update_seed(how, 0, update_id(seed)))
 
 
 def update_id(seed: int, site: str = "north", base_version: int = 0) -> bytes:

@@ -8,6 +8,7 @@ from coordinator.config import FinishSettings
 from coordinator.metrics import exposition
 from fedward.codec import CODECS, codec
 from fedward.errors import RejectReason
+from fedward.identity import update_seed
 from fedward.messages import Announcement, Offer, Phase, Telemetry
 from fedward.topics import Up
 from tests.support.coordinator_bench import Bench, accepted, refused
@@ -34,7 +35,8 @@ COARSE = [name for name, known in CODECS.items() if known.deterministic and know
 
 def offered(name: str, seed: int, site: str = "north", base_version: int = 0) -> Offer:
     """A small update in this codec, its payload inside."""
-    content = codec(name).encode(vector(SMALL, seed), SMALL, update_id(seed, site, base_version))
+    own = update_seed(codec(name), base_version, update_id(seed, site, base_version))
+    content = codec(name).encode(vector(SMALL, seed), SMALL, own)
     return offer_of(content, seed, site, base_version, codec=name, payload=content)
 
 

@@ -16,6 +16,7 @@ from coordinator.versions import Versions
 from fedward.cli import EXIT_CONFIG, EXIT_INTEGRITY, main
 from fedward.codec import codec
 from fedward.errors import ConfigError, IntegrityError
+from fedward.identity import update_seed
 from fedward.layout import vector_digest
 from fedward.messages import Part, PartKind
 from tests.support.coordinator_bench import at
@@ -28,7 +29,8 @@ def run(ledger: Ledger, blobs: BlobFolder, versions: Versions, count: int, codec
         current = versions.current.version
         for number, site in enumerate(SITES):
             seed, base_version = 1 + 2 * current + number, max(0, current - 2 * number)
-            content = codec(codec_name).encode(vector(SMALL, seed), SMALL, update_id(seed, site, base_version))
+            rotation = update_seed(codec(codec_name), base_version, update_id(seed, site, base_version))
+            content = codec(codec_name).encode(vector(SMALL, seed), SMALL, rotation)
             blobs.put(content)
             offer = offer_of(content, seed, site, base_version, codec=codec_name)
             ledger.add_update(offer, site, at(float(seed)), 1.0, None)

@@ -14,12 +14,13 @@ from coordinator.tables import StoredUpdate, StoredVersion
 from coordinator.versions import LONGEST_CHAIN, Versions
 from fedward.codec import CODECS, codec
 from fedward.errors import ConfigError, IntegrityError
+from fedward.identity import update_seed
 from fedward.layout import Layout, Tensor, Vector, vector_digest
 from fedward.limits import MAX_PARTS
 from fedward.messages import Part, PartKind
 from fedward.recipe import apply_part, cheapest_recipe
 from tests.support.coordinator_bench import at
-from tests.support.updates import SMALL, offer_of, payload_of, vector
+from tests.support.updates import SMALL, offer_of, payload_of, update_id, vector
 
 INITIAL_P = vector(SMALL, seed=0, scale=1.0)
 ADAM = EngineSettings(optimizer=OptimizerSettings(name="adam"))
@@ -128,6 +129,23 @@ def test_the_update_of_one_version_is_its_weighted_mean(ledger: Ledger, blobs: B
     # All updates of one site count as one in the buffer; the statistics take a mean: (1 + 1/2) divides them.
     mean_P[SMALL.num_weights :] /= 1.5
     np.testing.assert_allclose(versions.vector(1), INITIAL_P + mean_P, atol=1e-6)
+
+
+@pytest.mark.parametrize(("up", "loss"), [("q8", 1e-4), ("eden4", 0.02), ("eden2", 0.2), ("eden1", 0.7)])
+def test_updates_of_every_codec_are_decoded_with_the_seed_that_a_site_takes(
+    ledger: Ledger, blobs: BlobFolder, up: str, loss: float
+) -> None:
+    versions = begun(ledger, blobs, model_codec="f32")
+    rows = []
+    for seed in (1, 2, 3):
+        own = update_seed(codec(up), 0, update_id(seed))
+        payload = codec(up).encode(vector(SMALL, seed), SMALL, own)
+        blobs.put(payload)
+        rows.append(ledger.add_update(offer_of(payload, seed, codec=up), "north", at(float(seed)), 1.0, None))
+    versions.make(rows, [1.0, 1.0, 1.0], now_s=9.0)
+    move_P = (versions.vector(1) - INITIAL_P)[: SMALL.num_weights]  # three updates of one site count as one
+    sum_P = (vector(SMALL, 1) + vector(SMALL, 2) + vector(SMALL, 3))[: SMALL.num_weights]
+    assert np.sum((move_P - sum_P) ** 2) < loss * np.sum(sum_P**2)
 
 
 @pytest.mark.parametrize("down", DOWN)

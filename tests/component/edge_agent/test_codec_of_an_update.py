@@ -110,6 +110,8 @@ def test_a_connection_that_is_lost_does_not_count_as_an_upload(wide: Any, broker
     hospital.clock.advance(100.0)
     hospital.link.drop()
     hospital.take_events()
+    broker.resume()
+    hospital.wait(1.0)
     assert hospital.page["uplink_bytes_s"] is None
 
 

@@ -1,18 +1,29 @@
 """The compute thread: one job at a time, each with one event, the same update always the same bytes."""
 
+import queue
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
-from edge_agent.compute import RECENT_STEPS, as_sent
+from edge_agent.compute import RECENT_STEPS, Compute, as_sent
 from edge_agent.jobs import Encoded, Evaluated, EvaluateJob, Failed, TrainJob
+from edge_agent.training.checkpoint import CheckpointFile
 from edge_agent.training.failures import FailureKind, TrainingFailed
+from edge_agent.training.module import initial_model
+from edge_agent.training.task import Batch
+from edge_agent.training.train import train
 from fedward.codec import codec, decode
 from fedward.errors import ConfigError
+from fedward.identity import update_seed
 from fedward.layout import vector_digest
 from fedward.messages import Evaluation, Ratio, Work
+from tests.support.hospital import CPU, Tiny
 
 WORK = Work(local_epochs=2, batch_size=4, local_lr=0.1)
 
@@ -53,7 +64,11 @@ def test_training_ends_in_the_encoded_delta(hospital: Any, event_of: Callable[..
     assert isinstance(done, Encoded)
     assert done.job == job
     decoded_P = decode(done.payload, codec("eden4"), hospital.office.layout, bytes(32))
-    np.testing.assert_array_equal(decoded_P, done.trained.delta_P)  # three parameters travel exactly
+    delta_P, _ = train(
+        hospital.task, hospital.office.layout, job.vector_P, WORK,
+        capability=CPU, seed=0, on_step=lambda _: None, stop=threading.Event(),
+    )  # fmt: skip
+    np.testing.assert_array_equal(decoded_P, delta_P.numpy())  # three parameters travel exactly
     assert hospital.compute.last_step.step == done.trained.num_steps == 4
     assert hospital.compute.step_s > 0
 
@@ -111,6 +126,74 @@ def test_a_failure_is_an_event_too(
 def test_training_that_runs_away_is_not_finite(hospital: Any, event_of: Callable[..., Any]) -> None:
     away = train_job(hospital, work=Work(local_epochs=50, batch_size=4, local_lr=1e6))
     assert event_of(away) == Failed(away, FailureKind.NOT_FINITE)
+
+
+class Steep(Tiny):
+    """4096 weights, each of which falls by 2e36 in a step: finite, and more than eden can bring back."""
+
+    def model(self) -> nn.Module:
+        return nn.Linear(4096, 1, bias=False)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return 2e36 * next(model.parameters()).sum()
+
+
+class Sloping(Tiny):
+    """5000 weights, each of which falls by its own amount in a step."""
+
+    slopes = torch.sin(torch.arange(5000.0))
+
+    def model(self) -> nn.Module:
+        return nn.Linear(5000, 1, bias=False)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return (self.slopes * next(model.parameters())).sum()
+
+
+class Fat(Tiny):
+    """Its trained model finds no memory when it is read."""
+
+    class Model(nn.Linear):
+        def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+            if hasattr(self, "trained"):
+                raise torch.OutOfMemoryError("tried to allocate 2.00 GiB for record 4711")
+            return super().state_dict(*args, **kwargs)
+
+    def model(self) -> nn.Module:
+        return self.Model(2, 1)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        model.trained = True  # type: ignore[assignment]
+        return super().loss(model, batch)
+
+
+@pytest.mark.parametrize("name", ["eden4", "eden2"])
+def test_the_delta_is_encoded_with_the_seed_that_its_codec_asks_for(hospital: Any, tmp_path: Path, name: str) -> None:
+    events: queue.Queue[Any] = queue.Queue()
+    checkpoints = CheckpointFile(tmp_path / "training", 3600.0)
+    compute = Compute({"tiny": Sloping()}, {"tiny": "1"}, CPU, events.put, checkpoints)
+    layout, vector_P = initial_model(Sloping(), seed=0)
+    work = Work(local_epochs=1, batch_size=8, local_lr=1.0)
+    compute.begin(train_job(hospital, vector_P=vector_P, work=work, codec=name))
+    payload = events.get(timeout=10).payload
+    decoded_P = decode(payload, codec(name), layout, update_seed(codec(name), 3, bytes(32)))
+    delta_P = -Sloping.slopes.numpy()
+    assert np.sum((decoded_P - delta_P) ** 2) < 0.2 * np.sum(delta_P**2)
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"), [(Steep(), FailureKind.NOT_FINITE), (Fat(), FailureKind.OUT_OF_MEMORY)], ids=["steep", "fat"]
+)
+def test_a_training_whose_delta_cannot_be_encoded_has_failed(
+    hospital: Any, tmp_path: Path, task: Tiny, kind: FailureKind
+) -> None:
+    events: queue.Queue[Any] = queue.Queue()
+    compute = Compute({"tiny": task}, {"tiny": "1"}, CPU, events.put, CheckpointFile(tmp_path / "training", 3600.0))
+    _, vector_P = initial_model(task, seed=0)
+    job = train_job(hospital, vector_P=vector_P, work=Work(local_epochs=1, batch_size=8, local_lr=1.0))
+    compute.begin(job)
+    assert events.get(timeout=10) == Failed(job, kind)
+    compute.check()
 
 
 def test_a_stopped_training_says_nothing(hospital: Any, event_of: Callable[..., Any]) -> None:

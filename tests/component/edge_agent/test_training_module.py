@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from edge_agent.training.capability import Capability, Precision, choose_precision, measure
-from edge_agent.training.module import initial_model, layout_of, read_vector, write_vector
+from edge_agent.training.module import all_finite, initial_model, layout_of, read_delta, read_vector, write_vector
 from edge_agent.training.tasks.tabular import breast_cancer
 from fedward.errors import ConfigError
 from fedward.layout import Kind
+from tests.support.pretend_gpu import DEVICE, PretendGpu
 
 
 class Tied(nn.Module):
@@ -61,12 +62,65 @@ def test_reading_gives_a_copy_that_later_training_does_not_change() -> None:
     assert np.array_equal(before, kept)
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        Tied(),
+        nn.Linear(70, 70, dtype=torch.bfloat16),
+        nn.Linear(70, 70, dtype=torch.float64),
+        nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5)).to(memory_format=torch.channels_last),
+    ],
+    ids=["tied", "bf16", "float64", "channels-last"],
+)
+def test_a_delta_is_to_the_bit_what_is_read_minus_the_base_in_float32(model: nn.Module) -> None:
+    layout = layout_of(model)
+    base_P = np.random.default_rng(2).standard_normal(layout.size, np.float32)
+    base_P.flags.writeable = False
+    delta_P = read_delta(model, layout, base_P)
+    assert (delta_P.dtype, delta_P.device.type, delta_P.requires_grad) == (torch.float32, "cpu", False)
+    assert delta_P.numpy().tobytes() == (read_vector(model, layout) - base_P).tobytes()
+
+
+def test_the_delta_of_a_model_on_a_gpu_stays_there_and_only_the_base_crosses() -> None:
+    model = Tied()
+    layout = layout_of(model)
+    base_P = np.random.default_rng(2).standard_normal(layout.size, np.float32)
+    expected_P = read_delta(model, layout, base_P)
+    with PretendGpu() as gpu:
+        delta_P = read_delta(gpu.moved(model), layout, base_P)
+        assert (gpu.to_device, gpu.to_host) == (base_P.nbytes, 0)
+        assert delta_P.device == DEVICE
+        assert torch.equal(delta_P.cpu(), expected_P)
+
+
+def test_a_delta_is_a_copy_and_leaves_the_model_as_it_is() -> None:
+    model = nn.Linear(2, 2)
+    layout = layout_of(model)
+    before = read_vector(model, layout)
+    read_delta(model, layout, np.ones(layout.size, np.float32)).zero_()
+    assert np.array_equal(read_vector(model, layout), before)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", [0, 1234, 4999])
+def test_one_value_that_is_not_finite_is_found_among_many(bad: float, where: int) -> None:
+    values = torch.linspace(-1, 1, 5000)
+    assert all_finite(values)
+    assert all_finite(torch.full((3,), torch.finfo(torch.float32).max))
+    values[where] = bad
+    assert not all_finite(values)
+
+
 def test_a_model_of_another_layout_is_refused() -> None:
     model, layout = nn.Linear(2, 2), layout_of(nn.Linear(2, 3))
     with pytest.raises(ValueError, match="layout"):
         write_vector(model, layout, np.zeros(layout.size, np.float32))
     with pytest.raises(ValueError, match="layout"):
         read_vector(model, layout)
+    with pytest.raises(ValueError, match="layout"):
+        read_delta(model, layout, np.zeros(layout.size, np.float32))
+    with pytest.raises(ValueError, match="expected float32"):
+        read_delta(model, layout_of(model), np.zeros(layout_of(model).size))
 
 
 @pytest.mark.parametrize(

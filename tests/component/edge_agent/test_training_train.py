@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
+from edge_agent.training.encode import encode
 from edge_agent.training.evaluate import evaluate
 from edge_agent.training.metrics import Sums
 from edge_agent.training.module import initial_model
@@ -17,7 +19,9 @@ from edge_agent.training.order import Shuffled
 from edge_agent.training.task import Batch, Task
 from edge_agent.training.tasks.tabular import breast_cancer
 from edge_agent.training.train import FailureKind, Progress, Trained, TrainingFailed, TrainingStopped, train
+from fedward.codec import CODECS, decode
 from fedward.errors import ConfigError
+from fedward.layout import QUANTIZED_FROM, Vector
 from fedward.messages import LocalOptimizer, Ratio, Work
 from tests.support.hospital import CPU
 
@@ -52,12 +56,13 @@ def run(
     share: float = 1.0,
     on_step: Callable[[Progress], None] = lambda _: None,
     stop: threading.Event | None = None,
-) -> Trained:
+) -> tuple[Vector, Trained]:
     layout, vector_P = initial_model(task, seed=0)
-    return train(
+    delta_P, trained = train(
         task, layout, vector_P, work,
         capability=CPU, seed=seed, share=share, on_step=on_step, stop=stop or threading.Event(),
     )  # fmt: skip
+    return delta_P.numpy(), trained
 
 
 def sgd(**changes: object) -> Work:
@@ -65,20 +70,20 @@ def sgd(**changes: object) -> Work:
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not() -> None:
-    first, again, other = (run(Line(), sgd(), seed=seed).delta_P.tobytes() for seed in (3, 3, 4))
+    first, again, other = (run(Line(), sgd(), seed=seed)[0].tobytes() for seed in (3, 3, 4))
     assert first == again
     assert first != other
 
 
 def test_training_for_the_asked_epochs_reports_steps_examples_and_time() -> None:
     seen: list[Progress] = []
-    trained = run(Line(records=20), sgd(local_epochs=3), on_step=seen.append)
+    delta_P, trained = run(Line(records=20), sgd(local_epochs=3), on_step=seen.append)
     assert (trained.num_steps, trained.num_examples) == (12, 20)
     assert [progress.step for progress in seen] == list(range(1, 13))
     assert all(progress.num_steps == 12 for progress in seen)
     assert trained.train_loss == pytest.approx(np.mean([progress.loss for progress in seen]))
     assert trained.work_s >= sum(progress.step_s for progress in seen)
-    assert trained.delta_P.dtype == np.float32
+    assert delta_P.dtype == np.float32
 
 
 @pytest.mark.parametrize("optimizer", list(LocalOptimizer))
@@ -98,18 +103,18 @@ def test_plain_sgd_moves_by_the_learning_rate_times_the_gradient() -> None:
     inputs, targets = (tensor.numpy().ravel() for tensor in task.records.tensors)
     errors = weight * inputs + bias - targets
     expected = [-0.05 * 2 * errors.mean(), -0.05 * 2 * (errors * inputs).mean()]
-    trained = run(task, sgd(local_epochs=1))
-    np.testing.assert_allclose(trained.delta_P, expected, rtol=1e-5)
+    delta_P, _ = run(task, sgd(local_epochs=1))
+    np.testing.assert_allclose(delta_P, expected, rtol=1e-5)
 
 
 def test_weight_decay_and_momentum_reach_the_optimizer() -> None:
-    plain = run(Line(), sgd()).delta_P
-    assert not np.array_equal(plain, run(Line(), sgd(momentum=0.9)).delta_P)
-    assert not np.array_equal(plain, run(Line(), sgd(weight_decay=0.1)).delta_P)
+    plain, _ = run(Line(), sgd())
+    assert not np.array_equal(plain, run(Line(), sgd(momentum=0.9))[0])
+    assert not np.array_equal(plain, run(Line(), sgd(weight_decay=0.1))[0])
 
 
 def test_max_steps_cuts_training_short() -> None:
-    assert run(Line(), sgd(local_epochs=100, max_steps=7)).num_steps == 7
+    assert run(Line(), sgd(local_epochs=100, max_steps=7))[1].num_steps == 7
 
 
 def test_a_time_limit_that_is_over_at_once_still_allows_one_step() -> None:
@@ -118,13 +123,14 @@ def test_a_time_limit_that_is_over_at_once_still_allows_one_step() -> None:
             threading.Event().wait(0.002)  # longer than the limit
             return self.records
 
-    assert run(Slow(), sgd(max_seconds=0.001)).num_steps == 1
+    assert run(Slow(), sgd(max_seconds=0.001))[1].num_steps == 1
 
 
 def test_a_smaller_share_makes_training_take_longer_and_changes_no_byte() -> None:
-    whole, tenth = run(Line(), sgd(local_epochs=10)), run(Line(), sgd(local_epochs=10), share=0.1)
+    whole_P, whole = run(Line(), sgd(local_epochs=10))
+    tenth_P, tenth = run(Line(), sgd(local_epochs=10), share=0.1)
     assert tenth.work_s > 3 * whole.work_s
-    assert tenth.delta_P.tobytes() == whole.delta_P.tobytes()
+    assert tenth_P.tobytes() == whole_P.tobytes()
 
 
 def test_a_stop_during_a_pause_ends_it_at_once() -> None:
@@ -168,6 +174,55 @@ def test_a_delta_that_is_not_finite_fails_though_the_loss_was_finite() -> None:
     with pytest.raises(TrainingFailed) as caught:
         run(Line(broken=lambda loss: loss * 1e36), sgd(max_steps=1, local_lr=1e6))
     assert caught.value.kind is FailureKind.NOT_FINITE
+
+
+def test_the_gradients_are_gone_when_the_delta_is_made_of_which_a_gpu_has_no_room_for_both() -> None:
+    class Watched(nn.Linear):
+        def state_dict(self, *args: Any, **kwargs: Any) -> Any:  # each reading of the model begins with this
+            with_gradients.append(self.weight.grad is not None)
+            return super().state_dict(*args, **kwargs)
+
+    class Watching(Line):
+        def model(self) -> nn.Module:
+            return Watched(1, 1)
+
+    with_gradients: list[bool] = []
+    steps: list[int] = []
+    run(Watching(), sgd(max_steps=1), on_step=lambda _: steps.append(len(with_gradients)))
+    assert len(with_gradients) > steps[0]
+    assert not any(with_gradients[steps[0] :])
+
+
+def test_batchnorm_statistics_small_and_tied_weights_travel_alike_under_every_codec() -> None:
+    class Model(nn.Module):
+        """A weight that is quantized, tied to another name; what is exact; what does not travel."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Linear(64, 64)
+            self.norm = nn.BatchNorm1d(64)
+            self.decoder = nn.Linear(64, 64, bias=False)
+            self.decoder.weight = self.encoder.weight
+            self.frozen = nn.Linear(64, 64).requires_grad_(False)
+            self.head = nn.Linear(64, 1)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.head(self.frozen(self.decoder(self.norm(self.encoder(inputs.expand(-1, 64))))))
+
+    class Deep(Line):
+        def model(self) -> nn.Module:
+            return Model()
+
+    layout, _ = initial_model(Deep(), seed=0)
+    assert layout.size == 64 * 64 + (64 + 2 * 64 + 64 + 1) + 2 * 64  # the tied weight once; nothing frozen, no integer
+    delta_P, _ = run(Deep(), sgd())
+    before = dict(layout.split(delta_P))
+    for name, known in CODECS.items():
+        payload = encode(torch.from_numpy(delta_P), layout, name, b"seed")
+        for tensor, arrived in layout.split(decode(payload, known, layout, b"seed")):
+            if tensor.size < QUANTIZED_FROM:
+                assert arrived.tobytes() == before[tensor].tobytes(), (name, tensor.name)
+                assert arrived.any(), f"{tensor.name} did not move"
 
 
 def test_an_exception_of_the_task_is_told_by_its_class_only() -> None:

@@ -8,13 +8,27 @@ import pytest
 
 from coordinator.blobs import BlobFolder
 from fedward.chunks import ChunkFile, manifest_of
-from fedward.errors import PeerError, RejectReason
+from fedward.errors import IntegrityError, PeerError, RejectReason
 
 
 def test_a_blob_is_found_by_its_digest(blobs: BlobFolder) -> None:
     digest = blobs.put(b"content")
     assert digest == hashlib.sha256(b"content").digest()
     assert bytes(blobs.view(digest)) == b"content"
+
+
+def test_an_open_blob_gives_any_of_its_bytes(blobs: BlobFolder) -> None:
+    with blobs.open(blobs.put(b"content")) as blob:
+        assert bytes(blob[0:7]) == b"content"
+        assert bytes(blob[3:5]) == b"te"
+
+
+def test_a_blob_that_ends_too_soon_or_is_not_there_is_named(blobs: BlobFolder) -> None:
+    digest = blobs.put(b"content")
+    with blobs.open(digest) as blob, pytest.raises(IntegrityError, match=f"blob {digest.hex()} is cut off before"):
+        blob[3:8]
+    with pytest.raises(IntegrityError, match=f"blob {bytes(32).hex()} is missing"):
+        blobs.open(bytes(32))
 
 
 def test_storing_the_same_content_again_changes_nothing(blobs: BlobFolder) -> None:

@@ -16,6 +16,7 @@ from tests.support.updates import FEDERATION
 CONTENT = b"".join(bytes([number]) * CHUNK_BYTES for number in range(5)) + b"end"
 PART = Part(kind=PartKind.SNAPSHOT, version=0, codec="f32", manifest=manifest_of(CONTENT))
 GATHER_S = 0.5
+ONLINE = {"north", "south"}
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def indices(site: Site) -> list[int]:
 
 
 def test_chunks_carry_the_bytes_of_the_part(publisher: Publisher, north: Site) -> None:
-    publisher.ask("north", get((4, 6)), PART, now_s=0.0)
+    publisher.ask("north", get((4, 6)), PART, 0.0, ONLINE)
     publisher.send_chunks(GATHER_S)
     payloads = [delivery.payload for delivery in north.deliveries() if "/m/" in delivery.topic]
     assert payloads == [bytes([4]) * CHUNK_BYTES, b"end"]
@@ -50,7 +51,7 @@ def test_chunks_carry_the_bytes_of_the_part(publisher: Publisher, north: Site) -
 def test_chunks_of_a_part_that_was_deleted_meanwhile_are_skipped(
     publisher: Publisher, blobs: BlobFolder, north: Site
 ) -> None:
-    publisher.ask("north", get((0, 2)), PART, now_s=0.0)
+    publisher.ask("north", get((0, 2)), PART, 0.0, ONLINE)
     blobs.drop(PART.manifest.digest)
     publisher.send_chunks(GATHER_S)
     assert indices(north) == []
@@ -58,7 +59,7 @@ def test_chunks_of_a_part_that_was_deleted_meanwhile_are_skipped(
 
 
 def test_nothing_leaves_before_the_requests_are_gathered(publisher: Publisher, north: Site) -> None:
-    publisher.ask("north", get((0, 1)), PART, now_s=10.0)
+    publisher.ask("north", get((0, 1)), PART, 10.0, ONLINE)
     assert publisher.next_at_s() == 10.0 + GATHER_S
     publisher.send_chunks(10.0 + 0.99 * GATHER_S)
     assert indices(north) == []
@@ -68,7 +69,7 @@ def test_nothing_leaves_before_the_requests_are_gathered(publisher: Publisher, n
 
 
 def test_indices_beyond_the_end_are_not_sent(publisher: Publisher, north: Site) -> None:
-    publisher.ask("north", get((5, 8192), (0, 1), (5, 6)), PART, now_s=0.0)
+    publisher.ask("north", get((5, 8192), (0, 1), (5, 6)), PART, 0.0, ONLINE)
     publisher.send_chunks(GATHER_S)
     assert indices(north) == [num_chunks(PART.manifest) - 1]
 
@@ -77,8 +78,8 @@ def test_chunks_leave_in_the_order_of_their_requests_as_far_as_there_is_room(
     publisher: Publisher, north: Site, broker: MemoryBroker
 ) -> None:
     broker.pause()
-    publisher.ask("north", get((3, 6)), PART, now_s=0.0)
-    publisher.ask("north", get((0, 1)), PART, now_s=0.1)
+    publisher.ask("north", get((3, 6)), PART, 0.0, ONLINE)
+    publisher.ask("north", get((0, 1)), PART, 0.1, ONLINE)
     publisher.send_chunks(GATHER_S)
     assert publisher.next_at_s() is None, "the window is full: the link's Room event tells when to go on"
     broker.resume()
@@ -90,15 +91,38 @@ def test_chunks_leave_in_the_order_of_their_requests_as_far_as_there_is_room(
 
 def test_the_same_site_asking_twice_is_one_site(publisher: Publisher, north: Site, south: Site) -> None:
     for _ in range(2):
-        publisher.ask("north", get((0, 1)), PART, now_s=0.0)
+        publisher.ask("north", get((0, 1)), PART, 0.0, ONLINE)
     publisher.send_chunks(GATHER_S)
     assert (indices(north), indices(south)) == ([0], [])
 
 
 def test_a_lost_link_forgets_what_was_asked(publisher: Publisher, north: Site) -> None:
-    publisher.ask("north", get((0, 1)), PART, now_s=0.0)
+    publisher.ask("north", get((0, 1)), PART, 0.0, ONLINE)
     publisher.forget_asked()
     publisher.send_chunks(GATHER_S)
     assert indices(north) == []
-    publisher.ask("north", get((1, 2)), PART, now_s=5.0)
+    publisher.ask("north", get((1, 2)), PART, 5.0, ONLINE)
     assert publisher.next_at_s() == 5.0 + GATHER_S
+
+
+def test_chunks_leave_at_once_when_nobody_is_left_who_could_ask(publisher: Publisher, north: Site, south: Site) -> None:
+    publisher.ask("north", get((0, 1)), PART, 1.0, ONLINE)
+    publisher.send_chunks(1.0)
+    assert indices(north) == []
+    publisher.ask("south", get((0, 1)), PART, 1.1, ONLINE)
+    assert publisher.next_at_s() == 1.1
+    publisher.send_chunks(1.1)
+    assert (indices(north), indices(south)) == ([0], [0])
+    assert publisher.next_at_s() is None
+
+
+def test_each_part_is_gathered_on_its_own(publisher: Publisher, blobs: BlobFolder, north: Site) -> None:
+    blobs.put(b"another")
+    another = Part(kind=PartKind.DELTA, version=1, codec="q8", manifest=manifest_of(b"another"))
+    wanted = Get(federation=FEDERATION, digest=another.manifest.digest, missing=(Range(start=0, stop=1),))
+    for site in ONLINE:
+        publisher.ask(site, get((0, 1)), PART, 0.0, ONLINE)
+    publisher.ask("north", wanted, another, 0.1, ONLINE)
+    publisher.send_chunks(0.1)
+    assert north.chunk_topics() == [f"fl/v1/{FEDERATION}/pub/m/{PART.manifest.digest.hex()}/c/0"]
+    assert publisher.next_at_s() == pytest.approx(0.1 + GATHER_S)

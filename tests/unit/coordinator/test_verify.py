@@ -9,6 +9,7 @@ from coordinator.verify import Terms, check_evaluation, check_offer, check_updat
 from fedward.chunks import manifest_of
 from fedward.codec import codec
 from fedward.errors import PeerError, RejectReason
+from fedward.identity import update_seed
 from fedward.limits import MAX_NORM
 from fedward.messages import Evaluation, FederationState, Manifest, Offer, Ratio
 from tests.support.updates import LARGE, SMALL, offer_of, payload_of, vector
@@ -111,7 +112,8 @@ def test_a_large_norm_within_the_bound_is_taken() -> None:
 def test_the_norm_is_that_of_the_decoded_delta(name: str) -> None:
     delta_P = vector(SMALL, seed=1)
     offer = replace(OFFER, codec=name)
-    length = check_update(memoryview(codec(name).encode(delta_P, SMALL, offer.update_id)), offer, SMALL)
+    seed = update_seed(codec(name), offer.base_version, offer.update_id)
+    length = check_update(memoryview(codec(name).encode(delta_P, SMALL, seed)), offer, SMALL)
     assert length == pytest.approx(float(np.linalg.norm(delta_P)), rel=0.02)  # eden keeps the norm within 2 %
 
 

@@ -19,6 +19,7 @@ from fedward import codec, layout, limits, messages, pack, topics
 from fedward.chunks import manifest_of
 from fedward.codec.eden import MAGNITUDES, signs
 from fedward.errors import RejectReason
+from fedward.identity import update_seed
 from fedward.layout import Block, Kind, Layout, Tensor, vector_digest
 from fedward.messages import Chunk, Control, Name
 from fedward.pack import PROTOCOL_VERSION, SIZE_LIMITS
@@ -176,7 +177,8 @@ def philox_words(key: bytes, count: int) -> list[int]:
 def examples() -> dict[str, str]:
     """The values of the worked example, computed."""
     update_id = codec.seed_of("sepsis", "hospital-a", 41, 3)
-    key = codec.seed_of(update_id, 0, 0)[:16]
+    shared, own = (update_seed(codec.codec(name), 41, update_id) for name in ("eden4", "eden2"))
+    shared_key, own_key = (codec.seed_of(seed, 0, 0)[:16] for seed in (shared, own))
     q8 = codec.codec("q8").encode(EXAMPLE_VECTOR, EXAMPLE, b"")
     return {
         "layout digest": EXAMPLE.digest.hex(),
@@ -189,8 +191,11 @@ def examples() -> dict[str, str]:
         "q8 payload, chunk_digests": manifest_of(q8).chunk_digests.hex(),
         "eden4 payload, size": str(codec.codec("eden4").most_bytes(EXAMPLE)),
         "update_id": update_id.hex(),
-        "key of segment 0, offset 0": key.hex(),
-        "first word of the signs": f"{philox_words(key, 4)[0]:016x}",
+        "eden4, seed": shared.hex(),
+        "eden4, key of segment 0, offset 0": shared_key.hex(),
+        "eden4, first word of the signs": f"{philox_words(shared_key, 4)[0]:016x}",
+        "eden2, key of segment 0, offset 0": own_key.hex(),
+        "eden2, first word of the signs": f"{philox_words(own_key, 4)[0]:016x}",
         "shard of hospital-a": topics.shard("hospital-a"),
         "control message": pack.pack(Control(sequence=8, paused=True)).hex(),
     }
