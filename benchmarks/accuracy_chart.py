@@ -17,7 +17,7 @@ LEAST_HEIGHT = 0.008
 
 
 def write_chart(found: Sequence[Row], path: Path) -> None:
-    """An SVG file, the same bytes for the same rows: of each pair the mean over seeds, float32's among them.
+    """An SVG file, the same bytes for the same rows: float32's mean AUC, and of each pair that and its difference.
 
     The error bars are standard errors of the difference to float32 under the same seed: the AUC itself varies more.
     """
@@ -27,7 +27,7 @@ def write_chart(found: Sequence[Row], path: Path) -> None:
     axes.axhspan(float32 - BAND, float32 + BAND, color="#56B4E9", alpha=0.2, linewidth=0)
     axes.axhline(float32, color="#888888", linewidth=1, linestyle="--")
     for row in found:
-        place = (row.bits_up + row.bits_down, row.auc.mean)
+        place = (row.bits_up + row.bits_down, float32 + row.difference.mean)
         axes.errorbar(*place, yerr=row.difference.standard_error, fmt="o", color="#0072B2", capsize=3)
         label = f"{row.up} up, {row.down} down"
         axes.annotate(label, place, (2, 8), textcoords="offset points", fontsize=8, rotation=35)
