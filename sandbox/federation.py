@@ -52,7 +52,7 @@ class Plan:
     engine: Mapping[str, object] = field(default_factory=lambda: {"preset": "default"})
     codec: str = "eden4"
     model_codec: str = "uqz"
-    precise_versions: int = 3
+    precise_versions: int = 1
     slow: Mapping[str, float] = field(default_factory=dict)  # site -> how many times slower
     retention: Mapping[str, int] = field(default_factory=lambda: KEEP_ALL)
     finish: Mapping[str, object] = field(default_factory=dict)
