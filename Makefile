@@ -54,6 +54,10 @@ bench: $(READY)  ## every benchmark, beside its bound
 	$(RUN)/python -m benchmarks.accuracy
 	$(RUN)/python -m benchmarks.pneumonia
 	$(RUN)/python -m benchmarks.upload
+	$(RUN)/python -m benchmarks.wire
+	$(RUN)/python -m benchmarks.egress
+	$(RUN)/python -m benchmarks.version_time
+	$(RUN)/python -m benchmarks.joiner
 
 soak: $(READY)  ## 20 minutes of a federation; what grows in memory, files and threads
 	$(RUN)/python -m benchmarks.soak $(ARGS)

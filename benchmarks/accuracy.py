@@ -51,13 +51,21 @@ and no difference between codecs can be told from that."""
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """What all runs of a measurement have in common; `precise` first versions travel at 8 bits."""
+
+    engine: Mapping[str, object]
+    versions: int
+    precise: int
+    max_steps: int | None
+
+
+@dataclass(frozen=True)
 class Job:
     """One run."""
 
     data: Path
-    engine: Mapping[str, object]
-    num_versions: int
-    precise: int
+    how: Measurement
     pair: Pair
     seed: int
 
@@ -76,13 +84,13 @@ def run_job(job: Job) -> Run:
         conditions = Conditions(
             task=TASK,
             split=sites,
-            work=Work(**WORK[TASK]),  # type: ignore[arg-type] # values of a mapping
-            engine=EngineSettings.model_validate(job.engine),
+            work=Work(**WORK[TASK], max_steps=job.how.max_steps),  # type: ignore[arg-type] # values of a mapping
+            engine=EngineSettings.model_validate(job.how.engine),
             seed=job.seed,
-            precision=Precision(job.precise),
+            precision=Precision(job.how.precise),
         )
         judge = Judge(load_task(TASK, sites.pooled))
-        return simulate(folder / "run", conditions, job.pair, job.num_versions, judge.auc)
+        return simulate(folder / "run", conditions, job.pair, job.how.versions, judge.auc)
 
 
 def run_all(jobs: Sequence[Job], num_processes: int) -> Iterator[Run]:
@@ -92,20 +100,20 @@ def run_all(jobs: Sequence[Job], num_processes: int) -> Iterator[Run]:
             yield done.result()
 
 
-def known_runs(path: Path | None, settings: dict[str, Any]) -> list[Run]:
-    """The runs of a file that --json wrote under the same settings; none without a file."""
+def known_runs(path: Path | None, how: Measurement) -> list[Run]:
+    """The runs of a file that --json wrote of the same measurement; none without a file."""
     if path is None or not path.exists():
         return []
     document = json.loads(path.read_text())
-    if any(document[name] != value for name, value in settings.items()):
-        raise SystemExit(f"{path} was measured under other settings: take another file, or delete it")
+    if document["measurement"] != asdict(how):
+        raise SystemExit(f"{path} holds another measurement: name another file, or delete it")
     return [Run(**{**run, "curve": tuple(Point(**point) for point in run["curve"])}) for run in document["runs"]]
 
 
-def document(settings: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
+def document(how: Measurement, runs: Sequence[Run]) -> dict[str, Any]:
     """What --json writes: settings, a row for each pair, and all curves."""
     return {
-        **settings,
+        "measurement": asdict(how),
         "target": TARGET,
         "last_versions": LAST_VERSIONS,
         "accuracy_bars": ACCURACY_BARS,
@@ -160,17 +168,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--engine", type=yaml.safe_load, default=ENGINE, help="as YAML (default: %(default)s)")
     parser.add_argument("--down", default=down, help="codec of the model under eden (default: %(default)s)")
     parser.add_argument("--precise", type=int, default=0, help="first versions at 8 bits (default: %(default)s)")
+    parser.add_argument("--max-steps", type=int, help="of a training: 2 count bytes in a minute, and learn nothing")
     parser.add_argument("--processes", type=int, default=2, help="runs at once (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write every figure there, and go on from what is there")
     parser.add_argument("--chart", type=Path, help="draw bits against accuracy there, as SVG")
     options = parser.parse_args(arguments)
     if options.versions < LAST_VERSIONS:
         parser.error(f"needs at least {LAST_VERSIONS} versions")
-    settings = {"engine": options.engine, "versions": options.versions, "precise": options.precise}
-    runs = known_runs(options.json, settings)
+    how = Measurement(options.engine, options.versions, options.precise, options.max_steps)
+    runs = known_runs(options.json, how)
     known = {(run.seed, run.up, run.down) for run in runs}
     jobs = [
-        Job(options.data, options.engine, options.versions, options.precise, pair, seed)
+        Job(options.data, how, pair, seed)
         for barred in (True, False)  # what has a bar first, should the measurement be cut off
         for seed in range(options.seeds)
         for pair in pairs(options.down)
@@ -180,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         runs.append(run)
         print(f"seed {run.seed}, {run.up} up, {run.down} down: done", file=sys.stderr, flush=True)
         if options.json:
-            options.json.write_text(json.dumps(document(settings, runs), indent=1) + "\n")
+            options.json.write_text(json.dumps(document(how, runs), indent=1) + "\n")
     found = rows(runs)
     show(found)
     if options.chart:

@@ -49,10 +49,15 @@ COORDINATOR_STEPS: Mapping[str, str] = {
 def watch(steps: Mapping[str, str]) -> None:
     """Put a stopwatch on these functions."""
     for step, place in steps.items():
-        module, _, path = place.partition(":")
-        *owners, name = path.split(".")
-        owner = functools.reduce(getattr, owners, importlib.import_module(module))
+        owner, name = find(place)
         setattr(owner, name, _timed(step, getattr(owner, name)))
+
+
+def find(place: str) -> tuple[Any, str]:
+    """Module and function as `module:path` -> what holds the function, and its name there."""
+    module, _, path = place.partition(":")
+    *owners, name = path.split(".")
+    return functools.reduce(getattr, owners, importlib.import_module(module)), name
 
 
 def _timed(step: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from typing import Any
 from benchmarks.null_training import WAIT_S, null_federation
 from benchmarks.timed import AGENT_STEPS, COORDINATOR_STEPS, EVENT
 from benchmarks.waiting import cpu_seconds
+from fedward.errors import TransientError
 from sandbox.faults import COORDINATOR
 from sandbox.federation import Federation
 from sandbox.logs import Log
@@ -32,6 +34,8 @@ BARS_S: Mapping[int, float] = {11_200_000: 1.5, 1_200_000: 0.3}
 
 WARM_UP = 5
 """Versions that do not count."""
+
+POLL_S = 0.2
 
 Event = Mapping[str, Any]
 
@@ -115,15 +119,17 @@ def measure(parameters: int, versions: int, program: Sequence[str] = ("fedward.c
     with tempfile.TemporaryDirectory(prefix="fedward-version-time-") as folder:
         running = null_federation(Path(folder), parameters, NUM_SITES, program=program)
         with running:
-            state = running.wait_for(lambda state: state["version"] >= WARM_UP, WAIT_S, "the warm-up")
-            began, first = cpu_of(running), state["version"]
-            state = running.wait_for(lambda state: state["version"] > WARM_UP + versions, WAIT_S, "the versions")
-            spent, made = cpu_of(running), state["version"] - first
+            log = Log(running.children[COORDINATOR].log)
+            wait_for_versions(running, log, WARM_UP)
+            began = cpu_of(running)
+            made = wait_for_versions(running, log, versions + 1)
+            spent = cpu_of(running)
+            num_parameters = running.wait_for(bool, WAIT_S, "the coordinator's page")["num_parameters"]
         coordinator, *agents = (read(running.children[name].log) for name in (COORDINATOR, *running.sites))
     logs = Logs(coordinator, agents)
     took_s = durations(times_of(logs.coordinator, "version", "version"), WARM_UP)
     result = VersionTime(
-        parameters=state["num_parameters"],
+        parameters=num_parameters,
         bar_s=BARS_S.get(parameters),
         num_versions=len(took_s),
         median_s=statistics.median(took_s),
@@ -133,6 +139,21 @@ def measure(parameters: int, versions: int, program: Sequence[str] = ("fedward.c
         cpu_s={name: (spent[name] - began[name]) / made for name in spent},
     )
     return result, logs
+
+
+def wait_for_versions(running: Federation, log: Log, number: int) -> int:
+    """Until so many more versions are in the log; how many there were. The coordinator's page would cost it time.
+
+    Raises TransientError when they don't come.
+    """
+    made, deadline_s = 0, time.monotonic() + WAIT_S
+    while made < number:
+        running.check_processes()
+        if time.monotonic() > deadline_s:
+            raise TransientError(f"{made} of {number} versions within {WAIT_S:g} s")
+        time.sleep(POLL_S)
+        made += log.count("version")
+    return made
 
 
 def cpu_of(running: Federation) -> dict[str, float]:

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.soak import HOUR_S, WARM_UP, Sample, sample, slope_per_hour
+from benchmarks.growth import HOUR_S, slope_of
+from benchmarks.soak import Sample, sample
 from fedward.errors import TransientError
 from fedward.limits import MIB
 from sandbox.faults import COORDINATOR
@@ -32,6 +33,9 @@ READY_S = 90.0
 EVERY_S = 2.0
 SETTLE_S = 60.0
 POLL_S = 0.2
+WARM_UP = 0.25
+"""Share of the readings that is left out of the slope of the memory: the training has only just ended."""
+
 WORK = {"local_epochs": 10_000, "batch_size": 16, "local_lr": 0.001, "max_steps": 2000}
 """Some seconds of training: long enough for the coordinator to be killed in the middle."""
 
@@ -45,7 +49,7 @@ class Cost:
     bytes_down: float
     connections: float
     log_bytes: float
-    resident_mb: float  # growth, fitted after the warm-up
+    own_mb: float  # growth of its anonymous memory, fitted after the warm-up
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def cost(readings: Sequence[Reading]) -> Cost:
         bytes_down=(last.bytes_down - first.bytes_down) / hours,
         connections=(last.connections - first.connections) / hours,
         log_bytes=(last.log_bytes - first.log_bytes) / hours,
-        resident_mb=slope_per_hour(samples, [entry.resident_bytes / MIB for entry in samples]),
+        own_mb=slope_of([entry.at_s for entry in samples], [entry.own_bytes / MIB for entry in samples]).per_hour,
     )
 
 

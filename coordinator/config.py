@@ -116,7 +116,7 @@ class FederationConfig(Settings):
     million parameters, else eden4."""
     codecs: list[UpdateCodecSetting] = Field(default=["q8", "eden4", "eden2", "eden1"], max_length=MAX_CODECS - 1)
     """Codecs that updates may come in, beside `codec`: a site on a slow link takes one of fewer bits."""
-    precise_versions: int = Field(default=3, ge=0, le=1_000_000)
+    precise_versions: int = Field(default=1, ge=0, le=1_000_000)
     """So many first versions, and as many last ones before finish.version, travel at 8 bits or more, both ways."""
     model_codec: Annotated[str, AfterValidator(_codec_for_models)] = "uqz"
     """Codec of the model deltas that sites download."""

@@ -117,7 +117,6 @@ class Service:
             self.tick()
             if inbox.empty() or len(self._unacknowledged) >= ACKNOWLEDGE_EVERY:
                 self.acknowledge()
-        self.acknowledge()
         self._link.close()
         self._uploads.close()
 

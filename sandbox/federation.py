@@ -52,7 +52,7 @@ class Plan:
     engine: Mapping[str, object] = field(default_factory=lambda: {"preset": "default"})
     codec: str = "eden4"
     model_codec: str = "uqz"
-    precise_versions: int = 3
+    precise_versions: int = 1
     slow: Mapping[str, float] = field(default_factory=dict)  # site -> how many times slower
     retention: Mapping[str, int] = field(default_factory=lambda: KEEP_ALL)
     finish: Mapping[str, object] = field(default_factory=dict)
@@ -128,15 +128,8 @@ class Federation:
     def start(self, name: str, program: Sequence[str] = ()) -> None:
         """Start `coordinator` or a site's agent; `program` in place of the plan's."""
         side = "coordinator" if name == "coordinator" else "agent"
-        command = [
-            sys.executable,
-            "-m",
-            *(program or self.plan.program),
-            side,
-            "run",
-            "--config",
-            str(self.config_path(name)),
-        ]
+        module = program or self.plan.program
+        command = [sys.executable, "-m", *module, side, "run", "--config", str(self.config_path(name))]
         self.children[name] = Child(command, self.plan.folder / "logs" / f"{name}.log", self._environment())
 
     def kill(self, name: str) -> None:

@@ -7,7 +7,7 @@ the same places, so that only the payload crosses to the host: with eden4 an eig
 What is equal to the codec's own payload, and the test that holds it:
     q8 and exact segments: every byte                           `test_q8_is_encoded_to_the_very_bytes_of_its_codec`
     eden: the size, scales to 1e-5, all codes but 1 in 10 000   `test_eden_is_encoded_like_its_codec_but_for_rare_ties`
-The codes differ where a value lies on a boundary and matrix products of other machines round it to the other side.
+A code differs where a value lies on a boundary, and the other machine's matrix product rounds it to the other side.
 
 Shape letters: P parameters, N blocks of a run, B elements of each, R rotation blocks or groups of each.
 """
@@ -33,7 +33,7 @@ Encoder = Callable[[Tensor, Sequence[Block], bytes], Tensor]
 """(N, B) finite float32 values of a run of blocks, and the seed -> (N, bytes of a block) uint8 on the same device."""
 
 RUN_ELEMENTS = 32 * BLOCK_ELEMENTS
-"""What is encoded at once: enough to keep a GPU busy, at 8 MB for each intermediate result."""
+"""What is encoded at once: a GPU is kept busy, and an intermediate result takes 8 MB of its memory."""
 
 
 def encode(delta_P: Tensor, layout: Layout, name: str, seed: bytes) -> bytes:
@@ -74,7 +74,8 @@ def runs(layout: Layout) -> Iterator[list[Block]]:
 def float32_products(device: torch.device) -> Iterator[None]:
     """Matrix products of float32 are computed in float32, whatever a task has switched on for its own; then it is back.
 
-    TF32 and bf16 keep 10 and 7 bits: the rotation would lose more than 4 bits of code do.
+    TF32 keeps 10 bits of each factor: with eden4 one code in a thousand would be its neighbour's, and with bf16's 7
+    bits six.
     """
     matmul = torch.backends.cuda.matmul
     # torch 2.9 brought the first, and refuses to read the second for a task that has written the first.

@@ -40,14 +40,12 @@ def read_delta(model: nn.Module, layout: Layout, vector_P: Vector) -> Tensor:
     """
     tensors = _checked(model, layout)
     delta_P = torch.empty(layout.size, dtype=torch.float32, device=tensors[layout.tensors[0].name].device)
-    start = 0
+    parts = torch.split(delta_P, [entry.size for entry in layout.tensors])
     with torch.no_grad():
-        for entry, base in layout.split(vector_P):
-            view = delta_P[start : start + entry.size].view(entry.shape)
-            view.copy_(tensors[entry.name])
+        for (entry, base), part in zip(layout.split(vector_P), parts, strict=True):
             # A copy, as in `write_vector`; tensor by tensor, so that the base is never on a GPU as a whole.
-            view.sub_(torch.tensor(base).to(view.device))
-            start += entry.size
+            base_here = torch.tensor(base).to(part.device)
+            torch.sub(tensors[entry.name].to(torch.float32), base_here, out=part.view(entry.shape))
     return delta_P
 
 
@@ -64,8 +62,8 @@ def write_vector(model: nn.Module, layout: Layout, vector_P: Vector) -> None:
     tensors = _checked(model, layout)
     with torch.no_grad():
         for entry, view in layout.split(vector_P):
-            # torch.tensor copies: the vector may be read-only memory, which torch can't wrap.
-            tensors[entry.name].copy_(torch.tensor(view))
+            # Read-only memory can't be wrapped by torch, and is copied first.
+            tensors[entry.name].copy_(torch.from_numpy(view) if view.flags.writeable else torch.tensor(view))
 
 
 def initial_model(task: Task, seed: int) -> tuple[Layout, Vector]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -34,6 +34,10 @@ class Distant(Tensor):
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
+    def untyped_storage(self) -> torch.UntypedStorage:
+        """Tensors that share memory on the device are known by that of the CPU."""
+        return self.kept.untyped_storage()
+
     @classmethod
     def __torch_dispatch__(cls, function: Any, *_: Any) -> Any:
         raise RuntimeError(f"{function} outside of `with PretendGpu()`")
@@ -48,6 +52,17 @@ class PretendGpu(TorchDispatchMode):
         self.to_device = 0
         self.precisions: set[str] = set()
         """How float32 matrix products were asked to be computed, each time that there was one."""
+
+    def moved(self, model: nn.Module) -> nn.Module:
+        """The model with its parameters and buffers on DEVICE; these bytes are not counted."""
+        moved: dict[int, Tensor] = {}  # tied ones stay tied, as they do on a GPU
+        for module in model.modules():
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    if tensor is not None:
+                        tensors[name] = moved.setdefault(id(tensor), _moved(tensor))
+        self.to_device = 0
+        return model
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -73,6 +88,11 @@ class PretendGpu(TorchDispatchMode):
             self.to_host += num_bytes
         if came_from_host and distant:
             self.to_device += num_bytes
+
+
+def _moved(tensor: Tensor) -> Tensor:
+    there = tensor.detach().to(DEVICE)
+    return nn.Parameter(there, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else there
 
 
 def _kept(value: Any) -> Any:

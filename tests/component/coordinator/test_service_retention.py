@@ -29,7 +29,7 @@ SETTINGS = {
     "engine": EngineSettings(buffer_size=1, max_staleness=2),
     "retention": RetentionSettings(versions=3, records=6),
 }
-MADE, FLOOR, OLDEST = 27, 20, 16
+MADE, FLOOR, OLDEST = 27, 20, 14
 Start = Callable[..., Bench]
 
 

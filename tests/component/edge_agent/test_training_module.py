@@ -10,6 +10,7 @@ from edge_agent.training.module import all_finite, initial_model, layout_of, rea
 from edge_agent.training.tasks.tabular import breast_cancer
 from fedward.errors import ConfigError
 from fedward.layout import Kind
+from tests.support.pretend_gpu import DEVICE, PretendGpu
 
 
 class Tied(nn.Module):
@@ -78,6 +79,18 @@ def test_a_delta_is_to_the_bit_what_is_read_minus_the_base_in_float32(model: nn.
     delta_P = read_delta(model, layout, base_P)
     assert (delta_P.dtype, delta_P.device.type, delta_P.requires_grad) == (torch.float32, "cpu", False)
     assert delta_P.numpy().tobytes() == (read_vector(model, layout) - base_P).tobytes()
+
+
+def test_the_delta_of_a_model_on_a_gpu_stays_there_and_only_the_base_crosses() -> None:
+    model = Tied()
+    layout = layout_of(model)
+    base_P = np.random.default_rng(2).standard_normal(layout.size, np.float32)
+    expected_P = read_delta(model, layout, base_P)
+    with PretendGpu() as gpu:
+        delta_P = read_delta(gpu.moved(model), layout, base_P)
+        assert (gpu.to_device, gpu.to_host) == (base_P.nbytes, 0)
+        assert delta_P.device == DEVICE
+        assert torch.equal(delta_P.cpu(), expected_P)
 
 
 def test_a_delta_is_a_copy_and_leaves_the_model_as_it_is() -> None:

@@ -61,7 +61,7 @@ def test_the_least_file_has_the_defaults(tmp_path: Path) -> None:
     config = load(tmp_path)
     assert (config.codec, config.model_codec, config.http.port) == ("eden4", "uqz", None)
     assert config.codecs == ["q8", "eden4", "eden2", "eden1"]
-    assert config.precision == Precision(3, None)
+    assert config.precision == Precision(1, None)
     assert config.finish.version is None
     assert (config.retention.versions, config.retention.records) == (100, 10_000)
     assert isinstance(config.work, Work)
