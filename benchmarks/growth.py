@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -58,15 +58,29 @@ class Slope:
 
 def slope_of(times_s: Sequence[float], values: Sequence[float]) -> Slope:
     """Of samples in order of time. Fewer than two have no slope: 0, and an interval without ends."""
-    num_segments = min(SEGMENTS, len(times_s))
+    at_s, level = _medians(times_s), _medians(values)
+    num_segments = len(level)
     if num_segments < 2:
         return Slope(0.0, -math.inf, math.inf)
-    at_s = [float(np.median(part)) for part in np.array_split(np.asarray(times_s), num_segments)]
-    level = [float(np.median(part)) for part in np.array_split(np.asarray(values), num_segments)]
     pairs = combinations(range(num_segments), 2)
     slopes = sorted((level[later] - level[first]) / (at_s[later] - at_s[first]) * HOUR_S for first, later in pairs)
     low, high = _interval(slopes, num_segments)
     return Slope(float(np.median(slopes)), low, high)
+
+
+def largest_step(values: Sequence[float]) -> float:
+    """From one part to the next, up or down, in the unit of the values; 0 for fewer than two.
+
+    Where it is nearly all that the series gains, the series is flat but for a jump.
+    """
+    level = _medians(values)
+    steps = [later - before for before, later in pairwise(level)]
+    return max(steps, key=abs, default=0.0)
+
+
+def _medians(values: Sequence[float]) -> list[float]:
+    parts = np.array_split(np.asarray(values), min(SEGMENTS, len(values)) or 1)
+    return [float(np.median(part)) for part in parts if part.size]
 
 
 def _interval(slopes: Sequence[float], num_segments: int) -> tuple[float, float]:

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.growth import HOUR_S, Slope, Verdict, slope_of
+from benchmarks.growth import HOUR_S, Slope, Verdict, largest_step, slope_of
 from benchmarks.soak import EVERY_S, MB_BAR, Growth, Sample, growth_of, sample, table, verdict
 from fedward.limits import MIB
-from sandbox.steady import keep_steady
+from sandbox.collect import collect_every
 
 TIMES_S = np.arange(0, 15 * 60, EVERY_S)
 """What is left of 20 minutes after a warm-up."""
@@ -90,6 +90,12 @@ def test_a_jump_in_the_middle_can_not_be_told_from_growth_and_is_not_called_flat
     assert slope(390 + jump(7.5 * 60, 3.0)).beside(MB_BAR) is Verdict.UNDECIDED
 
 
+def test_a_jump_is_the_largest_step_and_a_leak_takes_many_small_ones() -> None:
+    assert largest_step((390 + noise(1) + jump(7 * 60, -3.0)).tolist()) == pytest.approx(-3.0, abs=0.2)
+    assert abs(largest_step((390 + leak(12.0)).tolist())) == pytest.approx(12.0 * 15 / 60 / 12, rel=0.05)
+    assert largest_step([390.0]) == largest_step([]) == 0.0
+
+
 def test_the_least_leak_told_is_where_the_verdict_turns() -> None:
     found = slope(noise(1))
     least = found.least_told(MB_BAR)
@@ -139,7 +145,7 @@ def test_the_bar_is_not_met_by_memory_of_which_nothing_can_be_told() -> None:
 def test_the_table_has_each_process_with_its_slope_error_and_least_leak() -> None:
     head, coordinator, hospital = table({"coordinator": growth(), "hospital-a": growth(0.5)})
     assert len(head) == len(coordinator) == len(hospital)
-    assert coordinator.split()[:7] == ["coordinator", "530.0", "390.0", "+0.00", "±", "0.00", "1.00"]
+    assert coordinator.split()[:8] == ["coordinator", "530.0", "390.0", "+0.00", "±", "0.00", "1.00", "+0.00"]
     assert "+0.50 ± 0.00" in hospital
 
 
@@ -174,7 +180,7 @@ def test_garbage_of_a_soaked_program_is_collected_whatever_it_allocates() -> Non
         node = Node()
         weakref.finalize(node, freed.set)
         del node
-        stop = keep_steady(0.01)
+        stop = collect_every(0.01)
         assert freed.wait(10)
         stop.set()
     finally:
