@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from coordinator.engine.aggregate import Contribution, Decoder, fold
+from coordinator.engine.aggregate import Contribution, EncodedDelta, fold
 from coordinator.engine.buffer import buffer_size, divisor
 from coordinator.engine.optimizer import ServerState
 from coordinator.engine.rates import SiteRate, observe
 from coordinator.engine.rounds import flush_after_s, flush_at_s, is_ready
 from coordinator.engine.settings import EngineSettings, engine_settings
 from coordinator.engine.weigh import Arrival, weights
+from fedward.codec import codec
 from fedward.layout import Layout, Tensor, Vector
 
 NUM_SITES, NUM_CLASSES, NUM_FEATURES, LOCAL_STEPS, LOCAL_LR = 10, 5, 20, 10, 0.1
@@ -64,8 +65,8 @@ def accuracies(w_P: Vector, sites: dict[str, Site]) -> list[float]:
     return [float(np.mean((site.x @ weight).argmax(axis=1) == site.y)) for site in sites.values()]
 
 
-def decoder(delta_P: Vector) -> Decoder:
-    return lambda block: delta_P[block.start : block.stop]
+def exact(delta_P: Vector) -> EncodedDelta:
+    return EncodedDelta(codec("f32"), memoryview(codec("f32").encode(delta_P, LAYOUT, b"")), b"")
 
 
 @dataclass
@@ -120,7 +121,7 @@ class Federation:
         arrivals, size = self._arrivals(), buffer_size(self.settings, len(self.sites))
         given = weights(arrivals, self.version, self.rates, self.settings, size, now_s)
         contributions = [
-            Contribution(weight, decoder(delta_P), base_P)
+            Contribution(weight, exact(delta_P), base_P)
             for weight, (_, delta_P, base_P) in zip(given, self.buffer, strict=True)
         ]
         fold(self.state, LAYOUT, contributions, divisor(given, arrivals, self.settings), self.settings)
