@@ -2,12 +2,12 @@
 
 It reads from the ledger and the blobs what its arguments name, and writes nothing, so whoever calls it with the same
 rows gets the same model. What leaves for the sites is handed out piece by piece, and never held: a large model is in
-memory twice, as it is and as the agents hold it, and no third time. Shape letters: P parameters, B elements of a block.
+memory twice, as it is and as the agents hold it, and a third time only where `pull` asks for a base. Shape letters: P parameters, B elements of a block.
 """
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -22,7 +22,7 @@ from coordinator.engine.settings import EngineSettings
 from coordinator.ledger import Ledger
 from coordinator.tables import StoredUpdate, StoredVersion
 from fedward.codec import Codec, codec
-from fedward.errors import IntegrityError
+from fedward.errors import IntegrityError, PeerError
 from fedward.identity import update_seed
 from fedward.layout import Layout, Vector, vector_digest
 from fedward.messages import PartKind
@@ -102,7 +102,8 @@ def make_version(
     """Fold the updates into `model`, in the order given, and move what agents hold on to it.
 
     Yields the pieces of the payload that moves the agents on, a delta or a snapshot (`kind_of_payload`). Both are done
-    when the last piece was taken, and not before.
+    when the last piece was taken, and not before: whatever ends it earlier leaves a model to throw away.
+    Raises IntegrityError for a stored payload that can't be read.
     """
     _fold(store, model.state, updates, weights, how.engine)
     down = codec(how.model_codec)
@@ -150,7 +151,8 @@ def vector_of(store: Store, version: int) -> Vector:
     parts = ledger.parts(ledger.newest_snapshot(version), version)
     vector_P: Vector | None = None
     for part in cheapest_recipe(parts, version, None):
-        vector_P = apply_part(vector_P, part, store.blobs.view(part.manifest.digest), store.layout)
+        with _of_the_store(f"version {part.version}: its {part.kind}"):
+            vector_P = apply_part(vector_P, part, store.blobs.view(part.manifest.digest), store.layout)
     if vector_P is None or vector_digest(vector_P) != digest:
         raise IntegrityError(f"version {version}: the stored parts do not lead to the recorded model digest")
     return vector_P
@@ -192,7 +194,17 @@ def _fold(
             cached = {site: _encoded(store, update, opened) for site, update in latest.items()}
             sites = [update.site for update in updates]
             contributions = with_cache(contributions, sites, cached, len({*cached, *sites}), total)
-        fold(state, store.layout, contributions, total, engine)
+        with _of_the_store("an update of the buffer"):
+            fold(state, store.layout, contributions, total, engine)
+
+
+@contextmanager
+def _of_the_store(what: str) -> Iterator[None]:
+    """What is stored was checked before: a payload that can't be read any more is the disk's doing, not a site's."""
+    try:
+        yield
+    except PeerError as error:
+        raise IntegrityError(f"{what} can't be read: {error.detail}; see the runbook: The ledger is damaged") from error
 
 
 def _encoded(store: Store, update: StoredUpdate, opened: ExitStack) -> EncodedDelta:

@@ -80,7 +80,18 @@ class Versions:
         self._model = model_of(self._store, newest, self._settings)
 
     def make(self, updates: Sequence[StoredUpdate], weights: Sequence[float], now_s: float) -> None:
-        """Fold the updates into the model, in the order given, and persist the version; announce it after this."""
+        """Fold the updates into the model, in the order given, and persist the version; announce it after this.
+
+        Whatever is raised, such as by a full disk, leaves half of a model: nothing works any more before `begin`, which
+        takes up the last version that was persisted.
+        """
+        try:
+            self._make(updates, weights, now_s)
+        except BaseException:
+            self._current = None
+            raise
+
+    def _make(self, updates: Sequence[StoredUpdate], weights: Sequence[float], now_s: float) -> None:
         base, usual = self.current.version, self._settings
         settings = replace(usual, model_codec=self._precision.codec(usual.model_codec, base))
         pieces = make_version(self._store, self._model, updates, weights, settings)

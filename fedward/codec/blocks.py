@@ -38,8 +38,8 @@ class Payload(Protocol):
 class Quantizer:
     """What one codec does to one block: (B,) float32 <-> at most `most_bytes(B)` bytes, exactly that unless `varies`.
 
-    `encode` takes finite values only. `decode` takes between `least_bytes(B)` and `most_bytes(B)` bytes, whatever they
-    hold, and may return values that are not finite. All take the block and the seed for what they draw.
+    `encode` takes finite values only. `decode` takes at most `most_bytes(B)` bytes, exactly that unless it `varies`, whatever
+    they hold, and may return values that are not finite. All take the block and the seed for what they draw.
     A quantizer that varies may find that bytes are no encoding at all: PeerError (MALFORMED).
     """
 
@@ -181,9 +181,9 @@ class BlockCodec:
         if len(payloads) != len(weights):
             raise ValueError(f"got {len(weights)} weights of {len(payloads)} payloads")
         quantizer = self._quantizer_of(block, layout)
-        raws = self._raws(payloads, layout, block)
+        raws = (payload[self._span(payload, layout, block)] for payload in payloads)
         if quantizer.weighted_sum is not None:
-            return quantizer.weighted_sum(raws, weights, block, seed)
+            return quantizer.weighted_sum(list(raws), weights, block, seed)
         sum_B = np.zeros(block.size, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # of payloads that `norm` would have refused
             for raw, weight in zip(raws, weights, strict=True):
@@ -199,17 +199,14 @@ class BlockCodec:
             return quantizer.energy(raw, block, seed)
         return energy_of(quantizer.decode(raw, block, seed))
 
-    def _raws(self, payloads: Sequence[Payload], layout: Layout, block: Block) -> list[memoryview]:
-        """The bytes of a block in each."""
-        if self.quantizer.varies:
-            return [payload[self._span(payload, layout, block)] for payload in payloads]
-        span = self._fixed_span(layout, block)
-        return [payload[span] for payload in payloads]
-
     def _span(self, payload: Payload, layout: Layout, block: Block) -> slice:
-        if not self.quantizer.varies:
-            return self._fixed_span(layout, block)
         places = self._places(layout)
+        if not self.quantizer.varies:
+            quantizer = self._quantizer_of(block, layout)
+            # All blocks before this one in its segment are full.
+            before = block.offset // BLOCK_ELEMENTS * quantizer.most_bytes(BLOCK_ELEMENTS)
+            start = places.most_bytes[block.segment] + before
+            return slice(start, start + quantizer.most_bytes(block.size))
         sizes = self._index_of(payload, places)
         number = places.blocks[block.segment] + block.offset // BLOCK_ELEMENTS
         start = int(sizes[:number].sum())
@@ -218,13 +215,6 @@ class BlockCodec:
         # Exact segments come last in every layout, one after another.
         start += 4 * (block.start - layout.blocks[sizes.size].start)
         return slice(start, start + 4 * block.size)
-
-    def _fixed_span(self, layout: Layout, block: Block) -> slice:
-        quantizer = self._quantizer_of(block, layout)
-        # All blocks before this one in its segment are full.
-        before = block.offset // BLOCK_ELEMENTS * quantizer.most_bytes(BLOCK_ELEMENTS)
-        start = self._places(layout).most_bytes[block.segment] + before
-        return slice(start, start + quantizer.most_bytes(block.size))
 
     def _check_index(self, payload: memoryview, layout: Layout) -> None:
         places = self._places(layout)

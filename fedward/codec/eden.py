@@ -203,6 +203,13 @@ def _decode(book: Codebook, raw: memoryview, block: Block, seed: bytes) -> Vecto
 def _weighted_sum(
     book: Codebook, raws: Sequence[memoryview], weights: Sequence[float], block: Block, seed: bytes
 ) -> Vector:
+    return _padded_sum(book, raws, weights, block, seed).reshape(-1)[: block.size]
+
+
+def _padded_sum(
+    book: Codebook, raws: Sequence[memoryview], weights: Sequence[float], block: Block, seed: bytes
+) -> Matrices:
+    """(R, 4096), with the padding of the last rotation block."""
     scales, packed = zip(*(_planes(raw, block) for raw in raws), strict=True)
     with np.errstate(over="ignore", invalid="ignore"):  # `norm` refuses what this makes
         factors = np.stack(scales) * np.asarray(weights, np.float32)[:, None]
@@ -210,7 +217,7 @@ def _weighted_sum(
         values = _rotated(levels)  # the units come last: how large the other side's scales are stays out of BLAS
         values *= signs(seed, block)
         values *= units[:, None]
-    return values.reshape(-1)[: block.size]
+    return values
 
 
 def _rotated_sum(book: Codebook, packed: Sequence[Codes], factors: Matrices) -> tuple[Matrices, Vector]:
@@ -232,15 +239,12 @@ def _rotated_sum(book: Codebook, packed: Sequence[Codes], factors: Matrices) -> 
 
 
 def _energy(book: Codebook, raw: memoryview, block: Block, seed: bytes) -> float:
+    """With what is in the padding. Decoding cuts that off, but a sum takes it in before: it must be bounded too."""
     scales, packed = _planes(raw, block)
     magnitudes = np.abs(scales)
     if not ((magnitudes == 0) | (magnitudes >= _SMALLEST_SCALE) & (magnitudes <= LARGEST_SCALE)).all():
-        return energy_of(_decode(book, raw, block, seed))
-    energies = book.energies(packed) * np.square(scales, dtype=np.float64)
-    if tail := block.size % ROTATION:  # some of this rotation block's energy lies in the padding that is cut off
-        last = _rotated(book.levels(packed[-1:]))[0, :tail]
-        energies[-1] = energy_of(last * scales[-1])
-    return float(energies.sum())
+        return energy_of(_padded_sum(book, [raw], [1.0], block, seed))
+    return float(np.vecdot(book.energies(packed), np.square(scales, dtype=np.float64)))
 
 
 def _codec(bits: int) -> BlockCodec:

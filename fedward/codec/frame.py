@@ -38,10 +38,10 @@ def unpacked(frame: memoryview, size: int) -> Bytes:
     made room for, whatever it claims.
     """
     try:
-        if zstandard.frame_content_size(frame) != size:
-            raise PeerError(RejectReason.MALFORMED, f"a zstd frame that does not hold {size} bytes")
-        decompressor = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
-        content = decompressor.decompress(frame, max_output_size=size, allow_extra_data=False)
+        header = zstandard.get_frame_parameters(frame)
+        if header.content_size != size or header.window_size > LARGEST_WINDOW:
+            raise PeerError(RejectReason.MALFORMED, f"a zstd frame that does not hold {size} bytes in a small window")
+        content = zstandard.ZstdDecompressor().decompress(frame, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError:
         raise PeerError(RejectReason.MALFORMED, "a damaged zstd frame") from None
     if len(content) != size:

@@ -28,7 +28,7 @@ class Codec(Protocol):
 
     @property
     def bits(self) -> int:
-        """It loses as little as codes of so many bits can: of two codecs the one with more is the more precise."""
+        """Of the codes before any entropy coding: of two codecs the one with more is the more precise."""
 
     @property
     def deterministic(self) -> bool:
@@ -86,11 +86,16 @@ class Codec(Protocol):
         """The sum of weight x `decode_block` over several payloads of one seed -> (B,) float32, a fresh array.
 
         Equal to decoding one by one up to float32 rounding; the same payloads in the same order give the same bytes.
-        Memory beside the result: a few decoded blocks, however many payloads. Raises ValueError for unequal lengths.
+        Memory beside the result: a few decoded blocks, and of an eden codec the encoded block of every payload.
+        Raises ValueError for unequal lengths.
         """
 
     def energy_block(self, payload: memoryview, layout: Layout, block: Block, seed: bytes) -> float:
-        """The sum of squares of `decode_block` in float64, to 1e-6 of it; not finite iff a decoded value is not."""
+        """The sum of squares, in float64, of what is encoded in a block: not finite if a decoded value is not.
+
+        To 1e-6 that of `decode_block`, or more: eden pads a tensor's last block, and what a payload has in the padding
+        counts, because it takes part in `sum_block` before it is cut off.
+        """
 
 
 CODECS: Mapping[str, Codec] = MappingProxyType({known.name: known for known in (F32, F32Z, Q8, *EDEN, UQZ)})
@@ -119,9 +124,10 @@ def decode(payload: bytes | memoryview, codec: Codec, layout: Layout, seed: byte
 
 
 def norm(payload: bytes | memoryview, codec: Codec, layout: Layout, seed: bytes) -> float:
-    """L2 norm of the decoded vector to 1e-6 of it, summed in float64; no more than one block is held.
+    """L2 norm of what is encoded, summed in float64: of the decoded vector to 1e-6, or more (see `energy_block`).
 
-    Raises PeerError as `check_payload` and `decode_block` do, and NOT_FINITE if any decoded value is NaN or infinite.
+    No more than one block is held. Raises PeerError as `check_payload` and `decode_block` do, and NOT_FINITE if any
+    decoded value is NaN or infinite.
     """
     check_payload(payload, codec, layout)
     view = memoryview(payload).cast("B")
