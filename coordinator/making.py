@@ -2,7 +2,8 @@
 
 It reads from the ledger and the blobs what its arguments name, and writes nothing, so whoever calls it with the same
 rows gets the same model. What leaves for the sites is handed out piece by piece, and never held: a large model is in
-memory twice, as it is and as the agents hold it, and a third time only where `pull` asks for a base. Shape letters: P parameters, B elements of a block.
+memory twice, as it is and as the agents hold it, and a third time only where `pull` asks for a base.
+Shape letters: P parameters, B elements of a block.
 """
 
 import hashlib

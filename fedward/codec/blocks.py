@@ -38,8 +38,8 @@ class Payload(Protocol):
 class Quantizer:
     """What one codec does to one block: (B,) float32 <-> at most `most_bytes(B)` bytes, exactly that unless `varies`.
 
-    `encode` takes finite values only. `decode` takes at most `most_bytes(B)` bytes, exactly that unless it `varies`, whatever
-    they hold, and may return values that are not finite. All take the block and the seed for what they draw.
+    `encode` takes finite values only. `decode` takes bytes of such a size, whatever they hold, and may return values
+    that are not finite. All take the block and the seed for what they draw.
     A quantizer that varies may find that bytes are no encoding at all: PeerError (MALFORMED).
     """
 

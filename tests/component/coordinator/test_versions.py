@@ -1,6 +1,7 @@
 """Versions made of the buffer, persisted, and rebuilt from what is stored."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import errno
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from coordinator.blobs import BlobFolder
 from coordinator.engine.settings import EngineSettings, OptimizerSettings
 from coordinator.ledger import Ledger
-from coordinator.making import Settings
+from coordinator.making import Settings, Store
+from coordinator.replay import replay
 from coordinator.tables import StoredUpdate, StoredVersion
 from coordinator.versions import LONGEST_CHAIN, Versions
 from fedward.codec import CODECS, codec
@@ -176,6 +178,49 @@ def test_the_float32_codec_publishes_a_snapshot_each_time(ledger: Ledger, blobs:
     make(versions, ledger, blobs, count=3)
     assert [(part.kind, part.version) for part in ledger.parts(0, 3)] == [(PartKind.SNAPSHOT, at) for at in range(4)]
     assert [part.version for part in versions.parts()] == [3]
+
+
+@pytest.mark.parametrize("place", [5, -3], ids=["a frame", "the index"])
+def test_a_damaged_snapshot_is_named_as_what_it_is(ledger: Ledger, blobs: BlobFolder, place: int) -> None:
+    versions = begun(ledger, blobs)
+    path = blobs.path(versions.parts()[0].manifest.digest)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match="version 0: its snapshot can't be read"):
+        begun(ledger, blobs)
+
+
+class FullFolder(BlobFolder):
+    """A disk that is full when so many pieces were written."""
+
+    pieces = 1_000_000
+
+    def write(self, pieces: Iterable[bytes | memoryview]) -> bytes:
+        return super().write(self._counted(pieces))
+
+    def _counted(self, pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        for piece in pieces:
+            self.pieces -= 1
+            if self.pieces < 0:
+                raise OSError(errno.ENOSPC, "no space left on device")
+            yield piece
+
+
+def test_a_version_that_could_not_be_written_leaves_no_model_to_go_on_with(ledger: Ledger, tmp_path: Path) -> None:
+    disk = FullFolder(tmp_path / "full")
+    versions = begun(ledger, disk)
+    updates, before_P = [stored(ledger, disk, 1), stored(ledger, disk, 2)], versions.vector(0)
+    disk.pieces = 1
+    with pytest.raises(OSError, match="no space"):
+        versions.make(updates, [1.0, 0.5], now_s=11.0)
+    with pytest.raises(RuntimeError, match="begin"):
+        versions.make(updates, [1.0, 0.5], now_s=11.0)
+    disk.pieces = 1_000_000
+    versions.begin(INITIAL_P, now_s=12.0)
+    np.testing.assert_array_equal(versions.vector(0), before_P)
+    versions.make(updates, [1.0, 0.5], now_s=13.0)
+    assert [made.version for made in replay(Store(ledger, disk, SMALL), 0)] == [0, 1]
 
 
 @pytest.mark.parametrize("down", ["q8", "uqz"])

@@ -206,7 +206,8 @@ def test_a_codec_of_more_bits_loses_less():
 def test_the_norm_is_that_of_the_decoded_vector(codec):
     payload = codec.encode(fixed_vector(LAYOUT.size), LAYOUT, SEED)
     expected = np.linalg.norm(decode(payload, codec, LAYOUT, SEED).astype(np.float64))
-    assert norm(payload, codec, LAYOUT, SEED) == pytest.approx(expected, rel=1e-6)
+    rounded_in_the_padding = 1e-3 if codec.name.startswith("eden") else 0.0
+    assert (1 - 1e-6) * expected <= norm(payload, codec, LAYOUT, SEED) <= (1 + 1e-6 + rounded_in_the_padding) * expected
 
 
 @pytest.mark.parametrize("name", [*FIXED, "uqz"])
@@ -374,6 +375,25 @@ def test_a_frame_that_lies_about_its_size_makes_room_for_no_more():
     struct.pack_into("<I", honest, 6, 4096)
     with pytest.raises(PeerError):
         frame.unpacked(memoryview(bytes(honest)), 4096)
+
+
+@pytest.mark.parametrize("indices", [(7, 7), (8, 7)], ids=["repeated", "falling"])
+def test_elements_outside_the_codes_that_do_not_rise_are_refused(indices):
+    sizes = Layout.of([Tensor("w", (8192,))])
+    block = struct.pack("<fIII", 1.0, 2, *indices) + bytes(8) + frame_of(bytes(8192))
+    with pytest.raises(PeerError) as error:
+        decode(block + struct.pack("<I", len(block)), UQZ, sizes, SEED)
+    assert error.value.reason is RejectReason.MALFORMED
+
+
+def test_a_frame_with_a_large_window_is_refused():
+    header = struct.pack("<IBBI", 0xFD2FB528, 0x80, 0x58, 4096)  # RFC 8878: a content size of 4 bytes, 2 MiB of window
+    raw_block = (4096 << 3 | 1).to_bytes(3, "little") + bytes(4096)
+    with pytest.raises(PeerError) as error:
+        frame.unpacked(memoryview(header + raw_block), 4096)
+    assert error.value.reason is RejectReason.MALFORMED
+    small = struct.pack("<IBBI", 0xFD2FB528, 0x80, 0x50, 4096)
+    assert not frame.unpacked(memoryview(small + raw_block), 4096).any()
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,12 @@ def with_scale(name: str, bits: int, layout: Layout = ONE) -> bytes:
     return struct.pack("<I", bits) + codec(name).encode(vector_P, layout, SEED)[4:]
 
 
+def padded(layout: Layout) -> Layout:
+    """The same payloads are those of this layout, whose large tensors are whole rotation blocks."""
+    sizes = {tensor.name: -(-tensor.size // 4096) * 4096 for tensor in layout.tensors if tensor.size >= 4096}
+    return Layout.of([Tensor(each.name, (sizes.get(each.name, each.size),), each.kind) for each in layout.tensors])
+
+
 def bits_of(value: float) -> int:
     return int(np.float32(value).view(np.uint32))
 
@@ -135,12 +141,15 @@ def bits_of(value: float) -> int:
 @every_codec
 @pytest.mark.parametrize("size", [4096, 4097, 8191, 65_536, 70_000])
 @pytest.mark.parametrize("scale", [1e-41, 1e-30, 1.0, 1e30])
-def test_a_norm_is_that_of_the_decoded_vector_to_a_millionth(codec: Codec, size: int, scale: float) -> None:
+def test_a_norm_is_that_of_all_that_is_encoded_to_a_millionth(codec: Codec, size: int, scale: float) -> None:
     layout = Layout.of([Tensor("w", (size,)), Tensor("bias", (3,))])
     vector_P = (scale * np.random.default_rng(size).standard_normal(layout.size)).astype(np.float32)
     payload = codec.encode(vector_P, layout, SEED)
-    expected = float(np.linalg.norm(decode(payload, codec, layout, SEED).astype(np.float64)))
+    encoded_P = decode(payload, codec, padded(layout) if codec.name.startswith("eden") else layout, SEED)
+    expected = float(np.linalg.norm(encoded_P.astype(np.float64)))
     assert norm(payload, codec, layout, SEED) == pytest.approx(expected, rel=1e-6, abs=0)
+    decoded_P = decode(payload, codec, layout, SEED)
+    assert norm(payload, codec, layout, SEED) >= (1 - 1e-6) * float(np.linalg.norm(decoded_P.astype(np.float64)))
 
 
 @pytest.mark.parametrize("name", ["eden4", "eden2", "eden1", "q8"])
@@ -173,13 +182,26 @@ def test_the_code_that_q8_never_sends_counts_in_the_norm_and_may_overflow(times:
             norm(payload, codec("q8"), ONE, SEED)
 
 
+def hidden_in_the_padding(name: str, layout: Layout, size: float) -> bytes:
+    """A payload whose last rotation block has all of `size` in one element of its padding, and zeros elsewhere."""
+    how, whole = codec(name), padded(layout)
+    vector_P = np.zeros(whole.size, np.float32)
+    vector_P[layout.tensors[0].size + 10] = 1.0
+    payload = bytearray(how.encode(vector_P, whole, SEED))
+    rotations = whole.tensors[0].size // 4096
+    payload[4 * rotations - 4 : 4 * rotations] = struct.pack("<f", size)
+    return bytes(payload)
+
+
 @every_eden
-def test_what_the_padding_holds_is_not_in_the_norm(name: str) -> None:
-    layout = Layout.of([Tensor("w", (5000,))])  # 904 elements of the second rotation block are the vector's
-    vector_P = np.zeros(5000, np.float32)
-    vector_P[4096:] = np.random.default_rng(2).standard_normal(904)
-    payload = codec(name).encode(vector_P, layout, SEED)
-    expected = float(np.linalg.norm(decode(payload, codec(name), layout, SEED)))
-    assert norm(payload, codec(name), layout, SEED) == pytest.approx(expected, rel=1e-6)
-    whole = Layout.of([Tensor("w", (8192,))])
-    assert norm(payload, codec(name), whole, SEED) > 1.0001 * expected
+@pytest.mark.parametrize("size", [1e14, 1e36, 3.4e38])
+def test_what_is_hidden_in_the_padding_of_a_rotation_counts(name: str, size: float) -> None:
+    """It is cut off when it is decoded; a sum takes it in before, and would lose what others sent beside it."""
+    layout = Layout.of([Tensor("w", (5000,))])
+    payload = hidden_in_the_padding(name, layout, size)
+    tail_P = decode(payload, codec(name), layout, SEED)[4096:]
+    assert np.abs(tail_P).max() < 1e-3 * size, "hardly any of it is in the decoded vector"
+    try:
+        assert norm(payload, codec(name), layout, SEED) > 10 * size
+    except PeerError as error:
+        assert error.reason is RejectReason.NOT_FINITE  # noqa: PT017 - one or the other
