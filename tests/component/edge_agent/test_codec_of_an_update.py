@@ -115,6 +115,25 @@ def test_a_connection_that_is_lost_does_not_count_as_an_upload(wide: Any, broker
     assert hospital.page["uplink_bytes_s"] is None
 
 
+def test_a_receipt_that_comes_before_the_news_of_its_connection_does_not_count_as_an_upload(
+    wide: Any, broker: MemoryBroker
+) -> None:
+    hospital = wide()
+    announce(hospital)
+    offer = newest_offer(hospital)
+    broker.pause()
+    grant(hospital, offer)
+    hospital.clock.advance(100.0)
+    hospital.link.went_down()
+    hospital.take_events()
+    broker.resume()
+    hospital.office.receipt(offer)  # kept in the session, and the first that a new connection brings
+    hospital.link.open()
+    hospital.settle()
+    assert hospital.page["num_accepted"] == 1
+    assert hospital.page["uplink_bytes_s"] is None
+
+
 def test_beside_a_long_training_an_upload_may_take_a_quarter_of_its_time(wide: Any, config: SiteConfig) -> None:
     config.state_folder.mkdir()
     (config.state_folder / "progress.json").write_text(json.dumps({"uplink_bytes_s": 1000.0, "work_s": 1600.0}))
