@@ -8,10 +8,16 @@ what the operating system buffers nor a coordinator that thinks for a while coun
 import math
 from collections import deque
 
-from fedward.limits import CHUNK_BYTES
+from fedward.limits import CHUNK_BYTES, KIB
 
 LEAST_RUN_BYTES = CHUNK_BYTES
-"""A run of fewer bytes is mostly waiting for answers: it tells how fast the link is at least."""
+"""A short run of fewer bytes is mostly waiting for answers: it tells how fast the link is at least."""
+
+LONG_RUN_S = 2.0
+"""Longer than any round trip: a run that takes so long is slow because of its bytes, and tells the rate."""
+
+LEAST_LONG_RUN_BYTES = 16 * KIB
+"""But a few hundred bytes, an offer without its payload, tell nothing but that the broker was busy."""
 
 SHORTEST_RUN_S = 0.05
 """A run counts as no shorter: the agent's loop does not look more often."""
@@ -52,16 +58,18 @@ class Uplink:
 
     def _conclude(self) -> None:
         if self._arrived_bytes:
-            measured = self._arrived_bytes / max(self._moved_s - self._began_s, SHORTEST_RUN_S)
-            self.bytes_s = blended(self.bytes_s, measured, self._arrived_bytes)
+            run_s = max(self._moved_s - self._began_s, SHORTEST_RUN_S)
+            self.bytes_s = blended(self.bytes_s, self._arrived_bytes, run_s)
 
 
-def blended(known: float | None, measured: float, size_bytes: int) -> float | None:
-    """The rate in bytes/s after one more run of so many bytes.
+def blended(known: float | None, size_bytes: int, run_s: float) -> float | None:
+    """The rate in bytes/s after one more run of so many bytes and seconds.
 
     The geometric mean of old and new: a link that became ten times slower, or faster, is known within a factor of
-    two after three or four uploads, and one strange upload moves little. A small run only shows that a link is faster.
+    two after three or four uploads, and one strange upload moves little. A run of few bytes and seconds only shows that
+    a link is faster.
     """
-    if size_bytes < LEAST_RUN_BYTES:
+    measured = size_bytes / run_s
+    if size_bytes < (LEAST_LONG_RUN_BYTES if run_s >= LONG_RUN_S else LEAST_RUN_BYTES):
         return None if known is None else max(known, measured)
     return measured if known is None else math.sqrt(known * measured)
