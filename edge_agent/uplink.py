@@ -30,21 +30,26 @@ class Uplink:
         """`bytes_s`: what an earlier process knew."""
         self.bytes_s = bytes_s
         self._in_flight: deque[int] = deque()  # bytes of each message, the oldest first
-        self._free = 0  # places in the window before the run
+        self._window = 0  # most room seen: with nothing on its way, ours or not
         self._began_s = self._moved_s = 0.0
         self._arrived_bytes = 0
 
     def sent(self, size_bytes: int, room: int, now_s: float) -> None:
         """A message was handed to the link; `room` is that of the window just before."""
         if not self._in_flight:
-            self._free, self._began_s, self._moved_s, self._arrived_bytes = room, now_s, now_s, 0
+            self._began_s, self._moved_s, self._arrived_bytes = now_s, now_s, 0
+        self._window = max(self._window, room)
         self._in_flight.append(size_bytes)
 
     def look(self, room: int, now_s: float) -> None:
-        """Take in what was acknowledged since the last look; the run ends when nothing is on its way."""
+        """Take in what was acknowledged since the last look; the run ends when nothing is on its way.
+
+        Places may be held by messages of others, sent before ours or after: what may still be ours is taken to be.
+        """
+        self._window = max(self._window, room)
         if not self._in_flight:
             return
-        while len(self._in_flight) > max(0, self._free - room):
+        while len(self._in_flight) > self._window - room:
             self._arrived_bytes += self._in_flight.popleft()
             self._moved_s = now_s
         if not self._in_flight:

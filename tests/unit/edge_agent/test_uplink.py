@@ -63,6 +63,16 @@ def test_a_link_that_is_down_has_acknowledged_nothing() -> None:
     assert uplink.bytes_s is None
 
 
+def test_an_acknowledged_message_of_somebody_else_is_not_taken_for_one_of_ours() -> None:
+    uplink = Uplink(None)
+    uplink.look(WINDOW, 0.0)
+    uplink.sent(CHUNK_BYTES, WINDOW - 3, 0.0)  # three small messages were sent just before
+    uplink.look(WINDOW - 1, 0.25)  # theirs are acknowledged, ours is not
+    assert uplink.bytes_s is None
+    uplink.look(WINDOW, 75.0)
+    assert uplink.bytes_s == pytest.approx(CHUNK_BYTES / 75.0)
+
+
 def test_a_run_is_no_shorter_than_the_loop_can_see() -> None:
     uplink = Uplink(None)
     uploaded(uplink, 8, chunk_s=0.0)
