@@ -176,6 +176,7 @@ class Agent:
         check_broker(self._link)
         self.connected = True
         LOG.info("connected", extra={"generation": event.generation})
+        self._uplink.look(self._link.room(), self._clock.monotonic_s())  # before others take places in the window
         self._say_all_again()
 
     # fetch

@@ -140,6 +140,27 @@ def test_a_receipt_that_comes_before_the_news_of_its_connection_does_not_count_a
     assert hospital.page["uplink_bytes_s"] is None
 
 
+def test_what_was_sent_before_the_offer_does_not_count_as_its_arrival(broker: MemoryBroker, tmp_path: Path) -> None:
+    config = site_config(tmp_path)
+    hospital = Hospital(config, broker)
+    announce(hospital)
+    hospital.kill()
+    (config.state_folder / "progress.json").write_text(json.dumps({"uplink_bytes_s": 1.0}))
+    hospital.office.next_version()
+    hospital.office.announce(work=WORK)
+    broker.pause()
+    hospital.start()
+    hospital.inbox.put(hospital.inbox.get_nowait())  # brokers hand out what is retained before they let us know
+    hospital.take_events()  # Get and Status go, and then the offer that waits in the outbox, with its payload
+    broker.take_one()
+    broker.take_one()
+    hospital.wait(0.25)
+    assert hospital.page["uplink_bytes_s"] == 1.0
+    broker.resume()
+    hospital.wait(1.0)
+    assert hospital.page["uplink_bytes_s"] > 1.0
+
+
 def test_beside_a_long_training_an_upload_may_take_a_quarter_of_its_time(wide: Any, config: SiteConfig) -> None:
     config.state_folder.mkdir()
     (config.state_folder / "progress.json").write_text(json.dumps({"uplink_bytes_s": 1000.0, "work_s": 1600.0}))
