@@ -102,6 +102,7 @@ class Agent:
                 self._on_connected(event)
             case Disconnected():
                 self.connected = False
+                self._uplink.lost()  # before what the next connection brings, which has its window to itself
                 LOG.warning("disconnected")
             case Room():
                 pass  # step sends the next chunks
@@ -175,7 +176,7 @@ class Agent:
         check_broker(self._link)
         self.connected = True
         LOG.info("connected", extra={"generation": event.generation})
-        self._uplink.lost()
+        self._uplink.look(self._link.room(), self._clock.monotonic_s())  # before others take places in the window
         self._say_all_again()
 
     # fetch

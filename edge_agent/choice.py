@@ -27,10 +27,13 @@ def choose_codec(sizes: Mapping[str, int], asked: str, bytes_s: float | None, li
 
     `sizes` are the bytes of an update in each allowed codec, at least one; `bytes_s` is the link's rate. Where it is
     not known yet, every upload is taken to be fast enough; where none is, the smallest goes. Where only codecs more
-    precise than the one asked for are allowed, the smallest of these goes.
+    precise than the one asked for are allowed, the smallest of these goes. Of codecs as precise as the one asked for
+    none goes in its place: how small a lossless one gets is known only afterwards.
     """
     ordered = sorted(sizes, key=lambda name: (-codec(name).bits, sizes[name]))
     suitable = [name for name in ordered if codec(name).bits <= codec(asked).bits]
+    if asked in suitable:
+        suitable = [name for name in suitable if name == asked or codec(name).bits < codec(asked).bits]
     smallest = min(suitable or ordered, key=lambda name: sizes[name])
     fast_enough = [name for name in suitable if bytes_s is None or sizes[name] <= bytes_s * limit_s]
     return fast_enough[0] if fast_enough else smallest

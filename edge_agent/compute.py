@@ -31,7 +31,7 @@ from edge_agent.training.module import layout_of
 from edge_agent.training.task import Task
 from edge_agent.training.train import Progress as StepProgress
 from edge_agent.training.train import train
-from fedward.codec import CODECS, codec
+from fedward.codec import codec
 from fedward.errors import ConfigError, PeerError
 from fedward.identity import update_seed
 from fedward.layout import Layout, vector_digest
@@ -77,13 +77,16 @@ class Compute:
         return statistics.median(step_times_s) if step_times_s else None
 
     def unfinished(self, share: float, min_examples: int) -> TrainJob | None:
-        """The job that a process before this one left unfinished, if it can still be done here."""
+        """The job that a process before this one left unfinished, if it can still be done here.
+
+        Its codec may be one that this release does not know: look before it begins.
+        """
         self._checkpoints.tidy()
         checkpoint = self._checkpoints.load()
         if checkpoint is None:
             return None
         order, layout = checkpoint.order, self.layouts.get(checkpoint.order.task)
-        if layout is None or layout.digest.hex() != order.layout_digest or order.codec not in CODECS:
+        if layout is None or layout.digest.hex() != order.layout_digest:
             return None
         return TrainJob(
             task=order.task,

@@ -7,7 +7,7 @@ left alone until there is another version, work, configuration or release, or an
 import errno
 import json
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from edge_agent.attempts import TRY_AGAIN_S, AttemptsFile, training_name
@@ -74,16 +74,20 @@ class Trainer:
         }
 
     def resume(self, announcement: Announcement) -> None:
-        """Once: go on with what the process before this one began, whatever is newest by now, or drop it."""
+        """Once: go on with what the process before this one began, whatever is newest by now, or drop it.
+
+        It keeps its codec, and so its bytes, as long as that is allowed.
+        """
         job, self._unfinished = self._unfinished, None
         if job is None:
             return
-        leaves = job.codec in allowed_codecs(announcement, self._config.policy)
-        if job.update_id != self._update_id(job.version) or not leaves or not still_counts(job, announcement):
+        if job.update_id != self._update_id(job.version) or not still_counts(job, announcement):
             self._compute.forget_unfinished()  # it is in the outbox, has been counted, or never will be
             LOG.info("unfinished_dropped", extra={"version": job.version})
-        else:
-            self._begin(job, "resuming")
+            return
+        if job.codec not in allowed_codecs(announcement, self._config.policy):
+            job = replace(job, codec=self._choose_codec(announcement))
+        self._begin(job, "resuming")
 
     def begin(self, announcement: Announcement, held: Held) -> None:
         """Train from the held version, on from where this very update was left alone, if it was."""

@@ -302,7 +302,8 @@ class MqttLink:
         self._intake.flush()
         if self._in_flight.stuck_s() > self._settings.acknowledge_s:
             log.warning("mqtt_reconnect_for_lost_acknowledgements")
-            self._in_flight.restart(self._generation, self._settings.window)  # one warning a connection
+            # One warning a connection; and no room in it, which would look as if all had been acknowledged.
+            self._in_flight.restart(self._generation, 0)
             self._cut()
 
     def _cut(self) -> None:

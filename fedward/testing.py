@@ -99,6 +99,14 @@ class MemoryBroker:
         for take in waiting:
             take()
 
+    def take_one(self) -> None:
+        """Go through the oldest of what came in during the pause, which goes on. IndexError when there is nothing."""
+        waiting, self._paused = self._paused or deque(), None
+        try:
+            waiting.popleft()()
+        finally:
+            self._paused = waiting
+
     def connect(self, link: "MemoryLink") -> None:
         """Open or resume the link's session; a stopped broker connects it when it starts."""
         self._links[link.client_id] = link

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,17 @@ BASE, LOSSES, LABEL, DIGEST = "base", "losses", "label", "digest"
 
 @dataclass(frozen=True)
 class Order:
-    """Which update is in training: all that tells it from another one. Ids and digests in hexadecimal."""
+    """Which update is in training: all that tells it from another one. Ids and digests in hexadecimal.
+
+    The codec does not: it is used only when all steps are done, and another may be chosen until then.
+    """
 
     update_id: str
     task: str
     version: int
     layout_digest: str
     work: Work
-    codec: str
+    codec: str = field(compare=False)
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,25 @@ def test_a_connection_in_which_nothing_is_acknowledged_is_given_up_for_another(b
     wait_until(lambda: link.room() == 8)
 
 
+def test_a_connection_that_is_given_up_has_no_room_as_nothing_of_it_was_acknowledged(
+    broker_network: BrokerNetwork,
+) -> None:
+    inbox: LinkInbox = Queue(10)
+    link = connected(broker_network.mqtt_link("station", inbox, window=2, acknowledge_s=0.5), inbox)
+    broker_network.pause()
+    assert link.publish("t", b"x")
+    assert link.publish("t", b"y")
+    rooms = set[int]()
+
+    def is_given_up() -> bool:
+        rooms.add(link.room())
+        return not inbox.empty()
+
+    wait_until(is_given_up)
+    assert inbox.get_nowait() == Disconnected()
+    assert rooms == {0}
+
+
 def test_closing_does_not_wait_for_a_name_that_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, answer = threading.Event(), threading.Event()
 

@@ -2,13 +2,18 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.utils.data import TensorDataset
 
+from edge_agent.attempts import TRY_AGAIN_S
 from edge_agent.config import SiteConfig
+from edge_agent.training.checkpoint import CheckpointFile
 from fedward.chunks import num_chunks
 from fedward.codec import codec, decode
 from fedward.messages import Grant, Offer, Range, Work
@@ -22,6 +27,7 @@ NUM_INPUTS = 600_000
 
 WORK = Work(local_epochs=1, batch_size=4, local_lr=1e-12)
 CODECS = ("q8", "eden4", "eden2", "eden1")
+THREE_STEPS = Work(local_epochs=3, batch_size=8, local_lr=0.1)
 
 
 @pytest.fixture
@@ -115,6 +121,46 @@ def test_a_connection_that_is_lost_does_not_count_as_an_upload(wide: Any, broker
     assert hospital.page["uplink_bytes_s"] is None
 
 
+def test_a_receipt_that_comes_before_the_news_of_its_connection_does_not_count_as_an_upload(
+    wide: Any, broker: MemoryBroker
+) -> None:
+    hospital = wide()
+    announce(hospital)
+    offer = newest_offer(hospital)
+    broker.pause()
+    grant(hospital, offer)
+    hospital.clock.advance(100.0)
+    hospital.link.went_down()
+    hospital.take_events()
+    broker.resume()
+    hospital.office.receipt(offer)  # kept in the session, and the first that a new connection brings
+    hospital.link.open()
+    hospital.settle()
+    assert hospital.page["num_accepted"] == 1
+    assert hospital.page["uplink_bytes_s"] is None
+
+
+def test_what_was_sent_before_the_offer_does_not_count_as_its_arrival(broker: MemoryBroker, tmp_path: Path) -> None:
+    config = site_config(tmp_path)
+    hospital = Hospital(config, broker)
+    announce(hospital)
+    hospital.kill()
+    (config.state_folder / "progress.json").write_text(json.dumps({"uplink_bytes_s": 1.0}))
+    hospital.office.next_version()
+    hospital.office.announce(work=WORK)
+    broker.pause()
+    hospital.start()
+    hospital.inbox.put(hospital.inbox.get_nowait())  # brokers hand out what is retained before they let us know
+    hospital.take_events()  # Get and Status go, and then the offer that waits in the outbox, with its payload
+    broker.take_one()
+    broker.take_one()
+    hospital.wait(0.25)
+    assert hospital.page["uplink_bytes_s"] == 1.0
+    broker.resume()
+    hospital.wait(1.0)
+    assert hospital.page["uplink_bytes_s"] > 1.0
+
+
 def test_beside_a_long_training_an_upload_may_take_a_quarter_of_its_time(wide: Any, config: SiteConfig) -> None:
     config.state_folder.mkdir()
     (config.state_folder / "progress.json").write_text(json.dumps({"uplink_bytes_s": 1000.0, "work_s": 1600.0}))
@@ -166,25 +212,62 @@ def test_an_older_coordinator_gets_the_one_codec_that_it_announces(wide: Any, br
     assert newest_offer(hospital).codec == "eden4"
 
 
-@pytest.mark.parametrize(
-    ("codecs", "goes_on"),
-    [(("f32", "eden1"), True), (("eden1",), False)],
-    ids=["still allowed", "not allowed any more"],
-)
-def test_an_unfinished_update_keeps_its_codec_as_long_as_that_is_allowed(
-    broker: MemoryBroker, tmp_path: Path, codecs: tuple[str, ...], goes_on: bool
-) -> None:
+@pytest.fixture
+def interrupted(broker: MemoryBroker, tmp_path: Path) -> Hospital:
+    """A training of three steps for f32 that failed in the last one, with the other two in its checkpoint."""
     hospital = Hospital(site_config(tmp_path, checkpoint_s=0.0), broker)
-    work = Work(local_epochs=3, batch_size=8, local_lr=0.1)
-    hospital.office.announce(codec="f32", work=work)
+    hospital.task.held_out = TensorDataset(torch.zeros(0, 2), torch.zeros(0, 1))
     hospital.task.before_loss = failing_in_the_third_step()
+    hospital.office.announce(codec="f32", work=THREE_STEPS)
     hospital.settle()
     assert hospital.office.messages(Offer) == []
-    hospital.kill()
-    hospital.office.announce(codec="eden1", codecs=codecs, work=work)
-    hospital.start()
-    hospital.settle()
-    assert newest_offer(hospital).codec == ("f32" if goes_on else "eden1")
+    return hospital
+
+
+@pytest.mark.parametrize(
+    ("codecs", "expected"),
+    [(("f32", "eden1"), "f32"), (("eden1",), "eden1")],
+    ids=["still allowed", "not allowed any more"],
+)
+def test_an_unfinished_update_goes_on_and_keeps_its_codec_as_long_as_that_is_allowed(
+    interrupted: Hospital, codecs: tuple[str, ...], expected: str
+) -> None:
+    interrupted.kill()
+    interrupted.office.announce(codec="eden1", codecs=codecs, work=THREE_STEPS)
+    steps = counted_steps(interrupted)
+    interrupted.start()
+    interrupted.settle()
+    assert newest_offer(interrupted).codec == expected
+    assert len(steps) == 1
+
+
+def test_an_unfinished_update_for_a_codec_that_this_release_does_not_know_goes_on(interrupted: Hospital) -> None:
+    interrupted.kill()
+    file = CheckpointFile(interrupted.config.state_folder / "training", 0.0)
+    checkpoint = file.load()
+    assert checkpoint is not None
+    file.save(replace(checkpoint, order=replace(checkpoint.order, codec="eden9")))
+    steps = counted_steps(interrupted)
+    interrupted.start()
+    interrupted.settle()
+    assert newest_offer(interrupted).codec == "f32"
+    assert len(steps) == 1
+
+
+def test_a_retry_in_another_codec_goes_on_from_the_checkpoint(interrupted: Hospital) -> None:
+    interrupted.office.announce(codec="eden1", codecs=("eden1",), work=THREE_STEPS)
+    steps = counted_steps(interrupted)
+    interrupted.settle()
+    interrupted.wait(TRY_AGAIN_S)
+    assert newest_offer(interrupted).codec == "eden1"
+    assert len(steps) == 1
+
+
+def counted_steps(hospital: Hospital) -> list[None]:
+    """One item for each step from now on."""
+    steps: list[None] = []
+    hospital.task.before_loss = lambda: steps.append(None)
+    return steps
 
 
 def failing_in_the_third_step() -> Callable[[], object]:

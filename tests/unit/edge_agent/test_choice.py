@@ -47,6 +47,17 @@ def test_where_a_model_is_exact_in_every_codec_the_one_asked_for_is_taken() -> N
     assert choose_codec(sizes, "eden4", 1.0, 60.0) == "eden4"
 
 
+@pytest.mark.parametrize("bytes_s", [None, 1e9, 1.0])
+@pytest.mark.parametrize("asked", ["f32", "f32z"])
+def test_of_two_equally_precise_codecs_the_one_asked_for_goes(asked: str, bytes_s: float | None) -> None:
+    sizes = upload_bytes(("f32", "f32z"), WIDE)
+    assert choose_codec(sizes, asked, bytes_s, 60.0) == asked
+
+
+def test_in_place_of_a_codec_that_the_policy_forbids_an_equally_precise_one_goes() -> None:
+    assert choose_codec(upload_bytes(("f32", "q8"), WIDE), "f32z", None, 60.0) == "f32"
+
+
 @given(allowed=some_codecs, asked=st.sampled_from(ALL), bytes_s=st.none() | any_rate)
 def test_the_choice_is_allowed_and_no_more_precise_than_asked_for(
     allowed: list[str], asked: str, bytes_s: float | None

@@ -4,18 +4,18 @@ import math
 
 import pytest
 
-from edge_agent.uplink import SHORTEST_RUN_S, Uplink, blended
+from edge_agent.uplink import LEAST_LONG_RUN_BYTES, LONG_RUN_S, SHORTEST_RUN_S, Uplink, blended
 from fedward.limits import CHUNK_BYTES
 
 WINDOW = 8
 
 
-def uploaded(uplink: Uplink, chunks: int, chunk_s: float, start_s: float = 0.0) -> None:
+def uploaded(uplink: Uplink, chunks: int, chunk_s: float, start_s: float = 0.0, chunk_bytes: int = CHUNK_BYTES) -> None:
     """So many chunks through a window of 8, one acknowledged every `chunk_s`."""
     on_the_way, sent, now_s = 0, 0, start_s
     while sent < chunks or on_the_way:
         while sent < chunks and on_the_way < WINDOW:
-            uplink.sent(CHUNK_BYTES, WINDOW - on_the_way, now_s)
+            uplink.sent(chunk_bytes, WINDOW - on_the_way, now_s)
             sent, on_the_way = sent + 1, on_the_way + 1
         now_s, on_the_way = now_s + chunk_s, on_the_way - 1
         uplink.look(WINDOW - on_the_way, now_s)
@@ -63,6 +63,16 @@ def test_a_link_that_is_down_has_acknowledged_nothing() -> None:
     assert uplink.bytes_s is None
 
 
+def test_an_acknowledged_message_of_somebody_else_is_not_taken_for_one_of_ours() -> None:
+    uplink = Uplink(None)
+    uplink.look(WINDOW, 0.0)
+    uplink.sent(CHUNK_BYTES, WINDOW - 3, 0.0)  # three small messages were sent just before
+    uplink.look(WINDOW - 1, 0.25)  # theirs are acknowledged, ours is not
+    assert uplink.bytes_s is None
+    uplink.look(WINDOW, 75.0)
+    assert uplink.bytes_s == pytest.approx(CHUNK_BYTES / 75.0)
+
+
 def test_a_run_is_no_shorter_than_the_loop_can_see() -> None:
     uplink = Uplink(None)
     uploaded(uplink, 8, chunk_s=0.0)
@@ -78,13 +88,27 @@ def test_what_an_earlier_process_knew_is_gone_on_from() -> None:
 def test_a_link_ten_times_slower_is_known_within_a_factor_of_two_after_four_uploads() -> None:
     known: float | None = 1e6
     for _ in range(4):
-        known = blended(known, 1e5, CHUNK_BYTES)
+        known = blended(known, CHUNK_BYTES, CHUNK_BYTES / 1e5)
     assert known is not None
     assert known < 2e5
 
 
-def test_a_small_message_shows_only_that_a_link_is_faster_than_known() -> None:
-    assert blended(None, 5e3, CHUNK_BYTES - 1) is None
-    assert blended(1e6, 5e3, CHUNK_BYTES - 1) == 1e6
-    assert blended(1e3, 5e3, CHUNK_BYTES - 1) == 5e3
-    assert blended(1e3, 5e3, CHUNK_BYTES) == pytest.approx(math.sqrt(5e6))
+def test_a_short_run_of_few_bytes_shows_only_that_a_link_is_faster_than_known() -> None:
+    assert blended(None, 1000, 0.2) is None
+    assert blended(1e6, 1000, 0.2) == 1e6
+    assert blended(1e3, 1000, 0.2) == 5e3
+    assert blended(1e6, CHUNK_BYTES - 1, LONG_RUN_S - 0.1) == 1e6
+    assert blended(1e6, CHUNK_BYTES, 1.0) == pytest.approx(math.sqrt(1e6 * CHUNK_BYTES))
+
+
+def test_a_long_run_tells_the_rate_of_a_link_that_became_slow_whatever_its_bytes() -> None:
+    uplink = Uplink(3500.0)
+    for _ in range(20):
+        uploaded(uplink, 1, chunk_s=150.0, chunk_bytes=90_000)
+    assert uplink.bytes_s == pytest.approx(600.0, rel=0.01)
+    assert blended(None, LEAST_LONG_RUN_BYTES, LONG_RUN_S) == LEAST_LONG_RUN_BYTES / LONG_RUN_S
+
+
+def test_an_offer_without_its_payload_never_makes_a_link_slow() -> None:
+    assert blended(None, 500, 30.0) is None
+    assert blended(1e6, 500, 30.0) == 1e6
