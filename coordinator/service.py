@@ -107,7 +107,7 @@ class Service:
         self.looped_at_s = clock.monotonic_s()
 
     def run(self, inbox: LinkInbox, stop: threading.Event) -> None:
-        """Work until `stop` is set. The link delivers to `inbox`."""
+        """Work until `stop` is set. The link delivers to `inbox`; what was handled by then does not come again."""
         self._link.subscribe(topics.up_all(self._config.federation))
         self._link.open()
         while not stop.is_set():
@@ -118,6 +118,11 @@ class Service:
             self.tick()
             if inbox.empty() or len(self._unacknowledged) >= ACKNOWLEDGE_EVERY:
                 self.acknowledge()
+        self.acknowledge()
+        self.close()
+
+    def close(self) -> None:
+        """Give up link and files. What is not acknowledged comes to the next process, which finds every file."""
         self._link.close()
         self._uploads.close()
 
