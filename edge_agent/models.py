@@ -50,12 +50,16 @@ class ModelFolder:
         return next((label for label, _ in self._labelled()), {})
 
     def load(self, layout: Layout) -> Held | None:
-        """What was saved last, of what is whole and of this layout."""
+        """What was saved last, of what is whole and of this layout.
+
+        A slot that is not has no label from then on: `save` takes the other one for the newest, and spares it.
+        """
         for label, slot in self._labelled():
             held = _read(slot, label, layout)
             if held:
                 return held
             LOG.warning("held_model_unusable")  # damaged, or of another task
+            slot.label.unlink()
         return None
 
     def save(self, held: Held) -> None:
