@@ -43,6 +43,8 @@ class ModelFolder:
     def __init__(self, folder: Path) -> None:
         self.parts = folder / "parts"
         self.parts.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob(".model.f32.*.part"):
+            path.unlink(missing_ok=True)  # of an earlier release that died while it wrote a vector
         self._slots = [_Slot(folder / f"{name}.f32", folder / f"{name}.json") for name in ("model", "model-2")]
 
     def label(self) -> dict[str, Any]:

@@ -35,6 +35,14 @@ def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
     assert ModelFolder(tmp_path).label() == {}
 
 
+def test_a_vector_that_an_earlier_release_left_half_written_is_deleted_at_the_start(tmp_path: Path) -> None:
+    ModelFolder(tmp_path).save(held(4, 1.5))
+    partial = tmp_path / ".model.f32.17.part"
+    partial.write_bytes(b"half")
+    assert version_in(ModelFolder(tmp_path)) == 4
+    assert not partial.exists()
+
+
 def test_saving_leaves_the_version_before_whole(tmp_path: Path) -> None:
     """So that a process that dies in the middle of a save costs nothing."""
     folder = ModelFolder(tmp_path)
