@@ -9,6 +9,8 @@ and the packed offers and announcements included.
 That version is a matter of luck where the curve is noisy; so the same is also counted up to one version, the one with
 which float32 reached it, and that without each site's first model, too, which costs all pairs the same.
 
+The exit code is 1 when a bar is missed.
+
 Each run takes one thread; as many run at once as there are --processes. With --json the runs that the file holds
 already are not made again, so a measurement that was cut off goes on.
 """
@@ -30,7 +32,16 @@ import torch
 import yaml
 
 from benchmarks.accuracy_chart import write_chart
-from benchmarks.accuracy_figures import ACCURACY_BARS, BYTES_BARS, FLOAT32, LAST_VERSIONS, TARGET, Row, rows
+from benchmarks.accuracy_figures import (
+    ACCURACY_BARS,
+    BYTES_BARS,
+    FLOAT32,
+    LAST_VERSIONS,
+    TARGET,
+    Row,
+    misses_a_bar,
+    rows,
+)
 from benchmarks.accuracy_run import Point, Run, simulate
 from benchmarks.pneumonia import Judge
 from benchmarks.simulation import Conditions, Pair
@@ -136,11 +147,14 @@ def show(found: Sequence[Row]) -> None:
             f"{row.up:<7}{row.down:<6}{row.bits_up:>8.2f}{row.bits_down:>7.2f}{row.auc.mean:>9.4f}"
             f"{difference:>21}{bar:>8}  {verdict}"
         )
-    print(f"\nfloat32's bytes both ways over the pair's, to AUC {TARGET}: median of the seeds")
-    print(f"{'up':<7}{'down':<6}{'times':>7}{'by version':>12}{'joined':>8}{'bar':>5}  {'verdict':<8} shares; versions")
+    print(f"\nfloat32's bytes both ways over the pair's, to AUC {TARGET}: median of the seeds that count,")
+    print("which are those under which float32 reached it")
+    columns = f"{'times':>7}{'by version':>12}{'joined':>8}{'bar':>5}  {'verdict':<8}"
+    print(f"{'up':<7}{'down':<6}{columns} seeds; shares; versions")
     for row in found:
         shares = " ".join(f"{name} {share:.0%}" for name, share in row.shares.items())
-        told = f"{_verdict(row.bytes_met):<8} {shares}; {' '.join(map(str, row.reached))}"
+        seeds = f"{row.num_reached} of {len(row.reached)} reached it, {row.num_counted} count"
+        told = f"{_verdict(row.bytes_met):<8} {seeds}; {shares}; {' '.join(map(str, row.reached))}"
         print(
             f"{row.up:<7}{row.down:<6}{_number(row.saving, 2):>7}{row.saving_by_version:>12.2f}"
             f"{row.saving_joined:>8.2f}{_number(BYTES_BARS.get(row.up), 0):>5}  {told}"
@@ -155,8 +169,8 @@ def _verdict(met: bool | None) -> str:
     return "" if met is None else "met" if met else "MISSED"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 1 when a bar is missed."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy", description="AUC and bytes of each pair of codecs, beside float32."
     )
@@ -194,7 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show(found)
     if options.chart:
         write_chart(found, options.chart)
+    return 1 if misses_a_bar(found) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

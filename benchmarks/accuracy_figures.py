@@ -40,7 +40,8 @@ class Row:
     auc: Difference
     difference: Difference  # paired: this pair's AUC minus float32's under the same seed
     reached: tuple[int | None, ...]  # by seed, the first version of at least TARGET
-    saving: float | None  # float32's bytes over this pair's, median of the seeds
+    num_counted: int  # of the seeds those whose saving is known: float32 reached TARGET
+    saving: float | None  # float32's bytes over this pair's, median of the seeds that count
     saving_by_version: float  # the same with both counted up to the version in which float32 reached it, or the last
     saving_joined: float  # the same without the first model of each site, which costs all pairs the same
     shares: dict[str, float]  # of those bytes: up, down after joining, joining, messages
@@ -52,10 +53,20 @@ class Row:
         return None if bar is None else abs(self.difference.mean) <= bar
 
     @property
+    def num_reached(self) -> int:
+        """Seeds under which the pair reached TARGET."""
+        return sum(version is not None for version in self.reached)
+
+    @property
     def bytes_met(self) -> bool | None:
         """None where there is no bar."""
         bar = BYTES_BARS.get(self.up)
         return None if bar is None else self.saving is not None and self.saving >= bar
+
+
+def misses_a_bar(found: Iterable[Row]) -> bool:
+    """Whether accuracy or bytes of any pair miss their bar."""
+    return any(met is False for row in found for met in (row.accuracy_met, row.bytes_met))
 
 
 def final_auc(run: Run) -> float:
@@ -112,6 +123,7 @@ def _shared(given: dict[int, Run], reference: dict[int, Run]) -> list[Run]:
 def _row(runs: Sequence[Run], reference: dict[int, Run]) -> Row:
     pairs = [(run, reference[run.seed]) for run in runs]
     reached = [first_reaching(run, TARGET) for run in runs]
+    savings = [saving(run, theirs, TARGET) for run, theirs in pairs]
     return Row(
         up=runs[0].up,
         down=runs[0].down,
@@ -120,7 +132,8 @@ def _row(runs: Sequence[Run], reference: dict[int, Run]) -> Row:
         auc=mean_of([final_auc(run) for run in runs]),
         difference=mean_of([final_auc(run) - final_auc(theirs) for run, theirs in pairs]),
         reached=tuple(point.version if point else None for point in reached),
-        saving=_median(saving(run, theirs, TARGET) for run, theirs in pairs),
+        num_counted=sum(known is not None for known in savings),
+        saving=_median(savings),
         saving_by_version=statistics.median(saving_by_version(*pair, TARGET, joining=True) for pair in pairs),
         saving_joined=statistics.median(saving_by_version(*pair, TARGET, joining=False) for pair in pairs),
         shares=_shares([point or run.curve[-1] for point, run in zip(reached, runs, strict=True)]),

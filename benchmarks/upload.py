@@ -125,9 +125,10 @@ class Site:
 
 
 def layout_for(payload_bytes: int, codec_name: str) -> Layout:
-    """A model whose updates have about this many bytes in this codec."""
+    """A model whose updates of normal values have about this many bytes in this codec."""
     probe = Layout.of([Tensor("weight", (PROBE // WIDTH, WIDTH))])
-    probe_bytes = len(codec(codec_name).encode(np.ones(PROBE, np.float32), probe, bytes(32)))
+    delta_P = np.random.default_rng(0).standard_normal(PROBE, np.float32)  # what is measured: ones would shrink in f32z
+    probe_bytes = len(codec(codec_name).encode(delta_P, probe, bytes(32)))
     rows = max(1, round(payload_bytes / probe_bytes * PROBE / WIDTH))
     return Layout.of([Tensor("weight", (rows, WIDTH))])
 

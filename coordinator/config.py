@@ -122,7 +122,7 @@ class FederationConfig(Settings):
     """Codec of the model deltas that sites download."""
     gather_s: float = Field(default=0.25, ge=0, le=60)
     """Seconds in which requests for the same chunk are gathered, so that it is sent once to all who asked; it leaves at
-    once when all sites that are online have asked."""
+    once when all sites that are online have asked, which is known from a second after the first connection."""
     retention: RetentionSettings = Field(default=RetentionSettings(), validate_default=True)
     """How far back replay, export and the ledger reach."""
     finish: FinishSettings = FinishSettings()

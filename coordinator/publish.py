@@ -58,7 +58,8 @@ class Publisher:
     def ask(self, site: str, get: Get, part: Part, now_s: float, online: Collection[str]) -> None:
         """Note which chunks of `part` the site lacks; they leave with `send_chunks`.
 
-        They are gathered until now when all sites that are `online` have asked for this part.
+        They are gathered until now when all sites that are `online` have asked for this part; where that is empty, it
+        is not known yet who is there, and they are gathered for the whole `gather_s`.
         """
         indices = list(indices_of(get.missing, part.manifest))
         if not indices:
@@ -67,7 +68,7 @@ class Publisher:
         asked.sites.add(site)
         for index in indices:
             asked.chunks.setdefault(index, set()).add(site)
-        if asked.sites.issuperset(online):
+        if online and asked.sites.issuperset(online):
             asked.send_at_s = min(asked.send_at_s, now_s)
 
     def send_chunks(self, now_s: float) -> None:

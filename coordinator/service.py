@@ -48,7 +48,8 @@ from fedward.ports import Clock, Connected, Delivery, Disconnected, Link, LinkEv
 LOG = logging.getLogger(__name__)
 
 LISTEN_S = 1.0
-"""Time after the first connection before a version is made: until then it is not known which sites are there."""
+"""Time after the first connection in which it is not known yet which sites are there: no version is made, and requests
+for chunks are gathered in full."""
 
 ANNOUNCE_EVERY_S = 300.0
 """The announcement is repeated: a broker whose queue was full has dropped it for somebody."""
@@ -98,7 +99,7 @@ class Service:
         self._unacknowledged: list[Delivery] = []
         self._boot_id = secrets.token_bytes(8)
         self._operation = Operation(ledger, config.finish, clock)
-        self._aggregate_from_s: float | None = None
+        self._listens_until_s: float | None = None
         self._announced_at_s = 0.0
         self._announce_at_s = float("inf")
         self._refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
@@ -106,7 +107,7 @@ class Service:
         self.looped_at_s = clock.monotonic_s()
 
     def run(self, inbox: LinkInbox, stop: threading.Event) -> None:
-        """Work until `stop` is set. The link delivers to `inbox`."""
+        """Work until `stop` is set. The link delivers to `inbox`; what was handled by then does not come again."""
         self._link.subscribe(topics.up_all(self._config.federation))
         self._link.open()
         while not stop.is_set():
@@ -117,6 +118,11 @@ class Service:
             self.tick()
             if inbox.empty() or len(self._unacknowledged) >= ACKNOWLEDGE_EVERY:
                 self.acknowledge()
+        self.acknowledge()
+        self.close()
+
+    def close(self) -> None:
+        """Give up link and files. What is not acknowledged comes to the next process, which finds every file."""
         self._link.close()
         self._uploads.close()
 
@@ -129,8 +135,8 @@ class Service:
             case Connected():
                 check_broker(self._link)
                 self.connected = True
-                if self._aggregate_from_s is None:
-                    self._aggregate_from_s = self._clock.monotonic_s() + LISTEN_S
+                if self._listens_until_s is None:
+                    self._listens_until_s = self._clock.monotonic_s() + LISTEN_S
                 LOG.info("connected", extra={"generation": event.generation})
                 self._announce_all()
             case Disconnected():
@@ -286,7 +292,7 @@ class Service:
 
     def _aggregate(self) -> None:
         """The end is looked for before a version too: a crash may have come between the last version and its wish."""
-        if self._aggregate_from_s is None or self._clock.monotonic_s() < self._aggregate_from_s:
+        if not self._knows_who_is_there():
             return
         if self._operation.state is FederationState.FINISHED or self._finish_if_done() or self._is_full():
             return
@@ -349,9 +355,10 @@ class Service:
         return True
 
     def _on_get(self, site: str, get: Get) -> None:
+        online = self._members.online() if self._knows_who_is_there() else ()
         for part in self._versions.parts():
             if part.manifest.digest == get.digest:
-                self._publisher.ask(site, get, part, self._clock.monotonic_s(), self._members.online())
+                self._publisher.ask(site, get, part, self._clock.monotonic_s(), online)
                 return
         raise PeerError(RejectReason.UNKNOWN_BASE, "a part that is not announced any more")
 
@@ -362,6 +369,10 @@ class Service:
         check_evaluation(evaluation, self._versions.current.version, ours)
         if self._ledger.add_evaluation(evaluation, site, self._clock.now_s()):
             self._members.on_evaluation(site, evaluation)
+
+    def _knows_who_is_there(self) -> bool:
+        """Whether every site that is online had LISTEN_S to say so: the broker hands its retained status out late."""
+        return self._listens_until_s is not None and self._clock.monotonic_s() >= self._listens_until_s
 
     def _wait_s(self) -> float:
         """Until the next deadline, at most TICK_S. What is left in the buffer of a finished federation is never due."""

@@ -58,15 +58,16 @@ class Uploads:
     def open(self, site: str, offer: Offer) -> Upload:
         """The upload of this offer, with all that is here of it already. The names of its files are durable then.
 
-        One of another update of the same site is dropped: the agent gave it up. Raises PeerError (DIGEST_MISMATCH)
-        for a payload inside the offer that is not the promised one.
+        One of another update of the same site is dropped: the agent gave it up. So is one of the same update with
+        another manifest: the site lost what it had and trained again. Raises PeerError (DIGEST_MISMATCH) for a payload
+        inside the offer that is not the promised one.
         """
         upload = self._open.get(site)
-        if upload is None or upload.offer.update_id != offer.update_id:
+        if upload is None or not _is_same(upload.offer, offer):
             upload = self._begin(site, offer)
         if offer.payload is not None:
             upload.take_inline(offer.payload)
-        elif not self._offer_path(upload).exists():
+        elif not _is_same(_read(self._offer_path(upload)), offer):
             write_durably(self._offer_path(upload), pack(offer))
         return upload
 
@@ -145,6 +146,11 @@ class Uploads:
 
     def _offer_path(self, upload: Upload) -> Path:
         return self._folder / f"{upload.site}.{upload.offer.update_id.hex()}.offer"
+
+
+def _is_same(known: Offer | None, offer: Offer) -> bool:
+    """Whether both promise the same bytes for the same update."""
+    return known is not None and (known.update_id, known.manifest) == (offer.update_id, offer.manifest)
 
 
 def _read(path: Path) -> Offer | None:

@@ -11,11 +11,10 @@ import numpy as np
 from edge_agent.models import Held, ModelFolder
 from fedward import topics
 from fedward.chunks import ChunkFile, check_manifest
-from fedward.codec import codec
 from fedward.errors import PeerError, RejectReason
 from fedward.layout import Layout, vector_digest
 from fedward.messages import Announcement, Chunk, Manifest, Part, PartKind, Range
-from fedward.recipe import apply_part, cheapest_recipe
+from fedward.recipe import apply_part, cheapest_recipe, codec_of
 
 
 class Download:
@@ -135,4 +134,4 @@ class Download:
 def check_part(part: Part, layout: Layout) -> None:
     """Raise PeerError for a part that could not be applied: UNKNOWN_CODEC, LAYOUT_MISMATCH, MALFORMED."""
     check_manifest(part.manifest)
-    codec(part.codec).check_size(part.manifest.size_bytes, layout)
+    codec_of(part).check_size(part.manifest.size_bytes, layout)

@@ -43,6 +43,8 @@ class ModelFolder:
     def __init__(self, folder: Path) -> None:
         self.parts = folder / "parts"
         self.parts.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob(".model.f32.*.part"):
+            path.unlink(missing_ok=True)  # of an earlier release that died while it wrote a vector
         self._slots = [_Slot(folder / f"{name}.f32", folder / f"{name}.json") for name in ("model", "model-2")]
 
     def label(self) -> dict[str, Any]:
@@ -50,12 +52,16 @@ class ModelFolder:
         return next((label for label, _ in self._labelled()), {})
 
     def load(self, layout: Layout) -> Held | None:
-        """What was saved last, of what is whole and of this layout."""
+        """What was saved last, of what is whole and of this layout.
+
+        A slot that is not has no label from then on: `save` takes the other one for the newest, and spares it.
+        """
         for label, slot in self._labelled():
             held = _read(slot, label, layout)
             if held:
                 return held
             LOG.warning("held_model_unusable")  # damaged, or of another task
+            slot.label.unlink()
         return None
 
     def save(self, held: Held) -> None:

@@ -77,7 +77,10 @@ class ChunkFile:
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
-        """Open or make `path`. Raises PeerError (MALFORMED) for a manifest that contradicts itself."""
+        """Open or make `path`; what lies beyond the manifest's size, of another payload that was there, is cut off.
+
+        Raises PeerError (MALFORMED) for a manifest that contradicts itself.
+        """
         check_manifest(manifest)
         self.path = path
         self.manifest = manifest
@@ -86,6 +89,8 @@ class ChunkFile:
         self._num_hashed = 0  # chunks that are in `_whole`: the first ones, without a gap
         self._is_synced = True
         self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
+        if os.fstat(self._file.fileno()).st_size > manifest.size_bytes:
+            self._file.truncate(manifest.size_bytes)
         for index in range(num_chunks(manifest)):
             payload = self._read(index)
             if self._is_right(index, payload):

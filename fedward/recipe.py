@@ -36,15 +36,21 @@ def cheapest_recipe(parts: Iterable[Part], version: int, held: int | None) -> tu
     return min(recipes, key=lambda recipe: sum(part.manifest.size_bytes for part in recipe))
 
 
+def codec_of(part: Part) -> codec.Codec:
+    """How the part is decoded. Raises PeerError (UNKNOWN_CODEC) where that would not bring the same bits everywhere."""
+    how = codec.codec(part.codec)
+    if not how.deterministic:
+        raise PeerError(RejectReason.UNKNOWN_CODEC, f"{part.codec} may not carry a model: its decoding varies")
+    return how
+
+
 def apply_part(vector_P: Vector | None, part: Part, payload: memoryview, layout: Layout) -> Vector:
     """Version v-1 and a delta, or nothing and a snapshot -> (P,) float32 of version v; `vector_P` is overwritten.
 
     Raises PeerError: UNKNOWN_CODEC for a codec whose decoding is not the same bits everywhere, LAYOUT_MISMATCH
     for a payload of another size, MALFORMED for one that is no encoding, or a delta without a version to add it to.
     """
-    how = codec.codec(part.codec)
-    if not how.deterministic:
-        raise PeerError(RejectReason.UNKNOWN_CODEC, f"{part.codec} may not carry a model: its decoding varies")
+    how = codec_of(part)
     codec.check_payload(payload, how, layout)
     if part.kind is PartKind.SNAPSHOT:
         vector_P = np.empty(layout.size, np.float32)

@@ -1,5 +1,6 @@
 """What the accuracy benchmark makes of its curves, and that its runs differ in their codecs alone."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.accuracy import ENGINE, Measurement, document, main
 from benchmarks.accuracy_chart import write_chart
 from benchmarks.accuracy_figures import FLOAT32, final_auc, first_reaching, rows, saving, saving_by_version
 from benchmarks.accuracy_run import Point, Run, simulate
@@ -98,6 +100,21 @@ def test_the_difference_to_float32_is_that_of_the_pairs_and_has_their_standard_e
     assert (row.up, row.difference.mean) == ("eden4", pytest.approx(0.002))
     assert row.difference.standard_error == pytest.approx(0.001)  # sd 0.00141 of two, over sqrt(2)
     assert row.accuracy_met
+
+
+@pytest.mark.parametrize(("bytes_a_version", "code"), [(100, 0), (102, 1)])
+def test_the_command_fails_when_a_bar_is_missed_and_says_how_many_seeds_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], bytes_a_version: int, code: int
+) -> None:
+    """Under the third seed float32 does not reach the target, so nothing can be said of it."""
+    runs = [run(FLOAT32, seed, [auc], 800) for seed, auc in enumerate((0.95, 0.95, 0.93))]
+    runs += [run(EDEN4, seed, [0.95], bytes_a_version) for seed in range(2)]
+    runs += [run(EDEN4, 2, [0.93], bytes_a_version)]
+    path = tmp_path / "figures.json"
+    path.write_text(json.dumps(document(Measurement(ENGINE, 8, 0, None), runs)))
+
+    assert main(["--seeds", "0", "--json", str(path)]) == code
+    assert "2 of 3 reached it, 2 count" in capsys.readouterr().out
 
 
 def test_an_accuracy_that_is_off_by_more_than_the_bar_misses_it() -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks import encoding
-from benchmarks.codecs import resnet_like
+from benchmarks.codec_inputs import normal
+from benchmarks.codec_loss import Bias, Loss
+from benchmarks.codecs import Result, resnet_like, show
 from benchmarks.fold import Cost
 from benchmarks.fold import measure as measure_folding
 from benchmarks.fold import meets_bar as meets_folding_bar
@@ -148,6 +150,25 @@ def test_encoding_both_ways_is_compared_for_every_twin(tmp_path: Path, capsys: p
     assert all(row["bytes_equal_ratio"] > 0.95 and row["ratio"] > 0 for row in rows)
     assert all(row["bytes_equal_ratio"] == 1 for row in rows if row["name"] in {"f32", "q8"})
     assert len(capsys.readouterr().out.splitlines()) == 2 + len(TWINS)
+
+
+@pytest.mark.parametrize(("nmse", "along", "met"), [(0.1029, 1.0009, True), (0.104, 1.0, False), (0.1, 1.002, False)])
+def test_the_verdict_on_codecs_is_that_all_are_within_their_bars(
+    capsys: pytest.CaptureFixture[str], nmse: float, along: float, met: bool
+) -> None:
+    given = normal(resnet_like(100_000))
+    row = Result(
+        name="eden2",
+        bits={given.name: 2.0},
+        losses={given.name: Loss(nmse=nmse, expected=0.1)},
+        bias=Bias(along=along, noise_left=1.0),
+        sharing={},
+        encode_mb_s=1.0,
+        decode_mb_s=1.0,
+    )
+
+    assert show([row], [given]) is met
+    assert capsys.readouterr().out.rstrip().endswith("met") is met
 
 
 def test_the_bar_of_folding_is_on_what_a_further_update_adds() -> None:

@@ -90,8 +90,15 @@ def test_egress_is_what_was_sent_between_two_states_a_version() -> None:
 
 
 def test_the_useful_shares_of_a_line_are_of_what_crossed_it_and_of_what_it_could_have_carried() -> None:
-    joined = Joining(snapshot_bytes=90, crossed_bytes=100, bytes_per_s=10.0, up_s=12.0, num_cuts=1)
+    joined = Joining(model_bytes=120, snapshot_bytes=90, crossed_bytes=100, bytes_per_s=10.0, up_s=12.0, num_cuts=1)
     assert (joined.useful_of_crossed, joined.useful_of_line) == (0.9, 0.75)
+
+
+def test_a_model_that_was_joined_is_told_with_its_size_and_with_that_of_its_snapshot() -> None:
+    joined = Joining(
+        model_bytes=500_000_000, snapshot_bytes=423_000_000, crossed_bytes=1, bytes_per_s=1.0, up_s=1.0, num_cuts=0
+    )
+    assert joined.sizes == "a model of 500.0 MB float32 as a snapshot of 423.0 MB"
 
 
 @pytest.mark.parametrize(

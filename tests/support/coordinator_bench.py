@@ -1,6 +1,5 @@
 """A coordinator on the bench: the real service, SQLite and files, around a broker in memory and a clock that waits."""
 
-import threading
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -109,14 +108,15 @@ class Bench:
         self.service.tick()
 
     def kill(self) -> None:
-        """End without another event; what is open is only closed, so that no test leaks it. May be called twice."""
+        """End without another event or acknowledgement; what is open is only closed, so that no test leaks it.
+
+        May be called twice.
+        """
         if self.killed:
             return
         self.killed = True
         self.link.kill()
-        stop = threading.Event()
-        stop.set()
-        self.service.run(Queue(), stop)
+        self.service.close()
         self.ledger.close()
 
 

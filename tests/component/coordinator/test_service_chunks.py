@@ -9,7 +9,7 @@ from fedward.chunks import manifest_of
 from fedward.errors import RejectReason
 from fedward.limits import CHUNK_BYTES
 from fedward.messages import Get, Grant, Outcome
-from fedward.testing import ManualClock
+from fedward.testing import ManualClock, MemoryBroker
 from fedward.topics import Up
 from tests.support.coordinator_bench import Bench, accepted, missing, refusals, refused
 from tests.support.disk import fill, small_disk
@@ -238,6 +238,48 @@ def test_a_chunk_that_two_sites_ask_for_is_published_once_as_soon_as_all_who_are
     assert sorted(north.chunk_topics()) == sorted(shared + alone)
     assert south.chunk_topics() == shared
     assert bench.link.bytes_sent - sent_before == bench.versions.parts()[0].manifest.size_bytes
+
+
+def work_off(bench: Bench) -> None:
+    """Handle what is there, as `run` does, without any time passing."""
+    while not bench.inbox.empty():
+        bench.service.handle(bench.inbox.get_nowait())
+        bench.service.tick()
+
+
+def assert_published_once_for_all(bench: Bench, clock: ManualClock, *sites: Site) -> None:
+    assert [site.chunk_topics() for site in sites] == [[] for _ in sites]
+    clock.advance(bench.config.gather_s)
+    bench.service.tick()
+    digest = get(bench).digest
+    shared = [topics.part_chunk(FEDERATION, digest, index) for index in range(4)]
+    assert [site.chunk_topics() for site in sites] == [shared for _ in sites]
+
+
+def test_requests_that_wait_for_the_next_process_before_it_knows_any_site_are_gathered_in_full(
+    start: Start, north: Site, south: Site, clock: ManualClock
+) -> None:
+    before = start(LARGE)
+    before.settle()
+    request = get(before, (0, 4))
+    before.kill()
+    for site in (north, south):
+        site.say(Up.GET, request)
+    again = start(LARGE)
+    work_off(again)
+    assert_published_once_for_all(again, clock, north, south)
+
+
+def test_requests_are_gathered_in_full_while_sites_are_still_coming_online_one_after_another(
+    start: Start, broker: MemoryBroker, clock: ManualClock
+) -> None:
+    bench = start(LARGE)
+    sites = []
+    for name in ("north", "south"):
+        sites.append(Site(broker, name))
+        sites[-1].say(Up.GET, get(bench, (0, 4)))
+        work_off(bench)
+    assert_published_once_for_all(bench, clock, *sites)
 
 
 def test_requests_from_before_a_lost_link_are_forgotten(

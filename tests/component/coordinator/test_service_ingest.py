@@ -25,6 +25,10 @@ CONNECTED, STATUS = 1, 1
 """The event that comes before what the broker kept, and the retained message of a site that comes after it."""
 
 
+class Killed(BaseException):
+    """The process is gone."""
+
+
 class StopAfter(threading.Event):
     """Is set once the loop has asked so many times: it takes one event in each turn."""
 
@@ -35,6 +39,15 @@ class StopAfter(threading.Event):
     def is_set(self) -> bool:
         self._left -= 1
         return self._left < 0
+
+
+class KillAfter(StopAfter):
+    """Ends the loop there as a kill does: without another step."""
+
+    def is_set(self) -> bool:
+        if super().is_set():
+            raise Killed
+        return False
 
 
 def send(site: Site, offer: Offer, index: int) -> None:
@@ -79,9 +92,20 @@ def test_messages_are_acknowledged_when_there_are_enough_or_no_other_is_there(
     bench.link.close()
     for _ in range(chunks):
         send(north, BIG, 0)
-    bench.service.run(bench.inbox, StopAfter(CONNECTED + events))
+    with pytest.raises(Killed):
+        bench.service.run(bench.inbox, KillAfter(CONNECTED + events))
     bench.kill()
     assert chunks_in(start(LARGE)) == left
+
+
+def test_what_was_handled_before_an_orderly_stop_does_not_come_again(start: Start, north: Site) -> None:
+    bench = granted(start, (north, BIG))
+    bench.link.close()
+    for _ in range(9):
+        send(north, BIG, 0)
+    bench.service.run(bench.inbox, StopAfter(CONNECTED + 7))
+    bench.kill()
+    assert chunks_in(start(LARGE)) == 2
 
 
 def test_while_messages_are_made_durable_the_broker_may_send_as_many_again() -> None:

@@ -116,6 +116,17 @@ def test_chunks_leave_at_once_when_nobody_is_left_who_could_ask(publisher: Publi
     assert publisher.next_at_s() is None
 
 
+def test_while_nobody_is_known_to_be_online_requests_are_gathered_for_the_whole_time(
+    publisher: Publisher, north: Site
+) -> None:
+    for site in ("north", "south"):
+        publisher.ask(site, get((0, 1)), PART, 1.0, ())
+        publisher.send_chunks(1.0)
+    assert north.chunk_topics() == []
+    publisher.send_chunks(1.0 + GATHER_S)
+    assert north.chunk_topics() == [f"fl/v1/{FEDERATION}/pub/m/{PART.manifest.digest.hex()}/c/0"]
+
+
 def test_each_part_is_gathered_on_its_own(publisher: Publisher, blobs: BlobFolder, north: Site) -> None:
     blobs.put(b"another")
     another = Part(kind=PartKind.DELTA, version=1, codec="q8", manifest=manifest_of(b"another"))

@@ -60,6 +60,27 @@ def test_the_same_offer_again_is_the_same_upload(uploads: Uploads) -> None:
     assert uploads.find("north", FIRST.update_id) is upload
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_same_update_with_other_bytes_is_collected_anew(
+    process: Callable[[], Uploads], folder: Path, restarted: bool
+) -> None:
+    """A site that lost its state trains again from the same base: the same id, and mostly another payload."""
+    other = b"y" * CHUNK_BYTES
+    retrained = offer_of(other, 1)
+    uploads = process()
+    uploads.open("north", FIRST)
+    for index in range(2):
+        uploads.add("north", chunk(index))
+    if restarted:
+        uploads = process()
+    assert [(part.start, part.stop) for part in uploads.open("north", retrained).missing()] == [(0, 1)]
+    after = process()  # which finds the files of the new one
+    upload = after.add("north", Chunk(owner=retrained.update_id, index=0, payload=other))
+    assert upload.is_complete()
+    assert after.digests() == {retrained.manifest.digest}
+    assert names(folder) == files_of("north", retrained)
+
+
 @pytest.mark.parametrize(("site", "update_id"), [("south", FIRST.update_id), ("north", SECOND.update_id)])
 def test_a_chunk_of_what_is_not_open_was_not_offered(uploads: Uploads, site: str, update_id: bytes) -> None:
     uploads.open("north", FIRST)

@@ -14,6 +14,8 @@ from edge_agent.download import Download
 from edge_agent.fetch import Fetcher
 from edge_agent.models import ModelFolder
 from fedward import topics
+from fedward.chunks import manifest_of
+from fedward.codec import codec
 from fedward.errors import PeerError, RejectReason
 from fedward.limits import CHUNK_BYTES
 from fedward.messages import Announcement, Chunk, Get, Manifest, Part, PartKind
@@ -314,6 +316,19 @@ def test_an_announcement_that_leads_nowhere_is_refused_before_a_byte_is_asked_fo
     assert error.value.reason is reason
     assert site.asked() == []
     assert site.parts_on_disk() == set()
+
+
+def test_a_part_that_may_not_carry_a_model_is_refused_before_a_byte_is_asked_for_and_costs_no_held_version(
+    site: Site,
+) -> None:
+    site.fetch(site.office.announcement())
+    payload = codec("eden4").encode(site.office.vector_P, site.office.layout, bytes(32))
+    part = Part(kind=PartKind.SNAPSHOT, version=1, codec="eden4", manifest=manifest_of(payload))
+    with pytest.raises(PeerError) as error:
+        site.step(site.office.announcement(version=1, parts=(part,)))
+    assert error.value.reason is RejectReason.UNKNOWN_CODEC
+    assert site.asked() == []
+    assert_holds(site, 0)
 
 
 def test_a_refused_announcement_in_the_middle_costs_nothing_of_what_was_collected(site: Site) -> None:

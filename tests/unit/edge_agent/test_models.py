@@ -35,6 +35,14 @@ def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
     assert ModelFolder(tmp_path).label() == {}
 
 
+def test_a_vector_that_an_earlier_release_left_half_written_is_deleted_at_the_start(tmp_path: Path) -> None:
+    ModelFolder(tmp_path).save(held(4, 1.5))
+    partial = tmp_path / ".model.f32.17.part"
+    partial.write_bytes(b"half")
+    assert version_in(ModelFolder(tmp_path)) == 4
+    assert not partial.exists()
+
+
 def test_saving_leaves_the_version_before_whole(tmp_path: Path) -> None:
     """So that a process that dies in the middle of a save costs nothing."""
     folder = ModelFolder(tmp_path)
@@ -58,6 +66,22 @@ def test_a_vector_that_a_power_cut_tore_leads_to_the_version_before(tmp_path: Pa
     assert version_in(folder) is None
 
 
+def test_a_save_beside_a_damaged_vector_spares_the_only_good_one(tmp_path: Path) -> None:
+    """The process dies while it writes: of the slots only the one that it did not write in counts."""
+    folder = ModelFolder(tmp_path)
+    folder.save(held(1, 1.0))
+    (good,) = tmp_path.glob("*.f32")
+    folder.save(held(2, 2.0))
+    (damaged,) = set(tmp_path.glob("*.f32")) - {good}
+    damaged.write_bytes(bytes(20))
+    again = ModelFolder(tmp_path)
+    assert version_in(again) == 1
+    again.save(held(3, 3.0))
+    assert good.read_bytes() == held(1, 1.0).vector_P.tobytes()
+    assert damaged.read_bytes() == held(3, 3.0).vector_P.tobytes()
+    assert version_in(ModelFolder(tmp_path)) == 3
+
+
 def test_the_version_that_was_saved_last_counts_and_not_the_greatest_number(tmp_path: Path) -> None:
     folder = ModelFolder(tmp_path)
     for version in (7, 3):
@@ -69,11 +93,10 @@ def test_the_version_that_was_saved_last_counts_and_not_the_greatest_number(tmp_
 def test_a_label_over_another_vector_never_makes_a_wrong_model(tmp_path: Path) -> None:
     folder = ModelFolder(tmp_path)
     folder.save(held(1, 1.0))
-    (label,), (vector,) = tmp_path.glob("*.json"), tmp_path.glob("*.f32")
+    (vector,) = tmp_path.glob("*.f32")
     vector.write_bytes(held(2, 2.0).vector_P.tobytes())
     assert folder.label()["version"] == 1
     assert folder.load(LAYOUT) is None
-    label.unlink()
     assert folder.label() == {}
 
 

@@ -176,6 +176,19 @@ def test_a_chunk_of_which_the_disk_took_a_part_only_is_still_missing(path):
     assert chunk_of(path, 1) == CHUNKS[1]
 
 
+def test_a_shorter_payload_in_the_place_of_a_longer_one_ends_where_it_should(path, tmp_path):
+    before = ChunkFile(path, MANIFEST)
+    for index, content in enumerate(CHUNKS):
+        before.add(index, content)
+    before.close()
+    shorter = CHUNKS[0] + b"another end"
+    collected = ChunkFile(path, manifest_of(shorter))
+    assert collected.missing() == (Range(start=1, stop=2),)
+    collected.add(1, b"another end")
+    collected.finish(tmp_path / "whole")
+    assert (tmp_path / "whole").read_bytes() == shorter
+
+
 def test_an_incomplete_payload_never_gets_its_final_name(path, tmp_path):
     collected = ChunkFile(path, MANIFEST)
     collected.add(0, CHUNKS[0])
