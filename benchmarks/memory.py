@@ -30,7 +30,7 @@ from coordinator.verify import check_update
 from coordinator.versions import Versions
 from fedward.chunks import manifest_of
 from fedward.codec import codec
-from fedward.identity import update_id_of, update_seed
+from fedward.identity.names import update_id_of, update_seed
 from fedward.layout import Kind, Layout, Tensor
 from fedward.messages import Manifest, Offer
 

@@ -32,7 +32,7 @@ from edge_agent.training.train import train
 from fedward.chunks import manifest_of
 from fedward.codec import codec, norm
 from fedward.errors import IntegrityError
-from fedward.identity import update_id_of, update_seed
+from fedward.identity.names import update_id_of, update_seed
 from fedward.layout import Layout, Vector, vector_digest
 from fedward.messages import Announcement, FederationState, Offer, Part, Status, Work
 from fedward.pack import pack

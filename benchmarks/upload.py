@@ -34,7 +34,7 @@ from fedward import topics
 from fedward.chunks import manifest_of
 from fedward.codec import codec
 from fedward.errors import TransientError
-from fedward.identity import update_id_of
+from fedward.identity.names import update_id_of
 from fedward.layout import Layout, Tensor
 from fedward.messages import Grant, Offer, Outcome, Receipt
 from fedward.modelfile import save_model

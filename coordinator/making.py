@@ -24,7 +24,7 @@ from coordinator.ledger import Ledger
 from coordinator.tables import StoredUpdate, StoredVersion
 from fedward.codec import Codec, codec
 from fedward.errors import IntegrityError, PeerError
-from fedward.identity import update_seed
+from fedward.identity.names import update_seed
 from fedward.layout import Layout, Vector, vector_digest
 from fedward.messages import PartKind
 from fedward.recipe import apply_part, cheapest_recipe

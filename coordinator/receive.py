@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fedward import topics
 from fedward.errors import PeerError, RejectReason
-from fedward.identity import update_id_of
+from fedward.identity.names import update_id_of
 from fedward.limits import CHUNK_BYTES
 from fedward.messages import Chunk, Evaluation, Get, Offer, Status, Telemetry
 from fedward.pack import unpack

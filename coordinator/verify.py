@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fedward.chunks import check_manifest
 from fedward.codec import codec, norm
 from fedward.errors import PeerError, RejectReason
-from fedward.identity import update_seed
+from fedward.identity.names import update_seed
 from fedward.layout import Layout
 from fedward.limits import MAX_NORM
 from fedward.messages import Evaluation, FederationState, Offer

@@ -33,7 +33,7 @@ from edge_agent.training.train import Progress as StepProgress
 from edge_agent.training.train import train
 from fedward.codec import codec
 from fedward.errors import ConfigError, PeerError
-from fedward.identity import update_seed
+from fedward.identity.names import update_seed
 from fedward.layout import Layout, vector_digest
 from fedward.messages import Evaluation
 from fedward.pack import pack, unpack

@@ -24,7 +24,7 @@ from edge_agent.training.failures import FailureKind
 from fedward import __version__
 from fedward.chunks import manifest_of
 from fedward.disk import has_room
-from fedward.identity import update_id_of
+from fedward.identity.names import update_id_of
 from fedward.messages import Announcement, Offer
 
 LOG = logging.getLogger(__name__)

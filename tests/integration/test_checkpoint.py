@@ -18,7 +18,7 @@ from edge_agent.training.capability import Capability, Precision
 from edge_agent.training.task import load_task
 from edge_agent.training.train import train
 from fedward.codec import codec
-from fedward.identity import update_id_of, update_seed
+from fedward.identity.names import update_id_of, update_seed
 from fedward.messages import Work
 from fedward.modelfile import load_model
 from sandbox.federation import FEDERATION, Federation, Plan

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedward.chunks import manifest_of
 from fedward.codec import codec
-from fedward.identity import update_id_of, update_seed
+from fedward.identity.names import update_id_of, update_seed
 from fedward.layout import Kind, Layout, Tensor, Vector
 from fedward.messages import Offer
 

@@ -22,6 +22,7 @@ ONLY_IN = {
     "msgpack": ["fedward/pack.py"],
     "prometheus_client": ["edge_agent/metrics.py", "coordinator/metrics.py"],
     "docker": ["edge_agent/appliance/"],
+    "cryptography": ["fedward/identity/"],
     "zstandard": ["fedward/codec/frame.py"],
     "sqlalchemy": [
         "coordinator/ledger.py",

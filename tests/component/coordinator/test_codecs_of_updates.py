@@ -8,7 +8,7 @@ from coordinator.config import FinishSettings
 from coordinator.metrics import exposition
 from fedward.codec import CODECS, codec
 from fedward.errors import RejectReason
-from fedward.identity import update_seed
+from fedward.identity.names import update_seed
 from fedward.messages import Announcement, Offer, Phase, Telemetry
 from fedward.topics import Up
 from tests.support.coordinator_bench import Bench, accepted, refused

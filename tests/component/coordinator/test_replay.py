@@ -16,7 +16,7 @@ from coordinator.versions import Versions
 from fedward.cli import EXIT_CONFIG, EXIT_INTEGRITY, main
 from fedward.codec import codec
 from fedward.errors import ConfigError, IntegrityError
-from fedward.identity import update_seed
+from fedward.identity.names import update_seed
 from fedward.layout import vector_digest
 from fedward.messages import Part, PartKind
 from tests.support.coordinator_bench import at

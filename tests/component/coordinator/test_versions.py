@@ -16,7 +16,7 @@ from coordinator.tables import StoredUpdate, StoredVersion
 from coordinator.versions import LONGEST_CHAIN, Versions
 from fedward.codec import CODECS, codec
 from fedward.errors import ConfigError, IntegrityError
-from fedward.identity import update_seed
+from fedward.identity.names import update_seed
 from fedward.layout import Layout, Tensor, Vector, vector_digest
 from fedward.limits import MAX_PARTS
 from fedward.messages import Part, PartKind

@@ -20,7 +20,7 @@ from edge_agent.training.task import Batch
 from edge_agent.training.train import train
 from fedward.codec import codec, decode
 from fedward.errors import ConfigError
-from fedward.identity import update_seed
+from fedward.identity.names import update_seed
 from fedward.layout import vector_digest
 from fedward.messages import Evaluation, Ratio, Work
 from tests.support.hospital import CPU, Tiny

@@ -9,7 +9,7 @@ from coordinator.verify import Terms, check_evaluation, check_offer, check_updat
 from fedward.chunks import manifest_of
 from fedward.codec import codec
 from fedward.errors import PeerError, RejectReason
-from fedward.identity import update_seed
+from fedward.identity.names import update_seed
 from fedward.limits import MAX_NORM
 from fedward.messages import Evaluation, FederationState, Manifest, Offer, Ratio
 from tests.support.updates import LARGE, SMALL, offer_of, payload_of, vector

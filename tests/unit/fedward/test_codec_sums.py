@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedward.codec import CODECS, Codec, codec, decode, norm, seed_of
 from fedward.errors import PeerError, RejectReason
-from fedward.identity import update_seed
+from fedward.identity.names import update_seed
 from fedward.layout import Kind, Layout, Tensor, Vector
 
 # A block with a tail in both codecs; a small weight; statistics.

@@ -19,7 +19,7 @@ from fedward import codec, layout, limits, messages, pack, topics
 from fedward.chunks import manifest_of
 from fedward.codec.eden import MAGNITUDES, signs
 from fedward.errors import RejectReason
-from fedward.identity import update_seed
+from fedward.identity.names import update_seed
 from fedward.layout import Block, Kind, Layout, Tensor, vector_digest
 from fedward.messages import Chunk, Control, Name
 from fedward.pack import PROTOCOL_VERSION, SIZE_LIMITS
