@@ -3,8 +3,8 @@
 One job at a time. What comes of it goes to the agent's inbox as an event; nothing is sent from here, and nothing saved
 but the version that was assembled and the checkpoint of the training in progress.
 
-It is the same thread for every job. MKL, which multiplies matrices for torch, keeps a record of each thread that ever
-asked it for memory, and doubles its table of them: with a thread for each job that was 1 MB after 16,384 of them.
+It is the same thread for every job. MKL, which multiplies matrices for torch, keeps 64 bytes of each thread that ever
+used it, in a table that doubles: a thread for each job was a leak, of 1 MB at once after 16,384 of them.
 """
 
 import logging

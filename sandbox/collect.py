@@ -26,7 +26,7 @@ LARGE_BYTES = 128 * 1024
 """A block with pages of its own: glibc's default, which stays what it is once it is set."""
 
 NAMES = 50_000
-"""A time. A table of 2^19 places, which is larger than any of ours, is used up after seven times."""
+"""A time. A table of 2^19 places, which an agent comes to, is used up after seven times."""
 
 
 def collect_every(seconds: float) -> threading.Event:
