@@ -63,7 +63,7 @@ and no difference between codecs can be told from that."""
 
 @dataclass(frozen=True)
 class Measurement:
-    """What all runs of a measurement have in common; `precise` first versions travel at 8 bits."""
+    """What all runs of a measurement have in common; `precise` first versions ask for a finer codec up."""
 
     engine: Mapping[str, object]
     versions: int
@@ -175,13 +175,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.accuracy", description="AUC and bytes of each pair of codecs, beside float32."
     )
     data = os.environ.get("FEDWARD_DATA")
-    down = FederationConfig.model_fields["model_codec"].default
+    down, precise = (FederationConfig.model_fields[name].default for name in ("model_codec", "precise_versions"))
     parser.add_argument("--data", type=Path, default=data and Path(data), help="folder with pneumoniamnist.npz")
     parser.add_argument("--seeds", type=int, default=5, help="default: %(default)s; 0 shows what the file holds")
     parser.add_argument("--versions", type=int, default=8, help="of a run (default: %(default)s)")
     parser.add_argument("--engine", type=yaml.safe_load, default=ENGINE, help="as YAML (default: %(default)s)")
     parser.add_argument("--down", default=down, help="codec of the model under eden (default: %(default)s)")
-    parser.add_argument("--precise", type=int, default=0, help="first versions at 8 bits (default: %(default)s)")
+    parser.add_argument("--precise", type=int, default=precise, help="first versions that ask for a finer codec up")
     parser.add_argument("--max-steps", type=int, help="of a training: 2 count bytes in a minute, and learn nothing")
     parser.add_argument("--processes", type=int, default=2, help="runs at once (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write every figure there, and go on from what is there")

@@ -93,7 +93,7 @@ class Versions:
 
     def _make(self, updates: Sequence[StoredUpdate], weights: Sequence[float], now_s: float) -> None:
         base, usual = self.current.version, self._settings
-        settings = replace(usual, model_codec=self._precision.codec(usual.model_codec, base))
+        settings = replace(usual, model_codec=self._precision.delta_codec(usual.model_codec, base))
         pieces = make_version(self._store, self._model, updates, weights, settings)
         parts = [self._write(kind_of_payload(settings), base + 1, settings.model_codec, pieces)]
         if self._needs_snapshot(parts[0]):
