@@ -332,6 +332,7 @@ class Service:
                 repeat_base=self._config.engine.repeat_base,
                 epoch=self._ledger.epoch,
                 codecs=self._codecs.allowed,
+                initial=self._versions.initial,
             )
         )
 
