@@ -88,7 +88,11 @@ class Service:
         self._federation_clock = FederationClock(clock, ledger.latest_arrival_s())
         self._members = Members(config.sites, ledger)
         self._intake = Intake(
-            config, versions.store, self._federation_clock, self._terms, identity.unseal if identity else None
+            config,
+            versions.store,
+            self._federation_clock,
+            self._terms,
+            identity.seal_of if identity else None,
         )
         self._uploads = self._intake.uploads
         blobs.tidy()
