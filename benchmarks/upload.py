@@ -108,7 +108,7 @@ class Site:
         self._link.open()
         self._wait_for(lambda event: isinstance(event, Connected), READY_S, "a connection")
 
-    def save(self, offer: Offer, payload: bytes) -> None:
+    def save(self, offer: Offer, payload: bytes | memoryview) -> None:
         self._outbox.save(offer, payload)
 
     def upload(self) -> float:
@@ -158,7 +158,9 @@ def layout_for(payload_bytes: int, codec_name: str) -> Layout:
     return Layout.of([Tensor("weight", (rows, WIDTH))])
 
 
-def offer_of(payload: bytes, sequence: int, layout: Layout, codec_name: str, federation: str = FEDERATION) -> Offer:
+def offer_of(
+    payload: bytes | memoryview, sequence: int, layout: Layout, codec_name: str, federation: str = FEDERATION
+) -> Offer:
     """The offer of the site's update of this number, trained from version 0."""
     return Offer(
         federation=federation,
@@ -243,7 +245,7 @@ def upload_sealed(site: Site, payload: bytes, sequence: int, layout: Layout, how
     codec_name, key = how
     begin = time.perf_counter()
     seal = new_seal(key, update_id_of(SEALED_FEDERATION, SITE, 0, sequence), len(payload))
-    sealed = b"".join(seal_all(seal, payload))
+    sealed = seal_all(seal, payload)
     seal_s = time.perf_counter() - begin
     offer = offer_of(sealed, sequence, layout, codec_name, SEALED_FEDERATION)
     site.save(replace(offer, seal=seal.public), sealed)

@@ -234,7 +234,7 @@ class Compute:
         if job.sealing_key is None:
             return Encoded(job, trained, payload)
         seal = new_seal(job.sealing_key, job.update_id, len(payload))
-        return Encoded(job, trained, b"".join(seal_all(seal, payload)), seal.public)
+        return Encoded(job, trained, seal_all(seal, payload), seal.public)
 
     def _resumable(self, job: TrainJob) -> Resumable:
         return Resumable(self._checkpoints, job.order(self.layouts[job.task]), job.vector_P)

@@ -100,7 +100,7 @@ class Encoded:
 
     job: TrainJob
     trained: Trained
-    payload: bytes  # as it travels
+    payload: bytes | memoryview  # as it travels
     seal: bytes | None = None  # public half of the key that it was sealed with
 
 

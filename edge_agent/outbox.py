@@ -43,7 +43,7 @@ class Outbox:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
 
-    def save(self, offer: Offer, payload: bytes) -> None:
+    def save(self, offer: Offer, payload: bytes | memoryview) -> None:
         """Make the update durable; when this returns, it survives this process, and power loss."""
         write_durably(self._path(offer.update_id, "payload"), payload)
         write_durably(self._path(offer.update_id, "offer"), pack(offer))

@@ -9,8 +9,6 @@ A segment is a chunk of the payload as it travels, so each chunk is opened as it
 sealed. The fresh key's public half travels beside the payload.
 """
 
-from collections.abc import Iterator
-
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -39,6 +37,10 @@ class Seal:
     def close(self, number: int, segment: bytes | memoryview) -> bytes:
         """A segment, sealed; the same bytes each time."""
         return self._cipher.encrypt(self._nonce(number), segment, None)
+
+    def close_into(self, number: int, segment: bytes | memoryview, sealed: memoryview) -> None:
+        """`close`, into memory of the right size."""
+        self._cipher.encrypt_into(self._nonce(number), segment, None, sealed)
 
     def open(self, number: int, sealed: bytes | memoryview) -> bytes:
         """A segment again. Raises PeerError (CANNOT_OPEN) for what was not sealed as this segment of this payload."""
@@ -88,11 +90,14 @@ def known_seal(key: X25519PrivateKey, public: bytes, purpose: bytes, num_bytes: 
     return _seal(shared, public, public_half(key), purpose, num_bytes)
 
 
-def seal_all(seal: Seal, payload: bytes | memoryview) -> Iterator[bytes]:
-    """The whole payload, sealed, segment by segment."""
+def seal_all(seal: Seal, payload: bytes | memoryview) -> memoryview:
+    """The whole payload, sealed: segment after segment into one piece of memory, each byte written once."""
     view = memoryview(payload)
+    sealed = memoryview(bytearray(sealed_size(len(view))))
     for number in range(_num_segments(len(view))):
-        yield seal.close(number, view[number * SEGMENT_BYTES : (number + 1) * SEGMENT_BYTES])
+        segment = view[number * SEGMENT_BYTES : (number + 1) * SEGMENT_BYTES]
+        seal.close_into(number, segment, sealed[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES])
+    return sealed.toreadonly()
 
 
 def _num_segments(num_bytes: int) -> int:

@@ -31,7 +31,7 @@ def sealed_update(seed: int, key: bytes, site: str = "north", base_version: int 
 def seal_update(offer: Offer, payload: bytes, key: bytes) -> tuple[Offer, bytes]:
     """The offer of the payload when it is sealed, and the sealed payload."""
     seal = new_seal(key, offer.update_id, len(payload))
-    sealed = b"".join(seal_all(seal, payload))
+    sealed = bytes(seal_all(seal, payload))
     return replace(offer, manifest=manifest_of(sealed), seal=seal.public), sealed
 
 

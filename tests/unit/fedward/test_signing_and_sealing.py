@@ -157,7 +157,8 @@ def test_no_two_contexts_are_signed_alike() -> None:
 def sealed_by(key: X25519PrivateKey, payload: bytes, purpose: bytes = b"update 1") -> tuple[bytes, list[bytes]]:
     """The fresh public half, and the sealed segments."""
     seal = new_seal(public_half(key), purpose, len(payload))
-    return seal.public, list(seal_all(seal, payload))
+    sealed = seal_all(seal, payload)
+    return seal.public, [bytes(sealed[at : at + CHUNK_BYTES]) for at in range(0, len(sealed), CHUNK_BYTES)]
 
 
 def opened(key: X25519PrivateKey, public: bytes, pieces: list[bytes], purpose: bytes = b"update 1") -> bytes:
