@@ -63,6 +63,12 @@ use_identity_as_username true
 tls_version tlsv1.2
 """
 
+# A mosquitto that has no other listener than one for WebSocket ends at once (2.0.11).
+MOSQUITTO_WEBSOCKETS = """\
+protocol websockets
+listener {another_port} {host}
+"""
+
 # Where mosquitto is started by root, it would become the user `mosquitto`. That one can't read a private folder, and
 # the change of user would undo the death signal.
 MOSQUITTO_STAY_ROOT = "user root\n"
@@ -110,7 +116,7 @@ class EmbeddedBroker:
     ) -> None:
         """Raises ConfigError for a host that is not IPv4 loopback, or when there is no such broker."""
         _require_loopback(host)
-        self._more = _more_of_mosquitto(tls, transport)
+        self._more = _more_of_mosquitto(host, tls, transport)
         self.kind: Kind = _choose("mosquitto" if self._more else prefer)
         self.host = host
         self.port = port or free_port(host)
@@ -219,10 +225,12 @@ def _config(kind: Kind, host: str, port: int) -> str:
     return MOSQUITTO_CONFIG.format(host=host, port=port) + stay_root
 
 
-def _more_of_mosquitto(tls: TlsSettings | None, transport: Transport) -> str:
+def _more_of_mosquitto(host: str, tls: TlsSettings | None, transport: Transport) -> str:
     """Lines for its listener, besides those of every embedded broker."""
     files = "" if tls is None else MOSQUITTO_TLS.format_map(tls.model_dump())
-    return files + ("protocol websockets\n" if transport == "websockets" else "")
+    if transport == "tcp":
+        return files
+    return files + MOSQUITTO_WEBSOCKETS.format(another_port=free_port(host), host=host)
 
 
 def _takes_connections(host: str, port: int) -> bool:
