@@ -13,9 +13,9 @@ from fedward.errors import ConfigError
 from fedward.ports import Connected
 from fedward.settings import TlsSettings
 from sandbox.broker import EmbeddedBroker, find_mosquitto
-from tests.contract.stations import Stations, polls, wait_for
 from tests.support.answering_port import AnsweringPort
 from tests.support.authority import Authority
+from tests.support.stations import Stations, polls, wait_for
 
 pytestmark = [
     pytest.mark.network,
@@ -77,9 +77,12 @@ def test_nobody_is_let_in_without_a_certificate(
 ) -> None:
     context = ssl.create_default_context(cafile=str(authority.certificate_file))
     context.maximum_version = version
-    with socket.create_connection(("127.0.0.1", broker.port)) as connection, pytest.raises(ssl.SSLError):
-        with context.wrap_socket(connection, server_hostname="127.0.0.1") as secured:
-            secured.recv(1)
+    with (
+        pytest.raises(ssl.SSLError, match="ALERT"),
+        socket.create_connection(("127.0.0.1", broker.port)) as connection,
+        context.wrap_socket(connection, server_hostname="127.0.0.1") as secured,
+    ):
+        secured.recv(1)
 
 
 def test_tls_1_1_is_refused_by_the_broker(authority: Authority, broker: EmbeddedBroker) -> None:
@@ -87,9 +90,11 @@ def test_tls_1_1_is_refused_by_the_broker(authority: Authority, broker: Embedded
     context = ssl.create_default_context(cafile=str(authority.certificate_file))
     context.load_cert_chain(files.certificate_file, files.key_file)
     speak_tls_1_1(context)
-    with socket.create_connection(("127.0.0.1", broker.port)) as connection:
-        with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
-            context.wrap_socket(connection, server_hostname="127.0.0.1")
+    with (
+        pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"),
+        socket.create_connection(("127.0.0.1", broker.port)) as connection,
+    ):
+        context.wrap_socket(connection, server_hostname="127.0.0.1")
 
 
 # Whom this side believes.
@@ -108,7 +113,7 @@ def test_an_authority_that_the_operating_system_trusts_does_not_count(
     authority: Authority, rogue: Authority, stations: Stations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(rogue.certificate_file))
-    assert rogue.certificate_file.read_text() and ssl.create_default_context().get_ca_certs()
+    assert ssl.create_default_context().get_ca_certs(), "the operating system's authorities, for this process"
     with EmbeddedBroker(tmp_path / "broker", tls=rogue.broker()) as broker:
         reason, _ = stations.obstacle(port=broker.port, tls=authority.party("st-anna"))
     assert reason == Obstacle.ISSUER_UNKNOWN

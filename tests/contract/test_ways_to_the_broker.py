@@ -11,10 +11,10 @@ from fedward.proxy import Proxy
 from fedward.settings import TlsSettings
 from sandbox.broker import EmbeddedBroker, find_mosquitto
 from sandbox.ports import free_port
-from tests.contract.stations import DEADLINE_S, Stations, wait_for
 from tests.support.answering_port import AnsweringPort
 from tests.support.authority import Authority
 from tests.support.connect_proxy import FORBIDDEN, ConnectProxy
+from tests.support.stations import DEADLINE_S, Stations, wait_for
 
 pytestmark = [
     pytest.mark.network,
