@@ -90,8 +90,8 @@ class BrokerSettings(Settings):
     """Speak to a broker on another machine without TLS. Messages are signed and updates sealed all the same; who says
     what to whom, and the model, are then open to all on the way, and the broker can't tell who connects."""
     transport: Transport = "tcp"
-    """websockets (path /mqtt) is a last resort, where a firewall passes nothing else: uploads take 8 to 11 MB/s at
-    best, and some brokers send only 40 kB/s to each client so (docs/protocol.md)."""
+    """websockets (path /mqtt) is a last resort, where a firewall passes nothing else: uploads take 6 MB/s of a
+    core at best, and a mosquitto 2.0 sends 40 kB/s to each client so (docs/protocol.md)."""
     proxy: Annotated[str, AfterValidator(proxy_address)] | None = None
     """HTTP proxy on the way: http://host:port or http://user@host:port, or none. Unset: https_proxy and no_proxy of
     the environment decide."""
