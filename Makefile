@@ -54,6 +54,7 @@ bench: $(READY)  ## every benchmark, beside its bound
 	$(RUN)/python -m benchmarks.accuracy
 	$(RUN)/python -m benchmarks.pneumonia
 	$(RUN)/python -m benchmarks.upload
+	$(RUN)/python -m benchmarks.ways
 	$(RUN)/python -m benchmarks.wire
 	$(RUN)/python -m benchmarks.egress
 	$(RUN)/python -m benchmarks.version_time

@@ -27,9 +27,9 @@ from fedward.messages import FederationState
 from sandbox.account import account
 from sandbox.datasets import site_name
 from sandbox.faults import COORDINATOR, LONGEST_CUT_S, random_plan
-from sandbox.federation import HOST, Federation
+from sandbox.federation import Federation
 from sandbox.inject import Injector
-from sandbox.ports import free_port
+from sandbox.ports import HOST, free_port
 from sandbox.relay import Relay
 from sandbox.wide import wide_federation
 

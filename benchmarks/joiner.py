@@ -22,9 +22,9 @@ from coordinator.ledger import Ledger
 from fedward.errors import TransientError
 from sandbox.datasets import site_name
 from sandbox.faults import COORDINATOR
-from sandbox.federation import HOST, Federation
+from sandbox.federation import Federation
 from sandbox.logs import Log
-from sandbox.ports import free_port
+from sandbox.ports import HOST, free_port
 from sandbox.relay import Relay
 
 MEGABIT_S = 7.0

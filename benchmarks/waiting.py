@@ -24,8 +24,8 @@ from benchmarks.soak import Sample, sample
 from fedward.errors import TransientError
 from fedward.limits import MIB
 from sandbox.faults import COORDINATOR
-from sandbox.federation import HOST, Federation, Plan
-from sandbox.ports import free_port
+from sandbox.federation import Federation, Plan
+from sandbox.ports import HOST, free_port
 from sandbox.relay import Relay
 
 SITE, IDLE = "hospital-a", "hospital-b"

@@ -19,8 +19,8 @@ from pathlib import Path
 from benchmarks.null_training import WAIT_S, go_on, null_federation, stand_still
 from coordinator.config import FederationConfig
 from sandbox.datasets import site_name
-from sandbox.federation import HOST, Federation
-from sandbox.ports import free_port
+from sandbox.federation import Federation
+from sandbox.ports import HOST, free_port
 from sandbox.relay import Relay
 
 PARAMETERS = 11_200_000

@@ -27,12 +27,14 @@ from coordinator.versions import Versions
 from fedward.errors import ConfigError, IntegrityError, TransientError
 from fedward.http import HttpServer, pages_of
 from fedward.identity.folder import CoordinatorIdentity
+from fedward.identity.signing import COORDINATOR
 from fedward.layout import Layout, Vector
 from fedward.messages import FederationState
 from fedward.modelfile import TASK_KEY, load_model, load_seed, save_model
 from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import Clock, LinkInbox
 from fedward.process import SystemClock, log_to_stderr, only_process_in, stop_on_signals
+from fedward.reach import proxy_for, tls_for
 from fedward.settings import describe, load_settings
 
 LOG = logging.getLogger(__name__)
@@ -150,6 +152,9 @@ def _mqtt_settings(config: FederationConfig) -> MqttSettings:
     return MqttSettings(
         host=config.broker.host,
         port=config.broker.port,
+        tls=tls_for(config.broker, config.identity, COORDINATOR),
+        proxy=proxy_for(config.broker, os.environ),
+        transport=config.broker.transport,
         client_id=f"coordinator-{config.federation}",
         username=config.broker.username,
         password=config.broker.password(),

@@ -29,6 +29,7 @@ from fedward.modelfile import SEED_KEY, TASK_KEY, checked_seed, save_model
 from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import LinkInbox, Will
 from fedward.process import SystemClock, claim_folder, log_to_stderr, only_process_in, stop_on_signals
+from fedward.reach import proxy_for, tls_for
 from fedward.settings import describe, load_settings
 
 LOG = logging.getLogger(__name__)
@@ -106,10 +107,13 @@ def voice_of(config: SiteConfig, now_s: float) -> Voice:
 
 
 def mqtt_settings(config: SiteConfig, will: Will) -> MqttSettings:
-    """How this site connects."""
+    """How this site connects. Raises ConfigError for a way that can't be taken, or would be in the clear."""
     return MqttSettings(
         host=config.broker.host,
         port=config.broker.port,
+        tls=tls_for(config.broker, config.identity, config.site),
+        proxy=proxy_for(config.broker, os.environ),
+        transport=config.broker.transport,
         client_id=f"{config.federation}-{config.site}",
         username=config.broker.username,
         password=config.broker.password(),

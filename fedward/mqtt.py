@@ -1,4 +1,4 @@
-"""The link to the broker over MQTT 5, and the only module that imports paho.
+"""The link to the broker over MQTT 5; paho is known here and in `mqtt_client.py` only.
 
 Two threads meet here. paho's network thread runs the `_on_*` callbacks: they count and put events into the inbox,
 nothing else, because a slow callback stops pings and acknowledgements. The worker, which reads the inbox, calls the
@@ -15,14 +15,19 @@ import threading
 from dataclasses import dataclass, field
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from fedward.dial import ADVICE, Obstacle, UnreachableError, connect
 from fedward.inflight import InFlight, Intake, ThreadWatch
 from fedward.limits import KIB, MAX_MESSAGE_BYTES
+from fedward.mqtt_client import BrokerClient, WebSocket
 from fedward.ports import Connected, Delivery, Disconnected, LinkInbox, Room, Will
+from fedward.proxy import Proxy
+from fedward.settings import TlsSettings, Transport
+from fedward.tls import Tls
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +55,10 @@ class MqttSettings:
     client_id: str
     session_expiry_s: int
     """How long the broker keeps subscriptions and unacknowledged messages after the connection is gone."""
+    tls: TlsSettings | None = None
+    """Files of mutual TLS; None for plain TCP."""
+    proxy: Proxy | None = None
+    transport: Transport = "tcp"
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     keepalive_s: int = 30
@@ -76,6 +85,7 @@ class MqttLink:
     """
 
     def __init__(self, settings: MqttSettings, inbox: LinkInbox, rng: random.Random) -> None:
+        """Raises ConfigError for TLS files that can't be used."""
         self.max_payload_bytes = MAX_MESSAGE_BYTES
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -95,8 +105,9 @@ class MqttLink:
         self._unwanted: set[str] = set()
         self._awaited_suback: int | None = None
         self._num_failures = 0  # attempts to connect since the last success
+        self._told = False  # what became of the latest attempt
         self._watch = ThreadWatch(wake=lambda: self._intake.tell(Disconnected()))
-        self._client = _paho_client(settings)
+        self._client = _client(settings)
         self._bind()
 
     def open(self) -> None:
@@ -168,7 +179,12 @@ class MqttLink:
         if self._intake.starved():
             # The broker sends a refused message again only in a new connection, and until then it fills its window.
             log.warning("mqtt_reconnect_for_dropped_messages", extra={"dropped": self.dropped})
-            self._cut()
+            self._client.cut()
+
+    def reconnect(self) -> None:
+        self._check()
+        log.info("mqtt_reconnect_asked")
+        self._client.cut()
 
     def close(self, drain_s: float = DRAIN_S, join_s: float = JOIN_S) -> None:
         with self._gate:
@@ -176,7 +192,7 @@ class MqttLink:
         self._in_flight.wait_until_empty(drain_s)
         self._client.disconnect()
         self._watch.join(join_s)
-        self._cut()  # for a peer that no longer reads: paho would wait for it until the keepalive runs out
+        self._client.cut()  # for a peer that no longer reads: paho would wait for it until the keepalive runs out
         if self._watch.join(join_s):
             self._client.loop_stop()
             self._unbind()
@@ -191,6 +207,7 @@ class MqttLink:
 
     def _on_pre_connect(self, _client: Client, _userdata: object) -> None:
         self._watch.begin()
+        self._told = False
 
     def _on_connect(
         self, client: Client, _userdata: object, flags: ConnectFlags, reason: ReasonCode, limits: Properties
@@ -241,10 +258,21 @@ class MqttLink:
             self._intake.tell(Connected(generation))
 
     def _on_connect_fail(self, _client: Client, _userdata: object) -> None:
-        self._tell_failure("mqtt_unreachable", broker=f"{self._settings.host}:{self._settings.port}")
+        self._tell_unreachable()
+
+    def _tell_unreachable(self) -> None:
+        failure = self._client.failure or UnreachableError(Obstacle.HUNG_UP, "before it answered")
+        self._tell_failure(
+            "mqtt_unreachable",
+            broker=f"{self._settings.host}:{self._settings.port}",
+            reason=failure.obstacle,
+            detail=failure.detail,
+            advice=ADVICE[failure.obstacle],
+        )
 
     def _tell_failure(self, event: str, **facts: str) -> None:
         """Log the 1st, 2nd, 4th, 8th ... failed attempt in a row: a broker may be away for days."""
+        self._told = True
         self._num_failures += 1
         if self._num_failures.bit_count() == 1:
             log.warning(event, extra={**facts, "attempts": self._num_failures})
@@ -256,6 +284,8 @@ class MqttLink:
             was_up, self._up = self._up, False
             self._awaited_suback = None
             self._in_flight.restart(self._generation, self._settings.window)
+        if not was_up and not self._told and not self._closing:
+            self._tell_unreachable()  # it took the connection, and then not this side
         if was_up and not self._closing:
             facts = {"reason": str(reason), "by_broker": flags.is_disconnect_packet_from_server}
             log.warning("mqtt_disconnected", extra=facts)
@@ -304,16 +334,7 @@ class MqttLink:
             log.warning("mqtt_reconnect_for_lost_acknowledgements")
             # One warning a connection; and no room in it, which would look as if all had been acknowledged.
             self._in_flight.restart(self._generation, 0)
-            self._cut()
-
-    def _cut(self) -> None:
-        """End the connection as a broken network does: the network thread notices and connects again."""
-        connection = self._client.socket()
-        if isinstance(connection, socket.socket):
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it has ended already
+            self._client.cut()
 
     def _spread_reconnects(self) -> None:
         stretch = 1 + self._rng.random()
@@ -323,10 +344,17 @@ class MqttLink:
         )
 
 
-def _paho_client(settings: MqttSettings) -> Client:
-    client = Client(
-        CallbackAPIVersion.VERSION2, settings.client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True
-    )
+def _client(settings: MqttSettings) -> BrokerClient:
+    tls = None if settings.tls is None else Tls(settings.host, settings.tls)
+
+    def tcp() -> socket.socket:
+        return connect(settings.host, settings.port, settings.proxy)
+
+    def secured() -> socket.socket:
+        return tcp() if tls is None else tls.secure(tcp)
+
+    websocket = WebSocket(settings.host, settings.port, tls is not None) if settings.transport == "websockets" else None
+    client = BrokerClient(settings.client_id, secured, websocket)
     client.max_inflight_messages = settings.window
     client.username_pw_set(settings.username, settings.password)
     if settings.will is not None:

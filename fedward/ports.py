@@ -89,6 +89,12 @@ class Link(Protocol):
     def acknowledge(self, delivery: Delivery) -> None:
         """Tell the broker that this message needs no redelivery. Call in the order of arrival, for every delivery."""
 
+    def reconnect(self) -> None:
+        """Give up this connection for a new one, made with the certificate that is on the disk then.
+
+        `Disconnected` and `Connected` come as after a broken network; what is in flight may or may not arrive.
+        """
+
     def close(self) -> None:
         """Disconnect cleanly after what is in flight has left, within a few seconds; the will is not sent."""
 

@@ -4,23 +4,32 @@
 is read as YAML. An unknown or wrong key anywhere stops the start with one message that lists every problem.
 """
 
+import re
 import types
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from fedward.codec import CODECS
 from fedward.errors import ConfigError
 from fedward.pack import NAME
+from fedward.proxy import parse_proxy
 
 PREFIX = "FEDWARD_"
 NOT_SETTINGS = frozenset({"FEDWARD_DATA"})
 """Variables with our prefix that belong to the demo and the tests."""
 
+DIRECT = "none"
+"""As `broker.proxy`: no proxy, whatever the environment says."""
+
+PASSWORD = re.compile(r":(?!//).*@", re.DOTALL)
+"""What may hold one, in an address: it is never repeated in a message."""
+
+Transport = Literal["tcp", "websockets"]
 NameSetting = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -49,13 +58,45 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class TlsSettings(Settings):
+    """Files of mutual TLS with the broker, as PEM. What is renewed there is used at the next connection."""
+
+    ca_file: Path
+    """Certificate of the authority that has signed the broker's; those of the operating system don't count."""
+    certificate_file: Path
+    """Certificate of this side."""
+    key_file: Path
+    """Private key of this side; its owner alone may read the file."""
+
+
+def proxy_address(text: str) -> str:
+    """The text itself. Raises ValueError unless it is `none` or the address of an HTTP proxy without a password."""
+    if text != DIRECT and parse_proxy(text).password is not None:
+        raise ValueError("a password is never written into this file: put it into broker.proxy_password_file")
+    return text
+
+
 class BrokerSettings(Settings):
-    """Where the MQTT broker is."""
+    """Where the MQTT broker is, and how it is reached."""
 
     host: str = Field(min_length=1)
-    """Name or address of the broker."""
-    port: int = Field(default=1883, ge=1, le=65_535)
-    """TCP port of the broker."""
+    """Name or address of the broker; with TLS its certificate must be for it."""
+    port: int = Field(default=8883, ge=1, le=65_535)
+    """TCP port of the broker: 8883 is MQTT over TLS, 443 passes more firewalls, 1883 is without TLS."""
+    tls: TlsSettings | None = None
+    """Files of mutual TLS. Unset, those of the identity's folder are used, and a broker on this machine is spoken to
+    without TLS."""
+    plain: bool = False
+    """Speak to a broker on another machine without TLS. Messages are signed and updates sealed all the same; who says
+    what to whom, and the model, are then open to all on the way, and the broker can't tell who connects."""
+    transport: Transport = "tcp"
+    """websockets (path /mqtt) is a last resort, where a firewall passes nothing else: uploads take 6 MB/s of a
+    core at best, and a mosquitto 2.0 sends 40 kB/s to each client so (docs/protocol.md)."""
+    proxy: Annotated[str, AfterValidator(proxy_address)] | None = None
+    """HTTP proxy on the way: http://host:port or http://user@host:port, or none. Unset: https_proxy and no_proxy of
+    the environment decide."""
+    proxy_password_file: Path | None = None
+    """File that holds the password of the proxy's user, for basic authentication."""
     username: str | None = None
     """User name, where the broker asks for one."""
     password_file: Path | None = None
@@ -67,14 +108,30 @@ class BrokerSettings(Settings):
     reconnect_max_s: float = Field(default=60, ge=0.1, le=3600)
     """Longest wait between two attempts to connect; the wait doubles up to here, with jitter."""
 
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.plain and self.tls is not None:
+            raise ValueError("plain and tls contradict each other: leave one of them out")
+        if self.proxy_password_file is not None and (self.proxy is None or "@" not in self.proxy):
+            raise ValueError("proxy_password_file is set, and proxy names no user: expected http://user@host:port")
+        return self
+
     def password(self) -> str | None:
         """The password from its file. Raises ConfigError when the file can't be read."""
-        if self.password_file is None:
-            return None
-        try:
-            return self.password_file.read_text().strip()
-        except OSError as error:
-            raise ConfigError(f"broker.password_file: can't read {self.password_file}: {error.strerror}") from error
+        return _secret("broker.password_file", self.password_file)
+
+    def proxy_password(self) -> str | None:
+        """The proxy's password from its file. Raises ConfigError when the file can't be read."""
+        return _secret("broker.proxy_password_file", self.proxy_password_file)
+
+
+def _secret(setting: str, path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"{setting}: can't read {path}: {error.strerror}") from error
 
 
 class IdentitySettings(Settings):
@@ -165,7 +222,7 @@ def _problems(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    text = PASSWORD.sub(":***@", repr(value))
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

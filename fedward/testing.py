@@ -242,6 +242,10 @@ class MemoryLink:
         if self._will is not None:
             self._broker.publish(self._will.topic, self._will.payload, retain=True)
 
+    def reconnect(self) -> None:
+        if self._up:
+            self.drop()
+
     def drop(self) -> None:
         """Lose the connection and get it back at once."""
         self.went_down()

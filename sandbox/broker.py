@@ -1,4 +1,4 @@
-"""An MQTT broker of its own for a demo or a test: a child process on loopback, without users or encryption.
+"""An MQTT broker of its own for a demo or a test: a child process on loopback, without users; mosquitto also with TLS.
 
 mosquitto where it is installed, otherwise iotcore, which comes with pip. Neither keeps anything over a restart, as
 the product must not depend on it. iotcore also has no access rules, ignores ReceiveMaximum and session expiry, and
@@ -21,6 +21,7 @@ from typing import Literal, Self
 
 from fedward.errors import ConfigError, TransientError
 from fedward.process import stop_on_signals
+from fedward.settings import TlsSettings, Transport
 from sandbox.child import Child
 from sandbox.ports import free_port
 
@@ -50,6 +51,22 @@ log_dest stderr
 log_type error
 log_type warning
 log_type notice
+"""
+
+# Only who shows a certificate of the authority is let in; its common name is the user's name.
+MOSQUITTO_TLS = """\
+cafile {ca_file}
+certfile {certificate_file}
+keyfile {key_file}
+require_certificate true
+use_identity_as_username true
+tls_version tlsv1.2
+"""
+
+# A mosquitto that has no other listener than one for WebSocket ends at once (2.0.11).
+MOSQUITTO_WEBSOCKETS = """\
+protocol websockets
+listener {another_port} {host}
 """
 
 # Where mosquitto is started by root, it would become the user `mosquitto`. That one can't read a private folder, and
@@ -84,13 +101,23 @@ class EmbeddedBroker:
     """A broker that lives as long as the `with` block, and not longer than this process.
 
     The kernel ties its life to the *thread* that called `start`: call it from one that stays.
-    Port 0 picks a free port, which is kept over `stop` and `start`. The log is `folder/broker.log`.
+    Port 0 picks a free port, which is kept over `stop` and `start`. The log is `folder/broker.log`. With `tls` (the
+    files of the broker's own end) or WebSocket it is mosquitto.
     """
 
-    def __init__(self, folder: Path, host: str = "127.0.0.1", port: int = 0, prefer: Kind | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        prefer: Kind | None = None,
+        tls: TlsSettings | None = None,
+        transport: Transport = "tcp",
+    ) -> None:
         """Raises ConfigError for a host that is not IPv4 loopback, or when there is no such broker."""
         _require_loopback(host)
-        self.kind: Kind = _choose(prefer)
+        self._more = _more_of_mosquitto(host, tls, transport)
+        self.kind: Kind = _choose("mosquitto" if self._more else prefer)
         self.host = host
         self.port = port or free_port(host)
         self.log_path = folder / "broker.log"
@@ -122,7 +149,7 @@ class EmbeddedBroker:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         config_path = self._folder / ("iotcore.toml" if self.kind == "iotcore" else "mosquitto.conf")
-        config_path.write_text(_config(self.kind, self.host, self.port))
+        config_path.write_text(_config(self.kind, self.host, self.port) + self._more)
         self._child = Child(_command(self.kind, config_path), self.log_path)
         try:
             self._wait_until_ready(self._child)
@@ -149,7 +176,9 @@ class EmbeddedBroker:
 
     def _wait_until_ready(self, child: Child) -> None:
         deadline_s = time.monotonic() + START_S
-        while not _answers(self.host, self.port):
+        # What speaks TLS or HTTP is ready when it takes a connection.
+        is_ready = _takes_connections if self._more else _answers
+        while not is_ready(self.host, self.port):
             if not child.alive:
                 code = child.process.returncode
                 raise TransientError(f"{self.kind} ended at once with code {code}; see {self.log_path}")
@@ -194,6 +223,22 @@ def _config(kind: Kind, host: str, port: int) -> str:
         return IOTCORE_CONFIG.format(host=host, port=port)
     stay_root = MOSQUITTO_STAY_ROOT if os.geteuid() == 0 else ""
     return MOSQUITTO_CONFIG.format(host=host, port=port) + stay_root
+
+
+def _more_of_mosquitto(host: str, tls: TlsSettings | None, transport: Transport) -> str:
+    """Lines for its listener, besides those of every embedded broker."""
+    files = "" if tls is None else MOSQUITTO_TLS.format_map(tls.model_dump())
+    if transport == "tcp":
+        return files
+    return files + MOSQUITTO_WEBSOCKETS.format(another_port=free_port(host), host=host)
+
+
+def _takes_connections(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _answers(host: str, port: int) -> bool:

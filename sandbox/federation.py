@@ -23,10 +23,9 @@ from fedward.errors import ConfigError, TransientError
 from sandbox.broker import EmbeddedBroker, Kind
 from sandbox.child import Child
 from sandbox.datasets import Split, split
-from sandbox.identities import make_identities
-from sandbox.ports import free_port
+from sandbox.identities import BROKER, make_identities, tls_files
+from sandbox.ports import HOST, free_port
 
-HOST = "127.0.0.1"
 FEDERATION = "demo"
 START_S = 60.0
 STOP_S = 10.0
@@ -65,6 +64,8 @@ class Plan:
     broker: Kind | None = None
     broker_port: int = 0
     signed: bool = True  # messages are signed and updates sealed
+    tls: bool = False  # with the broker, which is mosquitto then; needs `signed`
+    ways: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # site -> more of its broker's settings
     agent_http: bool = False
     threads: int = 1
     gather_s: float = 0.05
@@ -86,13 +87,15 @@ class Federation:
         unknown = sorted(set(plan.slow) - set(self.sites))
         if unknown:
             raise ConfigError(f"--slow {', '.join(unknown)}: no such site; there are: {', '.join(self.sites)}")
-        self.broker = EmbeddedBroker(plan.folder, port=plan.broker_port, prefer=plan.broker)
+        self._identities = plan.folder / "identities"
+        broker_files = tls_files(self._identities, BROKER) if plan.tls else None
+        self.broker = EmbeddedBroker(plan.folder, HOST, plan.broker_port, plan.broker, broker_files)
         self.http_port = free_port(HOST)
         self.agent_ports = {site: free_port(HOST) for site in self.sites} if plan.agent_http else {}
         self.children: dict[str, Child] = {}
         (plan.folder / "logs").mkdir(exist_ok=True)
         if plan.signed:
-            make_identities(plan.folder / "identities", FEDERATION, self.sites, time.time())
+            make_identities(self._identities, FEDERATION, self.sites, time.time())
         self._write_configs()
 
     def __enter__(self) -> Self:
@@ -206,7 +209,7 @@ class Federation:
                 "model": str(self.model_path),
                 "work": dict(self.work),
                 "state_folder": str(self.state_folder("coordinator")),
-                "broker": broker,
+                "broker": broker | self._tls("coordinator"),
                 **self._identity("coordinator"),
                 "http": {"host": HOST, "port": self.http_port},
                 "engine": dict(plan.engine),
@@ -226,7 +229,10 @@ class Federation:
                     "federation": FEDERATION,
                     "tasks": dict(plan.allowed.get(site.name, {plan.task: site.options})),
                     "state_folder": str(self.state_folder(site.name)),
-                    "broker": broker | {"port": plan.routes.get(site.name, self.broker.port)},
+                    "broker": broker
+                    | {"port": plan.routes.get(site.name, self.broker.port)}
+                    | self._tls(site.name)
+                    | dict(plan.ways.get(site.name, {})),
                     **self._identity(site.name),
                     "policy": {"compute_share": 1 / plan.slow.get(site.name, 1.0), **plan.policy},
                     "http": {"host": HOST, "port": self.agent_ports.get(site.name)},
@@ -237,7 +243,10 @@ class Federation:
             )
 
     def _identity(self, name: str) -> dict[str, object]:
-        return {"identity": {"folder": str(self.plan.folder / "identities" / name)}} if self.plan.signed else {}
+        return {"identity": {"folder": str(self._identities / name)}} if self.plan.signed else {}
+
+    def _tls(self, name: str) -> dict[str, object]:
+        return {"tls": tls_files(self._identities, name).model_dump(mode="json")} if self.plan.tls else {}
 
     def _environment(self) -> dict[str, str]:
         found = environment()

@@ -13,12 +13,17 @@ from fedward.identity.folder import (
     coordinator_name,
 )
 from fedward.identity.keys import make_sealing_key, make_signing_key
+from fedward.settings import TlsSettings
+from sandbox.ports import HOST
 
 DAYS = 30.0
 
+BROKER = "broker"
+"""Folder and files of the broker, whose certificate is for this machine's address."""
+
 
 def make_identities(folder: Path, federation: str, sites: Sequence[str], now_s: float) -> None:
-    """A folder for `coordinator` and for each site, and the authority's beside them; what is there stays.
+    """A folder for `coordinator`, `broker` and each site, and the authority's beside them; what is there stays.
 
     Each folder has what its party may know, and no key of another.
     """
@@ -30,6 +35,8 @@ def make_identities(folder: Path, federation: str, sites: Sequence[str], now_s: 
         _certify(authority, coordinator / COORDINATOR_KEY, coordinator_name(federation), now_s)
         make_sealing_key(coordinator / SEALING_KEY)
     (coordinator / REGISTER).mkdir(exist_ok=True)
+    if not (folder / BROKER / AUTHORITY_CERTIFICATE).exists():
+        _certify(authority, folder / BROKER / f"{BROKER}.key", HOST, now_s, Role.BROKER)
     for site in sites:
         own = folder / site
         if not (own / COORDINATOR_CERTIFICATE).exists():
@@ -38,9 +45,17 @@ def make_identities(folder: Path, federation: str, sites: Sequence[str], now_s: 
             shutil.copy(coordinator / COORDINATOR_CERTIFICATE, own)
 
 
-def _certify(authority: FileAuthority, key: Path, name: str, now_s: float) -> None:
+def tls_files(folder: Path, party: str) -> TlsSettings:
+    """What `broker`, `coordinator` or a site shows of what `make_identities` made, and believes."""
+    own = folder / party
+    return TlsSettings(
+        ca_file=own / AUTHORITY_CERTIFICATE, certificate_file=own / f"{party}.crt", key_file=own / f"{party}.key"
+    )
+
+
+def _certify(authority: FileAuthority, key: Path, name: str, now_s: float, role: Role = Role.CLIENT) -> None:
     """Make a key, and put its certificate and the authority's beside it."""
     request = parse_request(make_request(make_signing_key(key), name))
-    certificate = authority.sign(request, Role.CLIENT, now_s, DAYS)
+    certificate = authority.sign(request, role, now_s, DAYS)
     key.with_suffix(".crt").write_bytes(certificate.pem)
     (key.parent / AUTHORITY_CERTIFICATE).write_bytes(authority.certificate.pem)

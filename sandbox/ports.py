@@ -1,6 +1,8 @@
-"""Free TCP ports."""
+"""This machine's own address, and free TCP ports there."""
 
 import socket
+
+HOST = "127.0.0.1"
 
 
 def free_port(host: str) -> int:

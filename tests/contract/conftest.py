@@ -15,8 +15,10 @@ import pytest
 
 from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import Connected, Link, LinkEvent, LinkInbox, Will
+from fedward.settings import TlsSettings
 from fedward.testing import MemoryBroker, MemoryLink
 from sandbox.broker import EmbeddedBroker, find_mosquitto
+from tests.support.authority import Authority
 
 DEADLINE_S = 10.0
 NO_MOSQUITTO = "mosquitto is not installed: apt-get install mosquitto runs these tests"
@@ -29,9 +31,11 @@ import random, sys
 from queue import Queue
 from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import Connected, Will
+from fedward.settings import TlsSettings
 inbox = Queue(100)
+tls = TlsSettings.model_validate_json(sys.argv[4]) if len(sys.argv) > 4 else None
 settings = MqttSettings(host="127.0.0.1", port=int(sys.argv[1]), client_id="doomed", session_expiry_s=60,
-                        will=Will(sys.argv[2], sys.argv[3].encode(), 0))
+                        tls=tls, will=Will(sys.argv[2], sys.argv[3].encode(), 0))
 MqttLink(settings, inbox, random.Random(0)).open()
 assert isinstance(inbox.get(timeout=10), Connected)
 print("up", flush=True)
@@ -100,11 +104,12 @@ class MemoryNetwork:
 
 
 class BrokerNetwork:
-    """A broker process, and paho links to it that reconnect fast."""
+    """A broker process, and paho links to it that reconnect fast; with TLS where they have certificates."""
 
-    def __init__(self, broker: EmbeddedBroker) -> None:
+    def __init__(self, broker: EmbeddedBroker, tls: TlsSettings | None) -> None:
         self.broker = broker
         self.kind = broker.kind
+        self._tls = tls
         self._links: list[MqttLink] = []
 
     def station(self, client_id: str, *, window: int = 8, will: Will | None = None) -> Station:
@@ -124,6 +129,7 @@ class BrokerNetwork:
             reconnect_max_s=0.2,
             acknowledge_s=acknowledge_s,
             will=will,
+            tls=self._tls,
         )
         self._links.append(MqttLink(settings, inbox, random.Random(0)))  # jitter
         return self._links[-1]
@@ -144,6 +150,8 @@ class BrokerNetwork:
 
     def kill_a_client(self, will: Will) -> None:
         command = [sys.executable, "-c", DOOMED, str(self.broker.port), will.topic, will.payload.decode()]
+        if self._tls is not None:
+            command.append(self._tls.model_dump_json())
         root = Path(__file__).parent.parent.parent
         with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as process:
             assert process.stdout is not None
@@ -159,23 +167,26 @@ def start_network(kind: str, folder: Path) -> Iterator[MemoryNetwork | BrokerNet
     if kind == "memory":
         yield MemoryNetwork()
         return
-    if kind == "mosquitto" and find_mosquitto() is None:
+    if kind != "iotcore" and find_mosquitto() is None:
         pytest.skip(NO_MOSQUITTO)
-    with EmbeddedBroker(folder, prefer="mosquitto" if kind == "mosquitto" else "iotcore") as broker:
-        network = BrokerNetwork(broker)
+    authority = Authority(folder / "authority") if kind == "mosquitto over TLS" else None
+    tls = authority.broker() if authority else None
+    with EmbeddedBroker(folder, prefer="iotcore" if kind == "iotcore" else "mosquitto", tls=tls) as broker:
+        network = BrokerNetwork(broker, authority.party("station") if authority else None)
         yield network
         network.close()
 
 
 MOSQUITTO = pytest.param("mosquitto", marks=pytest.mark.network)
+OVER_TLS = pytest.param("mosquitto over TLS", marks=pytest.mark.network)
 IOTCORE = pytest.param("iotcore", marks=pytest.mark.network)
 
 
-@pytest.fixture(params=["memory", MOSQUITTO, IOTCORE])
+@pytest.fixture(params=["memory", MOSQUITTO, OVER_TLS, IOTCORE])
 def network(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemoryNetwork | BrokerNetwork]:
     yield from start_network(request.param, tmp_path)
 
 
-@pytest.fixture(params=[MOSQUITTO, IOTCORE])
+@pytest.fixture(params=[MOSQUITTO, OVER_TLS, IOTCORE])
 def broker_network(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemoryNetwork | BrokerNetwork]:
     yield from start_network(request.param, tmp_path)

@@ -269,3 +269,13 @@ def test_unsubscribing_holds_now_and_after_a_reconnection(network: Network) -> N
     publish_all(station, "a", [b"lost"])
     publish_all(station, "b", [b"fence 2"])
     assert payloads_until(station, b"fence 2") == [b"fence 2"]
+
+
+def test_a_connection_is_given_up_for_another_when_asked(network: Network) -> None:
+    station = network.station("station")
+    assert station.connect("t") == Connected(1)
+    station.link.reconnect()
+    station.expect(Disconnected)
+    assert station.expect(Connected) == Connected(2)
+    publish_all(station, "t", [b"fence"])
+    assert payloads_until(station, b"fence") == [b"fence"]

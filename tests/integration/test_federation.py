@@ -20,7 +20,8 @@ from fedward.pack import unpack
 from fedward.ports import Connected, Delivery, LinkInbox
 from fedward.topics import Down, Up
 from sandbox.broker import find_mosquitto
-from sandbox.federation import FEDERATION, HOST, Federation
+from sandbox.federation import FEDERATION, Federation
+from sandbox.ports import HOST
 from tests.integration.conftest import READY_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]

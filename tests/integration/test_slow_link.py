@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from coordinator.ledger import Ledger
-from sandbox.federation import HOST, Federation
-from sandbox.ports import free_port
+from sandbox.federation import Federation
+from sandbox.ports import HOST, free_port
 from sandbox.relay import Relay
 from sandbox.wide import wide_federation
 from tests.integration.conftest import READY_S

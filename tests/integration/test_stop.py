@@ -13,8 +13,8 @@ from sandbox.account import account
 from sandbox.broker import find_mosquitto
 from sandbox.datasets import site_name
 from sandbox.faults import COORDINATOR
-from sandbox.federation import HOST, Federation
-from sandbox.ports import free_port
+from sandbox.federation import Federation
+from sandbox.ports import HOST, free_port
 from sandbox.relay import Relay
 from sandbox.wide import wide_federation
 from tests.integration.conftest import READY_S

@@ -18,7 +18,8 @@ MAY_KNOW = {
 }
 
 ONLY_IN = {
-    "paho": ["fedward/mqtt.py"],
+    "paho": ["fedward/mqtt.py", "fedward/mqtt_client.py"],
+    "ssl": ["fedward/tls.py", "fedward/mqtt_client.py", "fedward/doctor/"],
     "msgpack": ["fedward/pack.py"],
     "prometheus_client": ["edge_agent/metrics.py", "coordinator/metrics.py"],
     "docker": ["edge_agent/appliance/"],

@@ -141,5 +141,5 @@ def test_help_prints_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         main(["coordinator", "run", "--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for setting in ("federation (required)", "broker.port (default 1883)", "engine.buffer_size (default None)"):
+    for setting in ("federation (required)", "broker.port (default 8883)", "engine.buffer_size (default None)"):
         assert setting in text

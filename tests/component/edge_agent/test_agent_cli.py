@@ -13,6 +13,8 @@ from edge_agent.report import will_of
 from fedward.cli import EXIT_CONFIG, main
 from fedward.modelfile import load_model, load_seed
 from fedward.pack import pack
+from fedward.proxy import Proxy
+from fedward.settings import BrokerSettings, IdentitySettings
 
 
 @pytest.fixture
@@ -111,3 +113,22 @@ def test_a_site_keeps_one_session_whatever_process_it_is(config: SiteConfig) -> 
     assert first.client_id == second.client_id == "ward-st-anna"
     assert first.session_expiry_s == 7 * 86_400
     assert first.will != second.will
+
+
+def test_an_agent_that_has_enrolled_speaks_tls_and_takes_the_proxy_of_the_environment(
+    config: SiteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://anna:s3cret@proxy:3128")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    given = config.model_copy(
+        update={
+            "broker": BrokerSettings(host="broker.example.org", port=443),
+            "identity": IdentitySettings(folder=tmp_path),
+        }
+    )
+    settings = mqtt_settings(given, will_of(given, b"boot-one", pack))
+    assert settings.tls is not None
+    assert settings.tls.key_file == tmp_path / f"{config.site}.key"
+    assert settings.proxy == Proxy(host="proxy", port=3128, username="anna", password="s3cret")
+    assert "s3cret" not in repr(settings)

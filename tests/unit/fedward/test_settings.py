@@ -43,7 +43,7 @@ def problems(path: Path, text: str, **environment: str) -> str:
 
 def test_a_file_becomes_settings_with_defaults(path):
     settings = load(path, GOOD)
-    assert (settings.site, settings.broker.host, settings.broker.port) == ("hospital-a", "broker.example", 1883)
+    assert (settings.site, settings.broker.host, settings.broker.port) == ("hospital-a", "broker.example", 8883)
 
 
 def test_settings_never_change_after_the_start(path):
@@ -58,7 +58,7 @@ def test_an_unknown_setting_is_refused_and_the_known_ones_are_listed(path):
 
 def test_an_unknown_setting_in_a_section_lists_those_of_the_section(path):
     text = problems(path, GOOD + "  prot: 1\nhttp: {prt: 1}\n")
-    assert "broker.prot: unknown setting; known here: host, keepalive_s, password_file, port" in text
+    assert "broker.prot: unknown setting; known here: host, keepalive_s, password_file, plain, port, proxy" in text
     assert "http.prt: unknown setting; known here: host, port" in text
 
 
@@ -166,9 +166,30 @@ def test_a_password_file_that_is_missing_is_named(tmp_path):
         BrokerSettings(host="h", password_file=tmp_path / "missing").password()
 
 
+def test_a_proxy_with_a_password_is_refused_without_repeating_it(path):
+    for proxy in ("http://anna:s3c ret@proxy:3128", "anna:s3cret@proxy:3128", "http://anna:p@ss:s3cret@proxy"):
+        text = problems(path, f"{GOOD}  proxy: '{proxy}'\n")
+        assert "proxy_password_file" in text
+        assert "ret" not in text
+
+
+def test_a_proxy_of_another_kind_is_refused(path):
+    assert "got a proxy of kind socks5" in problems(path, GOOD + "  proxy: socks5://proxy:1080\n")
+
+
+def test_a_proxy_password_without_a_user_is_refused(path):
+    text = problems(path, GOOD + "  proxy: http://proxy:3128\n  proxy_password_file: /run/secrets/proxy\n")
+    assert "expected http://user@host:port" in text
+
+
+def test_plain_and_tls_contradict_each_other(path):
+    files = "{ca_file: ca.crt, certificate_file: own.crt, key_file: own.key}"
+    assert "contradict each other" in problems(path, f"{GOOD}  plain: true\n  tls: {files}\n")
+
+
 def test_every_setting_is_described_with_name_default_and_meaning():
     lines = list(describe(WardSettings))
     assert "  site (required): Name of the site." in lines
-    assert "  broker.port (default 1883): TCP port of the broker." in lines
+    assert any(line.startswith("  broker.port (default 8883): TCP port of the broker") for line in lines)
     assert any(line.startswith("  http.port (default None): Port to listen on") for line in lines)
     assert any(line.startswith("  tasks (default {})") for line in lines)

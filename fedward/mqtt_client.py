@@ -1,0 +1,75 @@
+"""paho's client, over connections that are made here.
+
+paho's own way knows neither `https_proxy` nor certificates that are renewed, takes an answer that a proxy sends in two
+parts for the broker's, lets some failures end its thread, and tells none of them. `BrokerClient` replaces its one
+method that makes a connection; it is not public there, so the contract tests hold it.
+"""
+
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from paho.mqtt.client import Client, _WebsocketWrapper
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from fedward.dial import Obstacle, UnreachableError
+from fedward.tls import failure_of
+
+WEBSOCKET_PATH = "/mqtt"
+
+
+@dataclass(frozen=True)
+class WebSocket:
+    """MQTT in WebSocket frames, to this host: what a proxy or a firewall sees is HTTP."""
+
+    host: str
+    port: int
+    secure: bool
+
+
+class BrokerClient(Client):
+    """An MQTT 5 client with manual acknowledgements, over what `dial` returns."""
+
+    def __init__(self, client_id: str, dial: Callable[[], socket.socket], websocket: WebSocket | None) -> None:
+        """`dial` raises UnreachableError for what it can't reach."""
+        super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True)
+        self.failure: UnreachableError | None = None
+        """Why the latest connection could not be made, or ended, as far as it is known; for paho's thread alone."""
+        self._dial = dial
+        self._websocket = websocket
+        self._connection: socket.socket | None = None
+
+    def cut(self) -> None:
+        """End the connection as a broken network does: paho's thread notices and connects again. From any thread."""
+        if self._connection is not None:
+            try:
+                # Not the method of a TLS socket, which would write what comes next as it is, without TLS.
+                socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
+            except OSError:
+                pass  # it has ended already
+
+    def _create_socket(self) -> socket.socket | _WebsocketWrapper:
+        self.failure = None
+        try:
+            self._connection = self._dial()
+            return self._connection if self._websocket is None else self._wrapped(self._connection, self._websocket)
+        except UnreachableError as error:
+            self.failure = error
+            raise
+
+    def _wrapped(self, connection: socket.socket, websocket: WebSocket) -> _WebsocketWrapper:
+        try:
+            return _WebsocketWrapper(
+                connection, websocket.host, websocket.port, websocket.secure, WEBSOCKET_PATH, extra_headers=None
+            )
+        except (OSError, ValueError, IndexError) as error:  # the latter two for an answer that is no HTTP
+            connection.close()
+            raise UnreachableError(Obstacle.NO_WEBSOCKET) from error
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        try:
+            return super()._sock_recv(bufsize)
+        except ssl.SSLError as error:
+            self.failure = failure_of(error)
+            raise
