@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import torch
 
+from fedward.doctor.facts import Gpus
 from fedward.errors import ConfigError
 
 AUTO = "auto"
@@ -66,6 +67,29 @@ def measure(device: str = AUTO, precision: str = AUTO) -> Capability:
         return Capability(device, chosen)
     gpu = torch.cuda.get_device_properties(device)
     return Capability(device, chosen, gpu.name, gpu.total_memory)
+
+
+def see_gpus(driver: str | None, nodes: tuple[str, ...]) -> Gpus:
+    """What torch sees of the GPUs of this machine; driver and device files are the caller's to look for.
+
+    No memory of a GPU is taken: something may be training there.
+    """
+    found = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    names = tuple(torch.cuda.get_device_name(index) for index in found)
+    too_old = tuple(names[index] for index in found if not _has_code_for(torch.cuda.get_device_capability(index)))
+    return Gpus(driver, nodes, torch.__version__, torch.version.cuda, names, too_old)
+
+
+def _has_code_for(capability: tuple[int, int]) -> bool:
+    """Code of the same generation runs on its later GPUs; what is built as `compute_` is translated for newer ones."""
+    major, minor = capability
+    for built in torch.cuda.get_arch_list():
+        kind, _, digits = built.partition("_")
+        number = int("".join(letter for letter in digits if letter.isdigit()))
+        same_generation = number // 10 == major and number % 10 <= minor
+        if same_generation or (kind == "compute" and number <= 10 * major + minor):
+            return True
+    return False
 
 
 def choose_precision(on_gpu: bool, computes_bf16: bool) -> Precision:
