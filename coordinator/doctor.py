@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from coordinator.config import FederationConfig
 from coordinator.engine.buffer import buffer_size
+from coordinator.intake import VERSION_BYTES
 from coordinator.precision import AUTO
-from coordinator.service import VERSION_BYTES
 from fedward import topics
 from fedward.codec import codec
 from fedward.doctor.check import Check, failed, ok
@@ -56,12 +56,12 @@ def examine(config: FederationConfig, settings: Callable[[], MqttSettings], dead
 def wanted_by(federation: str, site: str) -> Wanted:
     """What a coordinator needs of the broker; `site` is any of its sites."""
     up = topics.up_all(federation)
-    to_all, to_site = topics.announce(federation).rpartition("/")[0], topics.down_all(federation, site)
+    to_all, to_sites = topics.announce(federation).rpartition("/")[0], topics.down_all(federation, "+")
     return Wanted(
         filters={up: f"subscribe to {up}"},
         topics={
             topics.part_chunk(federation, NOBODY, 0): f"publish to {to_all}/#",
-            topics.down_chunk(federation, site, NOBODY, 0): f"publish to {to_site.replace(site, '+')}",
+            topics.down_chunk(federation, site, NOBODY, 0): f"publish to {to_sites}",
         },
     )
 

@@ -5,7 +5,6 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from fedward.disk import free_bytes
@@ -35,14 +34,14 @@ def measure_memory() -> Memory:
     """Of the machine and the container. Raises OSError where /proc is not there."""
     lines = (line.split() for line in MEMORY_OF_MACHINE.read_text().splitlines())
     kibibytes = {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) > 1}
-    limits = [int(text) for text in _cgroup("memory.max") if text.isdigit()]
+    limits = [int(text) for text in group_limits("memory.max") if text.isdigit()]
     return Memory(1024 * kibibytes["MemTotal"], 1024 * kibibytes["MemAvailable"], min(limits, default=None))
 
 
 def measure_limits() -> Limits:
     """CPUs as a number that may be fractional; limits of this process, which those of the service may differ from."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    quotas = [text.split() for text in _cgroup("cpu.max")]
+    quotas = [text.split() for text in group_limits("cpu.max")]
     cpus = [int(quota) / int(period) for quota, period in quotas if quota != "max"]
     return Limits(
         cpus=min(cpus, default=None),
@@ -61,6 +60,17 @@ def clock_is_synchronised() -> bool | None:
     return not _status(buffer.raw) & NOT_SYNCHRONISED
 
 
+def group_limits(name: str, groups: Path = CGROUPS, own: Path = OWN_CGROUP) -> list[str]:
+    """What this process's control group (v2) and all above it say under a name, in a container or outside.
+
+    The smallest counts. Inside a container the file system begins at the container's own group.
+    """
+    group = next((line[3:] for line in own.read_text().splitlines() if line.startswith("0::")), "/")
+    here = groups / group.lstrip("/")
+    files = [folder / name for folder in (here, *here.parents) if folder.is_relative_to(groups)]
+    return [file.read_text().strip() for file in files if file.is_file()]
+
+
 def now_s() -> float:
     """Seconds since 1970 by this machine's clock."""
     return time.time()
@@ -70,15 +80,6 @@ def _status(timex: bytes) -> int:
     """struct timex: modes, then four longs (offset, freq, maxerror, esterror), then status."""
     word = ctypes.sizeof(ctypes.c_long)
     return int.from_bytes(timex[5 * word : 5 * word + 4], "little")
-
-
-def _cgroup(name: str) -> Iterator[str]:
-    """What this process's group and all groups above it say under a name, from inside a container or outside."""
-    own = next((line[3:] for line in OWN_CGROUP.read_text().splitlines() if line.startswith("0::")), "")
-    group = CGROUPS / own.lstrip("/")
-    for folder in (group, *group.parents):
-        if folder.is_relative_to(CGROUPS) and (folder / name).is_file():
-            yield (folder / name).read_text().strip()
 
 
 def _size(path: Path) -> int:

@@ -12,7 +12,9 @@ import time
 from email.utils import parsedate_to_datetime
 
 from fedward.doctor.facts import Contact, Handshake, Lookup, OwnFiles, ProxyAnswer, Reach, TlsFiles, Trouble
+from fedward.errors import ConfigError
 from fedward.identity.description import describe_certificate
+from fedward.identity.keys import check_private
 
 MAX_ANSWER_BYTES = 16 * 1024
 """Of a proxy: headers, and the begin of a page that nobody reads."""
@@ -21,8 +23,6 @@ STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})\b")
 
 LAST_WORD_S = 1.0
 """A broker that refuses this side's certificate says so after the handshake (TLS 1.3); else it is silent so long."""
-
-READABLE_BY_OTHERS = 0o077
 
 
 class NoWayError(Exception):
@@ -106,10 +106,13 @@ def read_own_files(tls: TlsFiles) -> OwnFiles:
         try:
             if path is not None:
                 contents[setting] = path.read_bytes()
-                if setting == "key_file" and path.stat().st_mode & READABLE_BY_OTHERS:
-                    problems.append((setting, "others can read it"))
         except OSError as error:
             problems.append((setting, f"can't be read: {error.strerror}"))
+    try:
+        if "key_file" in contents and tls.key_file:
+            check_private(tls.key_file)
+    except ConfigError as error:
+        problems.append(("key_file", str(error)))
     certificate = describe_certificate(contents.get("certificate_file", b""))
     certificates = [setting for setting in ("ca_file", "certificate_file") if setting in contents]
     empty = [setting for setting in certificates if describe_certificate(contents[setting]) is None]
@@ -118,7 +121,7 @@ def read_own_files(tls: TlsFiles) -> OwnFiles:
         try:
             _context(tls, verify=True)
         except (ssl.SSLError, OSError):
-            problems.append(("key_file", "does not belong to certificate_file, or is no private key"))
+            problems.append(("key_file", "is no private key, has a password, or is not the one of certificate_file"))
     return OwnFiles(tuple(problems), certificate)
 
 

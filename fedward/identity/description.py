@@ -17,7 +17,7 @@ class CertificateFacts:
 
 
 def describe_certificate(encoded: bytes) -> CertificateFacts | None:
-    """Facts of a certificate as DER or PEM, of any key and issuer; nothing of it is verified. None for anything else."""
+    """Facts of a certificate (DER or PEM), of any key and issuer, unverified. None for anything else."""
     try:
         if encoded.lstrip().startswith(b"-----BEGIN"):
             certificate = x509.load_pem_x509_certificate(encoded)
