@@ -3,18 +3,19 @@
 import os
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from edge_agent.config import SiteConfig
 from edge_agent.devices import GPU, judge_gpu
 from fedward import topics
-from fedward.doctor.check import Check, failed, ok, skipped, warning
+from fedward.doctor.check import Check, Verdict, failed, ok, skipped, warning
 from fedward.doctor.deadline import Deadline
 from fedward.doctor.examine import Examination, Needs, Party
 from fedward.doctor.reach import reach_of
 from fedward.doctor.session import NOBODY, Wanted
-from fedward.errors import FedwardError
+from fedward.errors import ConfigError, FedwardError
 from fedward.limits import MIB
 from fedward.mqtt import MqttSettings
 from fedward.topics import Up
@@ -55,10 +56,11 @@ def examine(config: SiteConfig, settings: Callable[[], MqttSettings], deadline: 
     checks = examination.way()
     late = warning(TASKS, "no answer in time", "look at the disk that the program and the records are on")
     tasks, model_bytes = deadline.within(TORCH_S, lambda: _examine_tasks(config), (late, UNKNOWN_MODEL_BYTES))
-    if tasks is late:
-        gpu = skipped(GPU, f"{TASKS} gave no answer")
+    if tasks is late or find_spec("torch") is None:
+        gpu = skipped(GPU, f"{TASKS} did not get as far as torch")
     else:
-        gpu = deadline.within(GPU_S, lambda: _examine_gpu(config.device), judge_gpu(config.device, None))
+        silent = judge_gpu(config.device, None)
+        gpu = deadline.within(GPU_S, lambda: _examine_gpu(config.device, config.precision), silent)
     needs = Needs(NEXT_STEP * model_bytes, WHOLE * model_bytes, LEAST_MEMORY_BYTES + MODELS_IN_MEMORY * model_bytes)
     return [*checks, *examination.disk_and_memory(needs), tasks, gpu, *examination.limits_and_clock()]
 
@@ -91,7 +93,7 @@ def _examine_tasks(config: SiteConfig) -> tuple[Check, int]:
     except ModuleNotFoundError as error:
         return failed(TASKS, f"{error.name} is not installed", "install fedward[agent]"), UNKNOWN_MODEL_BYTES
     problems: list[str] = []
-    sizes = [0]
+    sizes: list[int] = []
     for name, options in config.tasks.items():
         problems += _unreadable(name, options)
         try:
@@ -101,7 +103,7 @@ def _examine_tasks(config: SiteConfig) -> tuple[Check, int]:
             problems.append(str(error) if name in str(error) else f"task {name}: {error}")
     if problems:
         remedy = "correct `tasks`, and let the user of this program read the records (a container: mount them)"
-        return failed(TASKS, "; ".join(problems), remedy), max(sizes)
+        return failed(TASKS, "; ".join(problems), remedy), max(sizes, default=UNKNOWN_MODEL_BYTES)
     return ok(TASKS, f"{', '.join(config.tasks)}: installed, the records may be read"), max(sizes)
 
 
@@ -115,12 +117,16 @@ def _unreadable(name: str, options: dict[str, Any]) -> list[str]:
     ]
 
 
-def _examine_gpu(device: str) -> Check:
+def _examine_gpu(device: str, precision: str) -> Check:
+    """The GPU, and whether the agent would start with these settings."""
+    from edge_agent.training.capability import measure, see_gpus  # noqa: PLC0415 - imports torch
+
+    check = judge_gpu(device, see_gpus(_driver(), _nodes()))
     try:
-        from edge_agent.training.capability import see_gpus  # noqa: PLC0415 - imports torch
-    except ModuleNotFoundError as error:
-        return failed(GPU, f"{error.name} is not installed", "install fedward[agent]")
-    return judge_gpu(device, see_gpus(_driver(), _nodes()))
+        measure(device, precision)
+    except ConfigError as error:
+        return check if check.verdict is Verdict.FAILED else failed(GPU, str(error), "correct device and precision")
+    return check
 
 
 def _driver() -> str | None:

@@ -1,5 +1,6 @@
 """What this machine can train with, found out once at start: the device and the number format that suits it."""
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
@@ -76,18 +77,21 @@ def see_gpus(driver: str | None, nodes: tuple[str, ...]) -> Gpus:
     """
     found = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     names = tuple(torch.cuda.get_device_name(index) for index in found)
-    too_old = tuple(names[index] for index in found if not _has_code_for(torch.cuda.get_device_capability(index)))
+    built = torch.cuda.get_arch_list()
+    too_old = tuple(names[index] for index in found if not runs_on(torch.cuda.get_device_capability(index), built))
     return Gpus(driver, nodes, torch.__version__, torch.version.cuda, names, too_old)
 
 
-def _has_code_for(capability: tuple[int, int]) -> bool:
-    """Code of the same generation runs on its later GPUs; what is built as `compute_` is translated for newer ones."""
+def runs_on(capability: tuple[int, int], built: Iterable[str]) -> bool:
+    """Whether code that was built as "sm_80", "sm_90a" or "compute_90" runs on a GPU of this compute capability.
+
+    Binary code runs on the later GPUs of its generation, `compute_` code is translated for all later ones.
+    """
     major, minor = capability
-    for built in torch.cuda.get_arch_list():
-        kind, _, digits = built.partition("_")
-        number = int("".join(letter for letter in digits if letter.isdigit()))
-        same_generation = number // 10 == major and number % 10 <= minor
-        if same_generation or (kind == "compute" and number <= 10 * major + minor):
+    for target in built:
+        kind, _, digits = target.partition("_")
+        generation, step = divmod(int(digits.rstrip("af")), 10)
+        if (generation == major and step <= minor) or (kind == "compute" and (generation, step) <= capability):
             return True
     return False
 
