@@ -10,8 +10,7 @@ from fedward import topics
 from fedward.codec import codec
 from fedward.doctor.check import Check, failed, ok
 from fedward.doctor.deadline import Deadline
-from fedward.doctor.examine import Examination, Needs, Party
-from fedward.doctor.reach import reach_of
+from fedward.doctor.examine import Examination, Needs, party_of
 from fedward.doctor.session import NOBODY, Wanted
 from fedward.errors import ConfigError
 from fedward.layout import Layout
@@ -39,14 +38,9 @@ STATE_EVERY = 10
 def examine(config: FederationConfig, settings: Callable[[], MqttSettings], deadline: Deadline) -> list[Check]:
     """Every check of a coordinator. `settings` are those that it connects with; it may raise ConfigError."""
     user = config.broker.username
-    party = Party(
-        who="the coordinator" + (f" (user {user})" if user else ""),
-        reach=reach_of(config.broker),
-        settings=settings,
-        wanted=wanted_by(config.federation, config.sites[0]),
-        state_folder=config.state_folder,
-    )
-    examination = Examination(party, deadline)
+    who = "the coordinator" + (f" (user {user})" if user else "")
+    wanted = wanted_by(config.federation, config.sites[0])
+    examination = Examination(party_of(who, wanted, config.state_folder, settings), deadline)
     checks = examination.way()
     late = failed(MODEL, "the file does not answer", "repair the mount that the model file is on")
     model, needs = deadline.within(MODEL_S, lambda: _examine_model(config), (late, _needs(config, None)))

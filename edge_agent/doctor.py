@@ -12,8 +12,7 @@ from edge_agent.devices import GPU, judge_gpu
 from fedward import topics
 from fedward.doctor.check import Check, Verdict, failed, ok, skipped, warning
 from fedward.doctor.deadline import Deadline
-from fedward.doctor.examine import Examination, Needs, Party
-from fedward.doctor.reach import reach_of
+from fedward.doctor.examine import Examination, Needs, party_of
 from fedward.doctor.session import NOBODY, Wanted
 from fedward.errors import ConfigError, FedwardError
 from fedward.limits import MIB
@@ -45,14 +44,9 @@ MODELS_IN_MEMORY = 6
 def examine(config: SiteConfig, settings: Callable[[], MqttSettings], deadline: Deadline) -> list[Check]:
     """Every check of a hospital's agent. `settings` are those that it connects with; it may raise ConfigError."""
     user = config.broker.username
-    party = Party(
-        who=f"site {config.site}" + (f" (user {user})" if user else ""),
-        reach=reach_of(config.broker),
-        settings=settings,
-        wanted=wanted_by(config.federation, config.site),
-        state_folder=config.state_folder,
-    )
-    examination = Examination(party, deadline)
+    who = f"site {config.site}" + (f" (user {user})" if user else "")
+    wanted = wanted_by(config.federation, config.site)
+    examination = Examination(party_of(who, wanted, config.state_folder, settings), deadline)
     checks = examination.way()
     late = warning(TASKS, "no answer in time", "look at the disk that the program and the records are on")
     tasks, model_bytes = deadline.within(TORCH_S, lambda: _examine_tasks(config), (late, UNKNOWN_MODEL_BYTES))

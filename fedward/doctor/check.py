@@ -42,25 +42,19 @@ def skipped(name: str, because: str) -> Check:
 
 
 class Course:
-    """Checks that build on one another: once one has failed, those after it are skipped, and say which it was."""
+    """Checks that build on one another: one whose basis failed is skipped, and says which check it was."""
 
     def __init__(self) -> None:
         self.checks: list[Check] = []
-        self._failed = ""
+        self._broken: dict[str, str] = {}  # what failed or was skipped for it, and the check that failed
 
-    def take(self, name: str, judge: Callable[[], Check]) -> None:
-        """Add the check that `judge` makes, or say why it was not made."""
-        if self._failed:
-            self.checks.append(skipped(name, f"{self._failed} failed"))
-        else:
-            self.take_anyway(name, judge)
-
-    def take_anyway(self, name: str, judge: Callable[[], Check]) -> None:
-        """The same for a check that builds on none before it."""
-        check = judge()
+    def take(self, name: str, judge: Callable[[], Check], *basis: str) -> None:
+        """Add the check that `judge` makes, unless one of those that it builds on failed or was skipped for that."""
+        failure = next((self._broken[each] for each in basis if each in self._broken), None)
+        check = skipped(name, f"{failure} failed") if failure else judge()
         self.checks.append(check)
-        if check.verdict is Verdict.FAILED:
-            self._failed = self._failed or name
+        if failure or check.verdict is Verdict.FAILED:
+            self._broken[name] = failure or name
 
 
 def exit_code(checks: Iterable[Check]) -> int:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedward.doctor import broker, machine, measure, probe, way
-from fedward.doctor.check import Check, Course, failed, skipped
+from fedward.doctor.check import Check, Course, skipped
 from fedward.doctor.deadline import Deadline
 from fedward.doctor.facts import Answer, ClockFacts, Contact, Handshake, Lookup, OwnFiles, ProxyAnswer, Reach, Trouble
+from fedward.doctor.reach import reach_of
 from fedward.doctor.session import Wanted, talk, talk_instead, visitor
 from fedward.errors import ConfigError
 from fedward.mqtt import MqttSettings
@@ -22,16 +23,23 @@ NAME_S, PROXY_S, TCP_S, TLS_S, MQTT_S, FOLDER_S = 5.0, 8.0, 10.0, 10.0, 12.0, 3.
 
 @dataclass(frozen=True)
 class Party:
-    """Whose way to the broker is examined.
-
-    `settings` are those that the side itself connects with. Raises ConfigError where its password can't be read.
-    """
+    """Whose way to the broker is examined. Without `settings`, `problem` says why there are none."""
 
     who: str
-    reach: Reach
-    settings: Callable[[], MqttSettings]
     wanted: Wanted
     state_folder: Path
+    settings: MqttSettings | None
+    reach: Reach
+    problem: str = ""
+
+
+def party_of(who: str, wanted: Wanted, state_folder: Path, settings: Callable[[], MqttSettings]) -> Party:
+    """A party that connects with what `settings` makes, which may raise ConfigError."""
+    try:
+        made = settings()
+    except ConfigError as error:
+        return Party(who, wanted, state_folder, None, Reach("", 0), str(error))
+    return Party(who, wanted, state_folder, made, reach_of(made))
 
 
 @dataclass(frozen=True)
@@ -44,33 +52,34 @@ class Needs:
 
 
 class Examination:
-    """One run of the doctor. Call `way` before `machine`: the clock is judged by what was seen on the way."""
+    """One run of the doctor. Call `way` before `limits_and_clock`: the clock is judged by what was seen on the way."""
 
     def __init__(self, party: Party, deadline: Deadline) -> None:
         # The checks tell what went wrong; the link would tell it again on standard error.
         logging.getLogger("fedward").addHandler(logging.NullHandler())
         self._party = party
-        self._reach = party.reach
         self._deadline = deadline
-        self._lookup = Lookup(party.reach.host)
+        self._reach = party.reach
+        self._lookup = Lookup("")
         self._proxy: ProxyAnswer | None = None
         self._own: OwnFiles | None = None
         self._shaken: Handshake | None = None
         self._answer: Answer | None = None
 
     def way(self) -> list[Check]:
-        """Name, proxy, TCP, certificates, TLS, MQTT, rights, sizes."""
+        """Settings, name, proxy, TCP, certificates, TLS, MQTT, rights, sizes."""
         course = Course()
-        course.take(way.NAME, self._name)
-        course.take(way.PROXY, self._through_proxy)
-        course.take(way.TCP, self._tcp)
-        course.take_anyway(way.OWN, self._own_files)
-        course.take(way.TLS, self._tls)
-        course.take(broker.MQTT, self._mqtt)
-        course.take(broker.RIGHTS, self._rights)
+        course.take(way.SETTINGS, lambda: way.judge_settings(self._reach, self._party.problem))
+        course.take(way.NAME, self._name, way.SETTINGS)
+        course.take(way.PROXY, self._through_proxy, way.NAME)
+        course.take(way.TCP, self._tcp, way.PROXY)
+        course.take(way.OWN, self._own_files, way.SETTINGS)
+        course.take(way.TLS, self._tls, way.TCP)
+        course.take(broker.MQTT, self._mqtt, way.TLS, way.OWN)
+        course.take(broker.RIGHTS, self._rights, broker.MQTT)
         if self._party.wanted.retained:
-            course.take(broker.ANNOUNCEMENT, self._announcement)
-        course.take(broker.SIZES, self._sizes)
+            course.take(broker.ANNOUNCEMENT, self._announcement, broker.RIGHTS)
+        course.take(broker.SIZES, self._sizes, broker.MQTT)
         return course.checks
 
     def disk_and_memory(self, needs: Needs) -> list[Check]:
@@ -119,18 +128,15 @@ class Examination:
         return way.judge_own(self._reach, self._own, measure.now_s())
 
     def _tls(self) -> Check:
-        tls = self._reach.tls
-        if tls:
-            self._shaken = probe.shake_hands(self._reach, self._lookup, tls, self._deadline.left_s(TLS_S))
+        if self._own:
+            self._shaken = probe.shake_hands(self._reach, self._lookup, self._own, self._deadline.left_s(TLS_S))
         loopback = not self._reach.proxy and all(ipaddress.ip_address(at).is_loopback for at in self._addresses())
-        return way.judge_tls(self._reach, self._shaken, measure.now_s(), loopback=loopback)
+        return way.judge_tls(self._reach, self._own, self._shaken, measure.now_s(), loopback=loopback)
 
     def _mqtt(self) -> Check:
-        limit_s, party = self._deadline.left_s(MQTT_S), self._party
-        try:
-            settings = party.settings()
-        except ConfigError as error:
-            return failed(broker.MQTT, str(error), "correct the path, or let the user of this program read the file")
+        limit_s, party, settings = self._deadline.left_s(MQTT_S), self._party, self._party.settings
+        if settings is None:
+            raise RuntimeError("MQTT is spoken with settings only")
         if self._reach.tls and self._reach.tls.certificate_file:
             self._answer = talk_instead(settings, party.wanted, party.state_folder, limit_s)
         else:

@@ -1,6 +1,6 @@
 """What the doctor finds out, as values; nothing here says whether it is good. Times are seconds since 1970, UTC."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -95,10 +95,27 @@ class Handshake:
 
 @dataclass(frozen=True)
 class OwnFiles:
-    """This side's TLS files: what is wrong with them by setting, and what they hold where nothing is."""
+    """This side's TLS files: what is wrong with them by setting, and this side's certificate where it can be read."""
 
+    files: TlsFiles
     problems: tuple[tuple[str, str], ...] = ()
     certificate: CertificateFacts | None = None
+
+    @property
+    def can_verify(self) -> bool:
+        """Whether the broker's certificate can be told from another."""
+        return "ca_file" not in dict(self.problems)
+
+    @property
+    def can_show(self) -> bool:
+        """Whether this side can show what it has."""
+        return not {"certificate_file", "key_file"} & dict(self.problems).keys()
+
+    @property
+    def usable(self) -> TlsFiles:
+        """The files without those that have a problem."""
+        ca_file = self.files.ca_file if self.can_verify else None
+        return replace(self.files, ca_file=ca_file) if self.can_show else TlsFiles(ca_file)
 
 
 @dataclass(frozen=True)

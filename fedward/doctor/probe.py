@@ -80,20 +80,17 @@ def ask_proxy(reach: Reach, lookup: Lookup, limit_s: float) -> tuple[ProxyAnswer
     return answer, connection
 
 
-def shake_hands(reach: Reach, lookup: Lookup, tls: TlsFiles, limit_s: float) -> Handshake:
-    """A TLS handshake as a client of the broker makes it.
+def shake_hands(reach: Reach, lookup: Lookup, own: OwnFiles, limit_s: float) -> Handshake:
+    """A TLS handshake as a client of the broker makes it, with those of this side's files that can be used.
 
     A certificate that does not hold is asked for once more, unverified, only to name who presents it.
     """
     ends_s = time.monotonic() + limit_s
     try:
-        return _handshake(reach, lookup, _context(tls, verify=True), ends_s)
+        return _handshake(reach, lookup, _context(own.usable, verify=own.can_verify), ends_s)
     except ssl.SSLCertVerificationError as error:
         code, message = error.verify_code, error.verify_message
-    try:
-        unverified = _handshake(reach, lookup, _context(tls, verify=False), ends_s)
-    except ssl.SSLError:
-        unverified = Handshake()
+    unverified = _handshake(reach, lookup, _context(own.usable, verify=False), ends_s)
     return Handshake(unverified.version, unverified.presented, code, message)
 
 
@@ -122,7 +119,7 @@ def read_own_files(tls: TlsFiles) -> OwnFiles:
             _context(tls, verify=True)
         except (ssl.SSLError, OSError):
             problems.append(("key_file", "is no private key, has a password, or is not the one of certificate_file"))
-    return OwnFiles(tuple(problems), certificate)
+    return OwnFiles(tls, tuple(problems), certificate)
 
 
 def trouble_of(error: OSError) -> Trouble:

@@ -5,7 +5,7 @@ from fedward.doctor.dates import day, moment
 from fedward.doctor.facts import Contact, Handshake, Lookup, OwnFiles, ProxyAnswer, Reach, Trouble
 from fedward.identity.description import CertificateFacts
 
-NAME, PROXY, TCP, OWN, TLS = "name", "proxy", "tcp", "certificate", "tls"
+SETTINGS, NAME, PROXY, TCP, OWN, TLS = "settings", "name", "proxy", "tcp", "certificate", "tls"
 
 ENDS_SOON = 0.1
 """Share of its life in which a certificate should have been renewed."""
@@ -14,6 +14,17 @@ ENDS_SOON = 0.1
 NOT_YET_VALID, EXPIRED = 9, 10
 OTHER_HOST = {62, 64}
 OTHER_ISSUER = {2, 7, 18, 19, 20, 21}
+
+
+def judge_settings(reach: Reach, problem: str) -> Check:
+    """Whether the settings of the connection can be used; `problem` is why not."""
+    if problem:
+        return failed(
+            SETTINGS, problem, "correct the setting, or let the user of this program read the file that it names"
+        )
+    proxy = f", through the proxy {_place(reach.proxy.host, reach.proxy.port)}" if reach.proxy else ""
+    tls = "TLS" if reach.tls else "no TLS"
+    return ok(SETTINGS, f"broker {_place(reach.host, reach.port)}, {tls}{proxy}")
 
 
 def judge_name(reach: Reach, lookup: Lookup) -> Check:
@@ -124,42 +135,56 @@ def judge_own(reach: Reach, files: OwnFiles | None, now_s: float) -> Check:
     return ok(OWN, dates)
 
 
-def judge_tls(reach: Reach, shaken: Handshake | None, now_s: float, *, loopback: bool) -> Check:
-    """Whether the broker proves to be the federation's, with nobody in between who reads along."""
-    place = _place(reach.host, reach.port)
-    if reach.tls is None or shaken is None:
+def judge_tls(reach: Reach, own: OwnFiles | None, shaken: Handshake | None, now_s: float, *, loopback: bool) -> Check:
+    """Whether the broker proves to be the federation's, with nobody in between who reads along.
+
+    Also told before this side has a certificate, which is another check's failure.
+    """
+    if own is None or shaken is None:
         if loopback:
             return skipped(TLS, "broker.tls is not set, and the broker is on this machine")
         return warning(TLS, "broker.tls is not set: all that travels can be read and changed", "set broker.tls")
     if shaken.verify_code:
         return _judge_unverified(reach, shaken, now_s)
-    if shaken.alert:
+    if shaken.trouble:
+        return _judge_silent(reach, shaken.trouble)
+    if shaken.alert and own.can_show:
         return failed(
             TLS,
             f"the broker refuses this side's certificate or TLS version ({shaken.alert})",
             "ask the federation's operator whether this side's certificate is revoked; "
             "broker.tls.certificate_file must be one that the federation issued",
         )
-    if shaken.trouble is Trouble.NO_ANSWER:
+    if shaken.presented is None:
+        return failed(
+            TLS,
+            f"the other side ends the handshake ({shaken.alert or 'without a certificate that can be read'})",
+            "correct this side's certificate first; if that does not end it, ask the broker's operator",
+        )
+    found = (
+        f"{shaken.version}, certificate issued by {shaken.presented.issuer}, until {day(shaken.presented.not_after_s)}"
+    )
+    if not own.can_verify:
+        return warning(TLS, f"{found}; whether it is the broker's can't be told", "correct broker.tls.ca_file first")
+    if _ends_soon(shaken.presented, now_s):
+        return warning(TLS, f"{found}: it ends soon", "ask the broker's operator to renew its certificate")
+    return ok(TLS, found)
+
+
+def _judge_silent(reach: Reach, trouble: Trouble) -> Check:
+    """A port that takes connections and does not speak TLS."""
+    place = _place(reach.host, reach.port)
+    if trouble is Trouble.NO_ANSWER:
         return failed(
             TLS,
             f"{place} takes the connection and never answers",
             f"firewall: let TLS to {place} pass, without waiting for another protocol; or the port is not the TLS port",
         )
-    if shaken.trouble:
-        return failed(
-            TLS,
-            f"{place}: {shaken.trouble}",
-            "correct broker.port: it must be the broker's TLS port; a firewall that closes TLS to it must let it pass",
-        )
-    if shaken.presented is None:
-        return failed(TLS, f"{place} presents no certificate that can be read", "ask the broker's operator")
-    found = (
-        f"{shaken.version}, certificate issued by {shaken.presented.issuer}, until {day(shaken.presented.not_after_s)}"
+    return failed(
+        TLS,
+        f"{place}: {trouble}",
+        "correct broker.port: it must be the broker's TLS port; a firewall that closes TLS to it must let it pass",
     )
-    if _ends_soon(shaken.presented, now_s):
-        return warning(TLS, f"{found}: it ends soon", "ask the broker's operator to renew its certificate")
-    return ok(TLS, found)
 
 
 def _judge_unverified(reach: Reach, shaken: Handshake, now_s: float) -> Check:

@@ -23,7 +23,6 @@ ONLY_IN = {
     "prometheus_client": ["edge_agent/metrics.py", "coordinator/metrics.py"],
     "docker": ["edge_agent/appliance/"],
     "cryptography": ["fedward/identity/"],
-    "ssl": ["fedward/mqtt.py", "fedward/doctor/probe.py"],
     "zstandard": ["fedward/codec/frame.py"],
     "sqlalchemy": [
         "coordinator/ledger.py",

@@ -36,7 +36,7 @@ def test_a_coordinator_where_all_is_well_ends_with_0(
         code, checks = doctor(capsys, folder, broker.port)
     assert code == 0
     assert list(checks) == [
-        *("name", "proxy", "tcp", "certificate", "tls", "mqtt", "rights", "sizes"),
+        *("settings", "name", "proxy", "tcp", "certificate", "tls", "mqtt", "rights", "sizes"),
         *("disk", "memory", "model", "limits", "clock"),
     ]
     assert "subscribe to fl/v1/" in checks["rights"]["found"]

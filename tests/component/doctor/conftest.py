@@ -25,8 +25,8 @@ def examine(tmp_path: Path) -> Examine:
     ) -> dict[str, Check]:
         party = Party(
             who="site st-anna",
+            settings=MqttSettings(host=HOST, port=port, client_id="ward-st-anna", session_expiry_s=600),
             reach=Reach(HOST, port, proxy, tls),
-            settings=lambda: MqttSettings(host=HOST, port=port, client_id="ward-st-anna", session_expiry_s=600),
             wanted=wanted_by("ward", "st-anna"),
             state_folder=tmp_path / "state",
         )

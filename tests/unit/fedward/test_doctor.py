@@ -30,13 +30,14 @@ from fedward.doctor.measure import clock_is_synchronised, group_limits, measure_
 from fedward.doctor.reach import reach_of
 from fedward.identity.description import CertificateFacts, describe_certificate
 from fedward.limits import LEAST_BROKER_PAYLOAD
-from fedward.settings import BrokerSettings
+from fedward.mqtt import MqttSettings
 
 REACH = Reach("broker.example.org", 8883, tls=TlsFiles())
 BEHIND_PROXY = Reach("broker.example.org", 8883, Proxy("proxy", 3128))
 NOW_S = 1_800_000_000.0
 DAY_S, GB = 86_400.0, 10**9
 ROOM = 10 * GB
+OWN = OwnFiles(TlsFiles())
 CERTIFICATE = CertificateFacts("CN=broker", "CN=ward", NOW_S - 50 * DAY_S, NOW_S + 50 * DAY_S)
 
 
@@ -73,11 +74,15 @@ def test_the_json_has_every_field_of_every_check() -> None:
 def test_what_builds_on_a_failure_is_skipped_and_says_on_which() -> None:
     course = Course()
     course.take("a", lambda: failed("a", "x", "y"))
-    course.take("b", lambda: pytest.fail("judged although a failed"))
-    course.take_anyway("c", lambda: failed("c", "x", "y"))
-    course.take("d", lambda: pytest.fail("judged although a failed"))
-    assert [(check.verdict, check.found) for check in course.checks[1::2]] == [
+    course.take("b", lambda: pytest.fail("judged although a failed"), "a")
+    course.take("c", lambda: Check("c", Verdict.SKIPPED, "because none is configured"))
+    course.take("d", lambda: ok("d", "x"), "c")
+    course.take("e", lambda: pytest.fail("judged although a failed"), "d", "b")
+    verdicts = [(check.verdict, check.found) for check in course.checks[1:]]
+    assert verdicts == [
         (Verdict.SKIPPED, "because a failed"),
+        (Verdict.SKIPPED, "because none is configured"),
+        (Verdict.OK, "x"),
         (Verdict.SKIPPED, "because a failed"),
     ]
 
@@ -100,7 +105,8 @@ def test_the_limit_of_one_probe_is_its_own_or_what_is_left_of_the_run() -> None:
 
 
 def test_the_settings_say_how_the_broker_is_reached() -> None:
-    assert reach_of(BrokerSettings(host="broker.example.org", port=8883)) == Reach("broker.example.org", 8883)
+    settings = MqttSettings(host="broker.example.org", port=8883, client_id="a", session_expiry_s=60)
+    assert reach_of(settings) == Reach("broker.example.org", 8883)
 
 
 def test_a_name_is_looked_up_of_the_proxy_where_there_is_one() -> None:
@@ -125,21 +131,21 @@ def test_a_proxy_that_was_given_a_user_is_told_that_it_is_the_wrong_one() -> Non
 
 def test_without_tls_is_worth_a_warning_unless_the_broker_is_on_this_machine() -> None:
     bare = Reach("broker", 1883)
-    assert way.judge_tls(bare, None, NOW_S, loopback=False).verdict is Verdict.WARNING
-    assert way.judge_tls(bare, None, NOW_S, loopback=True).verdict is Verdict.SKIPPED
+    assert way.judge_tls(bare, None, None, NOW_S, loopback=False).verdict is Verdict.WARNING
+    assert way.judge_tls(bare, None, None, NOW_S, loopback=True).verdict is Verdict.SKIPPED
 
 
 @pytest.mark.parametrize("code", sorted(way.OTHER_ISSUER))
 def test_a_certificate_of_somebody_else_names_the_issuer_and_the_exception_to_ask_for(code: int) -> None:
     presented = CertificateFacts("CN=broker", "CN=Zscaler Root CA,O=Zscaler", 0.0, NOW_S + DAY_S)
-    check = way.judge_tls(REACH, Handshake("TLSv1.3", presented, code, "no"), NOW_S, loopback=False)
+    check = way.judge_tls(REACH, OWN, Handshake("TLSv1.3", presented, code, "no"), NOW_S, loopback=False)
     assert check.verdict is Verdict.FAILED
     assert "issued by CN=Zscaler Root CA,O=Zscaler" in check.found
     assert "exception of broker.example.org port 8883" in check.remedy
 
 
 def test_any_other_complaint_about_a_certificate_is_passed_on() -> None:
-    check = way.judge_tls(REACH, Handshake("", CERTIFICATE, 79, "invalid CA certificate"), NOW_S, loopback=False)
+    check = way.judge_tls(REACH, OWN, Handshake("", CERTIFICATE, 79, "invalid CA certificate"), NOW_S, loopback=False)
     assert check.verdict is Verdict.FAILED
     assert "invalid CA certificate" in check.found
 
@@ -148,14 +154,33 @@ def test_any_other_complaint_about_a_certificate_is_passed_on() -> None:
 def test_this_sides_certificate_is_judged_by_its_dates(left_days: float, verdict: Verdict) -> None:
     ends_s = NOW_S + left_days * DAY_S
     own = CertificateFacts("CN=st-anna", "CN=ward", NOW_S - 50 * DAY_S, ends_s)
-    assert way.judge_own(REACH, OwnFiles(certificate=own), NOW_S).verdict is verdict
+    assert way.judge_own(REACH, OwnFiles(TlsFiles(), certificate=own), NOW_S).verdict is verdict
 
 
 def test_a_certificate_that_begins_later_tells_of_the_clock() -> None:
     later = CertificateFacts("CN=st-anna", "CN=ward", NOW_S + 5.0, NOW_S + DAY_S)
-    assert way.judge_own(REACH, OwnFiles(certificate=later), NOW_S).verdict is Verdict.FAILED
+    assert way.judge_own(REACH, OwnFiles(TlsFiles(), certificate=later), NOW_S).verdict is Verdict.FAILED
     assert way.begins_later(Handshake(presented=CERTIFICATE), later, NOW_S) == NOW_S + 5.0
     assert way.begins_later(None, CERTIFICATE, NOW_S) is None
+
+
+def test_the_broker_is_judged_before_this_side_has_a_certificate() -> None:
+    nothing_yet = OwnFiles(TlsFiles(), (("certificate_file", "can't be read"), ("key_file", "can't be read")))
+    shaken = Handshake("TLSv1.3", CERTIFICATE, alert="TLSV13_ALERT_CERTIFICATE_REQUIRED")
+    assert way.judge_tls(REACH, nothing_yet, shaken, NOW_S, loopback=False).verdict is Verdict.OK
+    assert way.judge_tls(REACH, OWN, shaken, NOW_S, loopback=False).verdict is Verdict.FAILED
+
+
+def test_without_an_authority_nobody_can_tell_whose_certificate_it_is() -> None:
+    blind = OwnFiles(TlsFiles(), (("ca_file", "can't be read"),))
+    check = way.judge_tls(REACH, blind, Handshake("TLSv1.3", CERTIFICATE), NOW_S, loopback=False)
+    assert check.verdict is Verdict.WARNING
+    assert "issued by CN=ward" in check.found
+
+
+def test_settings_that_can_not_be_used_say_why() -> None:
+    assert way.judge_settings(Reach("", 0), "broker.password_file: can't read it").verdict is Verdict.FAILED
+    assert "through the proxy proxy port 3128" in way.judge_settings(BEHIND_PROXY, "").found
 
 
 def test_a_description_of_no_certificate_is_none() -> None:
