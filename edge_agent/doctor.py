@@ -14,7 +14,7 @@ from fedward.doctor.check import Check, Verdict, failed, ok, skipped, warning
 from fedward.doctor.deadline import Deadline
 from fedward.doctor.examine import Examination, Needs, party_of
 from fedward.doctor.session import NOBODY, Wanted
-from fedward.errors import ConfigError, FedwardError
+from fedward.errors import ConfigError
 from fedward.limits import MIB
 from fedward.mqtt import MqttSettings
 from fedward.topics import Up
@@ -68,8 +68,8 @@ def wanted_by(federation: str, site: str) -> Wanted:
         filters={
             announce: f"subscribe to {announce}",
             down: f"subscribe to {down}",
-            chunks: f"subscribe to {chunks.replace(NOBODY.hex(), '+')}",
         },
+        passing={chunks: f"subscribe to {chunks.replace(NOBODY.hex(), '+')}"},
         topics={topics.update_chunk(federation, site, NOBODY, 0): f"publish to {below}/#"},
         retained=announce,
     )
@@ -81,7 +81,7 @@ def _examine_tasks(config: SiteConfig) -> tuple[Check, int]:
     No record is read: that may take long, and memory that a training has none left of.
     """
     try:
-        from edge_agent.training.failures import failures_named  # noqa: PLC0415 - imports torch
+        from edge_agent.training.failures import TrainingFailed, failures_named  # noqa: PLC0415 - imports torch
         from edge_agent.training.module import layout_of  # noqa: PLC0415
         from edge_agent.training.task import load_task  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -89,11 +89,13 @@ def _examine_tasks(config: SiteConfig) -> tuple[Check, int]:
     problems: list[str] = []
     sizes: list[int] = []
     for name, options in config.tasks.items():
-        problems += _unreadable(name, options)
         try:
             with failures_named():
+                problems += _unreadable(name, options)
                 sizes.append(4 * layout_of(load_task(name, options).model()).size)
-        except FedwardError as error:
+        except TrainingFailed as error:
+            problems.append(f"task {name}: its code fails ({error.exception_class or error.kind})")
+        except ConfigError as error:
             problems.append(str(error) if name in str(error) else f"task {name}: {error}")
     if problems:
         remedy = "correct `tasks`, and let the user of this program read the records (a container: mount them)"
@@ -107,7 +109,7 @@ def _unreadable(name: str, options: dict[str, Any]) -> list[str]:
     return [
         f"task {name}: option {option}: this user may not read it"
         for option, path in paths.items()
-        if path.exists() and not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0))
+        if os.access(path, os.F_OK) and not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0))
     ]
 
 

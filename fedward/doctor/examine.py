@@ -18,7 +18,7 @@ from fedward.mqtt import MqttSettings
 from fedward.process import is_worked_in
 
 # Longest times. Together with what the machine's own probes take they stay within deadline.RUN_S.
-NAME_S, PROXY_S, TCP_S, TLS_S, MQTT_S, FOLDER_S = 5.0, 8.0, 10.0, 10.0, 12.0, 3.0
+NAME_S, PROXY_S, TCP_S, TLS_S, MQTT_S, FOLDER_S = 5.0, 8.0, 10.0, 10.0, 12.0, 5.0
 
 
 @dataclass(frozen=True)

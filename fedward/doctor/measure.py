@@ -24,7 +24,7 @@ TIMEX_BYTES = 256
 
 def measure_folder(path: Path) -> Folder:
     """A folder that may not be there yet: then the nearest one above it says what could be made."""
-    nearest = next(each for each in (path.absolute(), *path.absolute().parents) if each.is_dir())
+    nearest = next(each for each in (path.absolute(), *path.absolute().parents) if _is_folder(each))
     writable = os.access(nearest, os.W_OK | os.X_OK)
     used = sum(_size(each) for each in path.rglob("*")) if nearest == path.absolute() and writable else 0
     return Folder(path, nearest, writable, free_bytes(nearest), used)
@@ -80,6 +80,13 @@ def _status(timex: bytes) -> int:
     """struct timex: modes, then four longs (offset, freq, maxerror, esterror), then status."""
     word = ctypes.sizeof(ctypes.c_long)
     return int.from_bytes(timex[5 * word : 5 * word + 4], "little")
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except PermissionError:
+        return False  # it lies in a folder that this user may not enter, which is told of that one
 
 
 def _size(path: Path) -> int:

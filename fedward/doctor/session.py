@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, Queue
 
@@ -34,17 +34,19 @@ INBOX_EVENTS = 1000
 class Wanted:
     """What a side needs of the broker: filters to subscribe to, topics to publish to, each with its rule in words.
 
-    `retained` is the topic of a message that must come by itself.
+    `passing` are filters that the side holds only now and then. `retained` is the topic of a message that must come
+    by itself.
     """
 
     filters: Mapping[str, str]
     topics: Mapping[str, str]
+    passing: Mapping[str, str] = field(default_factory=dict)
     retained: str | None = None
 
     @property
     def rules(self) -> dict[str, str]:
         """All of them: a filter or a topic, and its rule."""
-        return {**self.filters, **self.topics}
+        return {**self.filters, **self.passing, **self.topics}
 
 
 def visitor(settings: MqttSettings) -> MqttSettings:
@@ -75,9 +77,11 @@ def talk(settings: MqttSettings, wanted: Wanted, limit_s: float) -> Answer:
     link = MqttLink(settings, inbox, random.Random())  # noqa: S311 - jitter, not a secret
     conversation = _Conversation(link, inbox, time.monotonic() + limit_s)
     try:
-        link.subscribe(*wanted.filters)
+        link.subscribe(*wanted.filters, *wanted.passing)
         link.open()
-        return conversation.hold(wanted)
+        answer = conversation.hold(wanted)
+        link.unsubscribe(*wanted.passing)
+        return answer
     finally:
         link.close(drain_s=0.0)
 

@@ -195,11 +195,19 @@ def test_what_waits_in_the_agents_own_session_is_still_there_after_the_doctor(
     with mosquitto(tmp_path / "broker", OPEN) as port:
         wanted = wanted_by("ward", "st-anna")
         agent = clients(port, "st-anna", *wanted.filters)
+        (passing,) = wanted.passing
         agent.link.close()
         clients(port, "coordinator-ward").say(grant, b"while away")
         answer = talk_instead(agent.settings, wanted, tmp_path / "state", 10.0)
         assert answer
         assert grant in answer.delivered
-        waiting = clients(port, "st-anna").next()
+        back = clients(port, "st-anna")
+        waiting = back.next()
         assert isinstance(waiting, Delivery)
         assert (waiting.topic, waiting.payload) == (grant, b"while away")
+        back.link.acknowledge(waiting)
+        clients(port, "other").say(passing.replace("+", "0"), b"of a filter that was held for the doctor only")
+        clients(port, "another").say(grant, b"fence")
+        fence = back.next()
+        assert isinstance(fence, Delivery)
+        assert fence.topic == grant

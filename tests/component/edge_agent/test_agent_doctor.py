@@ -97,6 +97,7 @@ def test_a_password_file_that_can_not_be_read_is_told(tmp_path: Path, capsys: py
     [
         ({"breast-cancer": {"train": "/nowhere/records.csv"}}, "option train: there is no such file"),
         ({"unheard-of": {}}, "is not installed"),
+        ({"breast-cancer": {"train": "/nowhere" + "\0"}}, "its code fails (ValueError)"),
     ],
 )
 def test_a_task_that_could_not_start_is_told_without_its_records(
