@@ -1,6 +1,7 @@
 """`fedward coordinator doctor`: the way to the broker, and whether this machine can keep the federation."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from coordinator.config import FederationConfig
 from coordinator.engine.buffer import buffer_size
@@ -10,9 +11,11 @@ from fedward import topics
 from fedward.codec import codec
 from fedward.doctor.check import Check, failed, ok
 from fedward.doctor.deadline import Deadline
-from fedward.doctor.examine import Examination, Needs, party_of
+from fedward.doctor.examine import Examination, Needs, examine_identity, party_of
+from fedward.doctor.measure import now_s
 from fedward.doctor.session import NOBODY, Wanted
 from fedward.errors import ConfigError
+from fedward.identity.folder import CoordinatorIdentity
 from fedward.layout import Layout
 from fedward.limits import MIB
 from fedward.modelfile import load_model
@@ -42,6 +45,7 @@ def examine(config: FederationConfig, settings: Callable[[], MqttSettings], dead
     wanted = wanted_by(config.federation, config.sites[0])
     examination = Examination(party_of(who, wanted, config.state_folder, settings), deadline)
     checks = examination.way()
+    checks.append(_examine_identity(config))
     late = failed(MODEL, "the file does not answer", "repair the mount that the model file is on")
     model, needs = deadline.within(MODEL_S, lambda: _examine_model(config), (late, _needs(config, None)))
     return [*checks, *examination.disk_and_memory(needs), model, *examination.limits_and_clock()]
@@ -58,6 +62,11 @@ def wanted_by(federation: str, site: str) -> Wanted:
             topics.down_chunk(federation, site, NOBODY, 0): f"publish to {to_sites}",
         },
     )
+
+
+def _examine_identity(config: FederationConfig) -> Check:
+    folder = config.identity.folder if config.identity else None
+    return examine_identity(folder, lambda: CoordinatorIdentity.load(folder or Path(), config.federation, now_s()))
 
 
 def _examine_model(config: FederationConfig) -> tuple[Check, Needs]:

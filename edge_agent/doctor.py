@@ -12,9 +12,11 @@ from edge_agent.devices import GPU, judge_gpu
 from fedward import topics
 from fedward.doctor.check import Check, Verdict, failed, ok, skipped, warning
 from fedward.doctor.deadline import Deadline
-from fedward.doctor.examine import Examination, Needs, party_of
+from fedward.doctor.examine import Examination, Needs, examine_identity, party_of
+from fedward.doctor.measure import now_s
 from fedward.doctor.session import NOBODY, Wanted
 from fedward.errors import ConfigError
+from fedward.identity.folder import SiteIdentity
 from fedward.limits import MIB
 from fedward.mqtt import MqttSettings
 from fedward.topics import Up
@@ -48,6 +50,7 @@ def examine(config: SiteConfig, settings: Callable[[], MqttSettings], deadline: 
     wanted = wanted_by(config.federation, config.site)
     examination = Examination(party_of(who, wanted, config.state_folder, settings), deadline)
     checks = examination.way()
+    checks.append(_examine_identity(config))
     late = warning(TASKS, "no answer in time", "look at the disk that the program and the records are on")
     tasks, model_bytes = deadline.within(TORCH_S, lambda: _examine_tasks(config), (late, UNKNOWN_MODEL_BYTES))
     if tasks is late or find_spec("torch") is None:
@@ -72,6 +75,13 @@ def wanted_by(federation: str, site: str) -> Wanted:
         passing={chunks: f"subscribe to {chunks.replace(NOBODY.hex(), '+')}"},
         topics={topics.update_chunk(federation, site, NOBODY, 0): f"publish to {below}/#"},
         retained=announce,
+    )
+
+
+def _examine_identity(config: SiteConfig) -> Check:
+    folder = config.identity.folder if config.identity else None
+    return examine_identity(
+        folder, lambda: SiteIdentity.load(folder or Path(), config.federation, config.site, now_s())
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedward.doctor import broker, machine, measure, probe, way
-from fedward.doctor.check import Check, Course, skipped
+from fedward.doctor.check import Check, Course, failed, ok, skipped
 from fedward.doctor.deadline import Deadline
 from fedward.doctor.facts import Answer, ClockFacts, Contact, Handshake, Lookup, OwnFiles, ProxyAnswer, Reach, Trouble
 from fedward.doctor.reach import reach_of
@@ -16,6 +16,8 @@ from fedward.doctor.session import Wanted, talk, talk_instead, visitor
 from fedward.errors import ConfigError
 from fedward.mqtt import MqttSettings
 from fedward.process import is_worked_in
+
+IDENTITY = "identity"
 
 # Longest times. Together with what the machine's own probes take they stay within deadline.RUN_S.
 NAME_S, PROXY_S, TCP_S, TLS_S, MQTT_S, FOLDER_S = 5.0, 8.0, 10.0, 10.0, 12.0, 5.0
@@ -161,6 +163,18 @@ class Examination:
     def _addresses(self) -> tuple[str, ...]:
         """Without the zone of a link-local one."""
         return tuple(address.split("%")[0] for address in self._lookup.addresses)
+
+
+def examine_identity(folder: Path | None, load: Callable[[], object]) -> Check:
+    """Whether the keys and certificates that sign and seal can be used. `load` raises ConfigError when not."""
+    if folder is None:
+        return skipped(IDENTITY, "identity is not set: nothing is signed, and nothing leaves this machine")
+    try:
+        load()
+    except ConfigError as error:
+        remedy = "enrol, or correct identity.folder and the rights of its files; renew a certificate that has ended"
+        return failed(IDENTITY, str(error), remedy)
+    return ok(IDENTITY, f"{folder}: keys and certificates are there, and hold now")
 
 
 def _hang_up(connection: socket.socket | None) -> None:

@@ -37,7 +37,7 @@ def test_a_coordinator_where_all_is_well_ends_with_0(
     assert code == 0
     assert list(checks) == [
         *("settings", "name", "proxy", "tcp", "certificate", "tls", "mqtt", "rights", "sizes"),
-        *("disk", "memory", "model", "limits", "clock"),
+        *("identity", "disk", "memory", "model", "limits", "clock"),
     ]
     assert "subscribe to fl/v1/" in checks["rights"]["found"]
     assert not (folder / "state").exists()

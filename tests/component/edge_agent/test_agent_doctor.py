@@ -11,9 +11,11 @@ from edge_agent.training.capability import runs_on
 from fedward import topics
 from fedward.cli import EXIT_CONFIG, main
 from fedward.doctor.session import NOBODY
+from fedward.identity.folder import coordinator_name
 from fedward.testing import MemoryBroker
 from sandbox.broker import EmbeddedBroker, find_mosquitto
 from sandbox.ports import free_port
+from tests.support.certificates import Vouching
 from tests.support.network import HOST
 from tests.support.office import FEDERATION, SITE
 
@@ -53,7 +55,7 @@ def test_a_hospital_where_all_is_well_ends_with_0_and_leaves_nothing(
     assert [name for name in checks if checks[name]["verdict"] == "failed"] == []
     assert list(checks) == [
         *("settings", "name", "proxy", "tcp", "certificate", "tls", "mqtt", "rights", "announcement", "sizes"),
-        *("disk", "memory", "tasks", "gpu", "limits", "clock"),
+        *("identity", "disk", "memory", "tasks", "gpu", "limits", "clock"),
     ]
     assert not (tmp_path / "state").exists()
 
@@ -107,6 +109,23 @@ def test_a_task_that_could_not_start_is_told_without_its_records(
     assert checks["tasks"]["verdict"] == "failed"
     assert problem in checks["tasks"]["found"]
     assert "/nowhere" not in checks["tasks"]["found"]
+
+
+@pytest.mark.network
+def test_a_site_that_is_not_enrolled_yet_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    identity = {"folder": str(tmp_path / "identity")}
+    _, checks = doctor(capsys, site_yaml(tmp_path, free_port(HOST), identity=identity))
+    assert checks["identity"]["verdict"] == "failed"
+    assert checks["identity"]["remedy"].startswith("enrol")
+
+
+@pytest.mark.network
+def test_an_enrolled_site_is_told_that_its_identity_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ward = Vouching(tmp_path / "identity")
+    ward.files(SITE)
+    (ward.files(coordinator_name(FEDERATION)).certificate_file or Path()).rename(tmp_path / "identity/coordinator.crt")
+    _, checks = doctor(capsys, site_yaml(tmp_path, free_port(HOST), identity={"folder": str(tmp_path / "identity")}))
+    assert checks["identity"]["verdict"] == "ok"
 
 
 @pytest.mark.network
