@@ -203,7 +203,8 @@ def _handshake(reach: Reach, lookup: Lookup, context: ssl.SSLContext, ends_s: fl
             connection.settimeout(max(ends_s - time.monotonic(), 0.001))
             with context.wrap_socket(connection, server_hostname=reach.host) as secured:
                 presented = describe_certificate(secured.getpeercert(binary_form=True) or b"")
-                return Handshake(secured.version() or "", presented, alert=_last_word(secured))
+                alert = _last_word(secured) if context.verify_mode is ssl.CERT_REQUIRED else ""
+                return Handshake(secured.version() or "", presented, alert=alert)
     except NoWayError as error:
         return Handshake(trouble=error.trouble)
     except ssl.SSLCertVerificationError:
