@@ -1,4 +1,4 @@
-"""`fedward coordinator`: run, status, export, replay, backup, restore, and the operator's wishes."""
+"""`fedward coordinator`: run, status, doctor, export, replay, backup, restore, and the operator's wishes."""
 
 import argparse
 import hashlib
@@ -17,6 +17,7 @@ from coordinator.card import model_card
 from coordinator.chain import Mark, anchor_of
 from coordinator.config import FederationConfig
 from coordinator.damage import LEDGER_FILE, check_ledger_file, check_ledger_log
+from coordinator.doctor import examine
 from coordinator.ledger import Ledger
 from coordinator.making import Settings, Store
 from coordinator.metrics import exposition
@@ -24,6 +25,8 @@ from coordinator.replay import check_ledger, pruned_since, replay, snapshot_of_l
 from coordinator.service import Service
 from coordinator.tables import ALL, Totals
 from coordinator.versions import Versions
+from fedward.doctor.check import as_json, as_text, exit_code
+from fedward.doctor.deadline import Deadline
 from fedward.errors import ConfigError, IntegrityError, TransientError
 from fedward.http import HttpServer, pages_of
 from fedward.identity.folder import CoordinatorIdentity
@@ -49,6 +52,11 @@ REPLAY = (
     "--from compares later ones only, and makes those since the last stored state before them without comparing."
 )
 
+DOCTOR = (
+    "check the way to the broker and this machine: a line for each, and what must be changed; "
+    "ends with 1 when a check failed. The coordinator may run meanwhile, or never have run."
+)
+
 WISHES = {
     "pause": FederationState.PAUSED,
     "resume": FederationState.RUNNING,
@@ -64,6 +72,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     for verb, run, text in (
         ("run", _run, "run the coordinator until SIGTERM"),
         ("status", _status, "versions, sites and buffer, from the ledger"),
+        ("doctor", _doctor, DOCTOR),
         ("export", _export, "write a version as a safetensors file, with its model card"),
         ("replay", _replay, REPLAY),
         ("backup", _back_up, "copy ledger and blobs into a new folder, while the coordinator runs"),
@@ -77,6 +86,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         )
         command.add_argument("--config", type=Path, required=True, help="federation.yaml")
         command.set_defaults(run=run, verb=verb)
+        if verb == "doctor":
+            command.add_argument("--json", action="store_true", help="a JSON array instead of lines")
         if verb == "export":
             command.add_argument("--version", type=int, help="which version; default: the newest")
             command.add_argument("--out", type=Path, required=True, help="the file to write; the card goes beside it")
@@ -191,6 +202,13 @@ def _status(arguments: argparse.Namespace) -> None:
         num_accepted = len(own) + totals.get(site, Totals()).num_accepted
         print(f"{site:24} {num_accepted:>8} {base:>10} {examples:>9} {wishes.get(site, '-'):>8}")
     ledger.close()
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    config = load_settings(FederationConfig, arguments.config, os.environ)
+    checks = examine(config, lambda: _mqtt_settings(config), Deadline())
+    print(as_json(checks) if arguments.json else as_text(checks))
+    return exit_code(checks)
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""`fedward agent`: run, status, and the initial model of a federation.
+"""`fedward agent`: run, status, doctor, and the initial model of a federation.
 
 torch is imported by the verbs that need it, so that `status` answers at once.
 """
@@ -16,12 +16,15 @@ from typing import Any, cast
 import yaml
 
 from edge_agent.config import SiteConfig
+from edge_agent.doctor import examine
 from edge_agent.metrics import exposition
 from edge_agent.models import ModelFolder
 from edge_agent.outbox import Outbox
 from edge_agent.progress import ProgressFile
 from edge_agent.report import will_of
 from edge_agent.voice import CounterFile, Voice
+from fedward.doctor.check import as_json, as_text, exit_code
+from fedward.doctor.deadline import Deadline
 from fedward.errors import ConfigError
 from fedward.http import HttpServer, pages_of
 from fedward.identity.folder import SiteIdentity
@@ -39,6 +42,12 @@ INBOX_EVENTS = 10_000
 """More than the broker may have in flight to us, so that only QoS 0 messages can ever be dropped."""
 
 
+DOCTOR = (
+    "check the way to the broker and this machine: a line for each, and what the IT desk must change; "
+    "ends with 1 when a check failed. The agent may run meanwhile, or never have run."
+)
+
+
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `agent` to the command line."""
     parser = commands.add_parser("agent", help="train at one hospital")
@@ -47,12 +56,15 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     for verb, run, text in (
         ("run", _run, "run the agent until SIGTERM"),
         ("status", _status, "held version, outbox and counters, from the state folder"),
+        ("doctor", _doctor, DOCTOR),
     ):
         command = verbs.add_parser(
             verb, help=text, description=text, epilog=settings, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         command.add_argument("--config", type=Path, required=True, help="site.yaml")
         command.set_defaults(run=run)
+        if verb == "doctor":
+            command.add_argument("--json", action="store_true", help="a JSON array instead of lines")
     initial = verbs.add_parser("init-model", help="write the initial model of a task, for the coordinator")
     initial.add_argument("--task", required=True, help="name of an installed task")
     initial.add_argument("--options", default="{}", help="the task's options, as YAML")
@@ -106,7 +118,7 @@ def voice_of(config: SiteConfig, now_s: float) -> Voice:
     return Voice.of(boot_id, identity, config, CounterFile(config.state_folder / "counter.json", now_s))
 
 
-def mqtt_settings(config: SiteConfig, will: Will) -> MqttSettings:
+def mqtt_settings(config: SiteConfig, will: Will | None = None) -> MqttSettings:
     """How this site connects. Raises ConfigError for a way that can't be taken, or would be in the clear."""
     return MqttSettings(
         host=config.broker.host,
@@ -141,6 +153,13 @@ def _status(arguments: argparse.Namespace) -> None:
     }
     for name, value in lines.items():
         print(f"{name:14} {value}")
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    config = load_settings(SiteConfig, arguments.config, os.environ)
+    checks = examine(config, lambda: mqtt_settings(config), Deadline())
+    print(as_json(checks) if arguments.json else as_text(checks))
+    return exit_code(checks)
 
 
 def _init_model(arguments: argparse.Namespace) -> None:

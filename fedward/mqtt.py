@@ -12,6 +12,7 @@ import logging
 import random
 import socket
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
@@ -91,6 +92,10 @@ class MqttLink:
         self.bytes_received = 0
         self.denied = 0
         """Publishes and subscriptions that the broker refused: its access rules and this side disagree."""
+        self.denied_filters: set[str] = set()
+        """Of the filters that are subscribed to, those that the broker refused when it was asked last."""
+        self.refusal = ""
+        """Why the broker refused the latest attempt to connect; empty when it refused none, or let us in since."""
         self.stale_acks = 0
         """Acknowledgements after the end of their connection; the broker sends those messages again."""
         self._settings = settings
@@ -103,6 +108,7 @@ class MqttLink:
         self._generation = 0
         self._filters: set[str] = set()
         self._unwanted: set[str] = set()
+        self._asked: dict[int, list[str]] = {}  # filters by the packet that asks for them
         self._awaited_suback: int | None = None
         self._num_failures = 0  # attempts to connect since the last success
         self._told = False  # what became of the latest attempt
@@ -158,12 +164,13 @@ class MqttLink:
             self._filters.update(filters)
             self._unwanted.difference_update(filters)
             if self._up and filters:
-                self._client.subscribe([(name, 1) for name in filters])
+                self._ask_for(filters)
 
     def unsubscribe(self, *filters: str) -> None:
         self._check()
         with self._gate:
             self._filters.difference_update(filters)
+            self.denied_filters.difference_update(filters)
             if self._up and filters:
                 self._client.unsubscribe(list(filters))
             elif not self._up:
@@ -212,8 +219,9 @@ class MqttLink:
     def _on_connect(
         self, client: Client, _userdata: object, flags: ConnectFlags, reason: ReasonCode, limits: Properties
     ) -> None:
+        self.refusal = str(reason) if reason.is_failure else ""
         if reason.is_failure:
-            self._tell_failure("mqtt_connect_refused", reason=str(reason))
+            self._tell_failure("mqtt_connect_refused", reason=self.refusal)
             return
         if self._closing:
             client.disconnect()
@@ -241,9 +249,16 @@ class MqttLink:
             self._client.unsubscribe(sorted(self._unwanted))
             self._unwanted.clear()
         if self._filters:
-            _, self._awaited_suback = self._client.subscribe([(name, 1) for name in sorted(self._filters)])
+            self._awaited_suback = self._ask_for(sorted(self._filters))
         else:
             self._intake.tell(Connected(self._generation))
+
+    def _ask_for(self, filters: Sequence[str]) -> int | None:
+        """Subscribe, with the gate held, so that the answer finds what was asked. The packet id; None when down."""
+        _, packet_id = self._client.subscribe([(name, 1) for name in filters])
+        if packet_id is not None:
+            self._asked[packet_id] = list(filters)
+        return packet_id
 
     def _on_subscribe(
         self, _client: Client, _userdata: object, packet_id: int, reasons: list[ReasonCode], _properties: Properties
@@ -251,6 +266,8 @@ class MqttLink:
         refused = [str(reason) for reason in reasons if reason.is_failure]
         with self._gate:
             self.denied += len(refused)
+            for name, reason in zip(self._asked.pop(packet_id, ()), reasons, strict=False):
+                (self.denied_filters.add if reason.is_failure else self.denied_filters.discard)(name)
             awaited, generation = packet_id == self._awaited_suback, self._generation
         if refused:
             log.error("mqtt_subscribe_denied", extra={"reasons": refused})
@@ -282,6 +299,7 @@ class MqttLink:
     ) -> None:
         with self._gate:
             was_up, self._up = self._up, False
+            self._asked.clear()
             self._awaited_suback = None
             self._in_flight.restart(self._generation, self._settings.window)
         if not was_up and not self._told and not self._closing:

@@ -59,6 +59,18 @@ def only_process_in(folder: Path) -> Iterator[None]:
         yield
 
 
+def is_worked_in(folder: Path) -> bool:
+    """Whether a process holds the folder's lock. Asking shares the lock for an instant."""
+    try:
+        with (folder / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # nobody has begun there, or it was another user, who is asked by `only_process_in`
+    return False
+
+
 def claim_folder(folder: Path, owner: str) -> None:
     """Write down whose state this is, once. Raises ConfigError when it is another's: nothing of it may be sent on."""
     label = folder / "owner"

@@ -16,7 +16,7 @@ EXEMPTION = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*|[0-9a-f:.]+(?:/\d+)?)(?::(?P<
 """An entry of `no_proxy`: a name, an address, a network, an IPv6 address with or without brackets; perhaps a port."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Proxy:
     """An HTTP proxy that tunnels with CONNECT; with a user name it is asked for by basic authentication."""
 

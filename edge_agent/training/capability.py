@@ -1,11 +1,13 @@
 """What this machine can train with, found out once at start: the device and the number format that suits it."""
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 
 import torch
 
+from fedward.doctor.facts import Gpus
 from fedward.errors import ConfigError
 
 AUTO = "auto"
@@ -66,6 +68,32 @@ def measure(device: str = AUTO, precision: str = AUTO) -> Capability:
         return Capability(device, chosen)
     gpu = torch.cuda.get_device_properties(device)
     return Capability(device, chosen, gpu.name, gpu.total_memory)
+
+
+def see_gpus(driver: str | None, nodes: tuple[str, ...]) -> Gpus:
+    """What torch sees of the GPUs of this machine; driver and device files are the caller's to look for.
+
+    No memory of a GPU is taken: something may be training there.
+    """
+    found = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    names = tuple(torch.cuda.get_device_name(index) for index in found)
+    built = torch.cuda.get_arch_list()
+    too_old = tuple(names[index] for index in found if not runs_on(torch.cuda.get_device_capability(index), built))
+    return Gpus(driver, nodes, torch.__version__, torch.version.cuda, names, too_old)
+
+
+def runs_on(capability: tuple[int, int], built: Iterable[str]) -> bool:
+    """Whether code that was built as "sm_80", "sm_90a" or "compute_90" runs on a GPU of this compute capability.
+
+    Binary code runs on the later GPUs of its generation, `compute_` code is translated for all later ones.
+    """
+    major, minor = capability
+    for target in built:
+        kind, _, digits = target.partition("_")
+        generation, step = divmod(int(digits.rstrip("af")), 10)
+        if (generation == major and step <= minor) or (kind == "compute" and (generation, step) <= capability):
+            return True
+    return False
 
 
 def choose_precision(on_gpu: bool, computes_bf16: bool) -> Precision:

@@ -50,7 +50,8 @@ PURE = [
     "fedward/topics.py", "fedward/recipe.py", "fedward/codec/", "coordinator/engine/", "coordinator/receive.py",
     "coordinator/verify.py", "coordinator/chain.py", "coordinator/wal.py", "coordinator/precision.py",
     "edge_agent/states.py", "edge_agent/policy.py", "edge_agent/receive.py", "edge_agent/asking.py",
-    "edge_agent/choice.py", "edge_agent/uplink.py",
+    "edge_agent/choice.py", "edge_agent/uplink.py", "edge_agent/devices.py", "fedward/doctor/check.py",
+    "fedward/doctor/way.py", "fedward/doctor/broker.py", "fedward/doctor/machine.py",
 ]  # fmt: skip
 IMPURE_MODULES = {
     "time", "random", "secrets", "os", "socket", "threading", "queue", "logging", "pathlib", "subprocess", "io",
