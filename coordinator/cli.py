@@ -11,6 +11,7 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+from coordinator import broker_config
 from coordinator.backup import back_up, check_restored, restore
 from coordinator.blobs import BlobFolder
 from coordinator.card import model_card
@@ -88,6 +89,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
             command.add_argument("--force", action="store_true", help="move aside what the state folder holds")
         if verb in ("pause", "resume"):
             command.add_argument("--site", help="only this site; default: all")
+    broker_config.add_command(verbs)
 
 
 def _run(arguments: argparse.Namespace) -> None:
