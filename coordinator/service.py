@@ -16,6 +16,7 @@ from coordinator.blobs import BlobFolder
 from coordinator.clock import FederationClock
 from coordinator.config import Authorisation, FederationConfig
 from coordinator.damage import LEDGER_FILE
+from coordinator.intake import Ended, Intake
 from coordinator.ledger import Ledger
 from coordinator.members import Members
 from coordinator.operation import Operation
@@ -24,11 +25,10 @@ from coordinator.provision import Provision
 from coordinator.publish import Publisher
 from coordinator.receive import Received, receive
 from coordinator.retention import Retention
-from coordinator.uploads import Upload, Uploads
-from coordinator.verify import Terms, check_evaluation, check_offer, check_update
+from coordinator.verify import Terms, check_evaluation
 from coordinator.versions import Versions
 from fedward import topics
-from fedward.disk import free_bytes, has_room, used_bytes
+from fedward.disk import free_bytes, used_bytes
 from fedward.errors import PeerError, RejectReason
 from fedward.messages import (
     Announcement,
@@ -58,9 +58,6 @@ ANNOUNCE_EVERY_S = 300.0
 ANNOUNCE_SOON_S = 10.0
 """For the new process of a site, whose broker may not deliver what is retained a second time to a session."""
 
-VERSION_BYTES = 24
-"""What a version writes at most, for each parameter: four arrays of state, a snapshot and a delta."""
-
 ACKNOWLEDGE_EVERY = 10
 """Messages that are made durable together, at most: half of what the broker sends before it waits for
 acknowledgements (`MqttSettings.receive_maximum`), so that the other half comes in meanwhile."""
@@ -83,14 +80,13 @@ class Service:
     ) -> None:
         self._config = config
         self._ledger = ledger
-        self._blobs = blobs
         self._versions = versions
         self._link = link
         self._clock = clock
         self._federation_clock = FederationClock(clock, ledger.latest_arrival_s())
         self._members = Members(config.sites, ledger)
-        self._uploads = Uploads(config.state_folder / "incoming", blobs)
-        self._uploads.tidy(config.sites)
+        self._intake = Intake(config, ledger, blobs, versions.layout, self._federation_clock, self._terms)
+        self._uploads = self._intake.uploads
         blobs.tidy()
         self._retention = Retention(ledger, blobs, config.retention, self._uploads.digests)
         self._retention.begin()
@@ -193,9 +189,11 @@ class Service:
         site, message = received.site, received.message
         match message:
             case Offer():
-                self._on_offer(site, message)
+                self._answer(site, self._intake.offer(site, message))
             case Chunk():
-                self._on_chunk(site, message)
+                ended = self._intake.chunk(site, message)
+                if ended:
+                    self._answer(site, ended)
             case Get():
                 self._on_get(site, message)
             case Evaluation():
@@ -215,45 +213,22 @@ class Service:
             return
         site = address.site if address.site in self._members else None
         self._count_refusal(site, error)
-        if site and address.kind is topics.Up.OFFER and address.owner and not self._send_known(site, address.owner):
+        if site and address.kind is topics.Up.OFFER and address.owner:
             later = error.reason is RejectReason.PROTOCOL_VERSION  # an upgrade of either side may still save the work
-            self._send_receipt(site, address.owner, Outcome.LATER if later else Outcome.REFUSED, error.reason)
+            outcome = Outcome.LATER if later else Outcome.REFUSED
+            new = Receipt(update_id=address.owner, outcome=outcome, reason=error.reason)
+            self._publisher.receipt(site, self._intake.known(site, address.owner) or new)
 
     def _count_refusal(self, site: str | None, error: PeerError) -> None:
         self._refused[error.reason] += 1
         LOG.warning("refused", extra={"site": site, "reason": error.reason.value, "detail": error.detail})
 
-    # verify
+    # verify, store
 
-    def _on_offer(self, site: str, offer: Offer) -> None:
-        if self._send_known(site, offer.update_id):
-            self._uploads.abandon(site, offer.update_id)
-            return
-        if self._is_full(offer.manifest.size_bytes):
-            self._count_refusal(site, PeerError(RejectReason.BUSY, "no room on the disk"))
-            self._send_receipt(site, offer.update_id, Outcome.LATER, RejectReason.BUSY)
-            return
-        try:
-            self._check_offer(site, offer)
-            upload = self._uploads.open(site, offer)
-        except PeerError as error:
-            self._refuse_update(site, offer, error)
-            return
-        if upload.is_complete():
-            self._store(upload)
-        else:
-            self._publisher.grant(site, Grant(update_id=offer.update_id, missing=upload.missing()))
-
-    def _on_chunk(self, site: str, chunk: Chunk) -> None:
-        if self._is_full():  # others were granted the same room: offered again, this one is told to come later
-            raise PeerError(RejectReason.BUSY, "no room on the disk for a chunk")
-        upload = self._uploads.add(site, chunk)
-        if upload.is_complete():
-            self._store(upload)
-
-    def _check_offer(self, site: str, offer: Offer) -> None:
+    def _terms(self, offer: Offer) -> Terms:
+        """What the current announcement asks of an update."""
         current = self._versions.current.version
-        terms = Terms(
+        return Terms(
             layout=self._versions.layout,
             version=current,
             max_staleness=min(self._config.engine.max_staleness, current - self._retention.floor),
@@ -261,40 +236,21 @@ class Service:
             state=self._operation.state,
             base_digest=self._ledger.model_digest(offer.base_version),
         )
-        repeated = not self._config.engine.repeat_base and self._ledger.has_delivered(site, offer.base_version)
-        check_offer(offer, terms, repeated)
 
-    # store
-
-    def _store(self, upload: Upload) -> None:
-        """Verify the whole, make it durable, and only then tell the site."""
-        offer = upload.offer
-        if self._send_known(upload.site, offer.update_id):  # recorded just before a crash, which left its files
-            self._uploads.end(upload)
+    def _answer(self, site: str, answer: Grant | Ended) -> None:
+        """Tell the site; what is new of an update was recorded before, and is known to everybody first."""
+        if isinstance(answer, Grant):
+            self._publisher.grant(site, answer)
             return
-        try:
-            self._check_offer(upload.site, offer)  # again: versions may have been made while the chunks came
-            if upload.collected:
-                self._blobs.adopt(upload.collected)
-            norm = check_update(self._blobs.view(offer.manifest.digest), offer, self._versions.layout)
-        except PeerError as error:
-            self._refuse_update(upload.site, offer, error)
-            return
-        row = self._ledger.add_update(offer, upload.site, self._federation_clock.now(), norm, None)
-        self._uploads.end(upload)
-        self._members.on_update(row)
-        self._aggregator.add(row)
-        LOG.info("accepted", extra={"site": row.site, "base_version": row.base_version, "number": row.number})
-        self._send_receipt(upload.site, offer.update_id, Outcome.ACCEPTED, None)
-
-    def _refuse_update(self, site: str, offer: Offer, error: PeerError) -> None:
-        row = self._ledger.add_update(offer, site, self._federation_clock.now(), None, error.reason)
-        self._uploads.abandon(site, offer.update_id)
-        if not self._ledger.needs_blob(offer.manifest.digest):
-            self._blobs.drop(offer.manifest.digest)
-        self._members.on_update(row)
-        self._count_refusal(site, error)
-        self._send_receipt(site, offer.update_id, Outcome.REFUSED, error.reason)
+        row = answer.row
+        if row:
+            self._members.on_update(row)
+        if row and not row.reason:
+            self._aggregator.add(row)
+            LOG.info("accepted", extra={"site": site, "base_version": row.base_version, "number": row.number})
+        if answer.error:
+            self._count_refusal(site, answer.error)
+        self._publisher.receipt(site, answer.receipt)
 
     # aggregate
 
@@ -302,7 +258,7 @@ class Service:
         """The end is looked for before a version too: a crash may have come between the last version and its wish."""
         if not self._knows_who_is_there():
             return
-        if self._operation.state is FederationState.FINISHED or self._finish_if_done() or self._is_full():
+        if self._operation.state is FederationState.FINISHED or self._finish_if_done() or self._intake.is_full():
             return
         if self._aggregator.make_if_ready(self._federation_clock.now()):
             self._retention.apply()
@@ -351,17 +307,6 @@ class Service:
                 paused = state is FederationState.PAUSED
                 self._publisher.control(site, Control(sequence=self._ledger.next_sequence(), paused=paused))
 
-    def _send_receipt(self, site: str, update_id: bytes, outcome: Outcome, reason: RejectReason | None) -> None:
-        self._publisher.receipt(site, Receipt(update_id=update_id, outcome=outcome, reason=reason))
-
-    def _send_known(self, site: str, update_id: bytes) -> bool:
-        """Repeat the receipt of an update that had its end; False when it had none."""
-        known = self._ledger.update(update_id)
-        if known is None or known.site != site:
-            return False
-        self._send_receipt(site, update_id, known.outcome, RejectReason(known.reason) if known.reason else None)
-        return True
-
     def _on_get(self, site: str, get: Get) -> None:
         online = self._members.online() if self._knows_who_is_there() else ()
         for part in self._versions.parts():
@@ -398,11 +343,7 @@ class Service:
         """Why the program can't do its work now; None when it can."""
         if not self.connected:
             return "not connected to the broker"
-        return "no room on the disk" if self._is_full() else None
-
-    def _is_full(self, payload_bytes: int = 0) -> bool:
-        """Whether an update and the version made of it (state, delta, snapshot) would not fit."""
-        return not has_room(self._config.state_folder, payload_bytes + VERSION_BYTES * self._versions.layout.size)
+        return "no room on the disk" if self._intake.is_full() else None
 
     def page(self) -> dict[str, Any]:
         """What API, metrics and demo show. Other threads read it: every value is replaced, none is changed in place."""

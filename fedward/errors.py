@@ -57,6 +57,10 @@ class PeerError(FedwardError):
         self.detail = detail
 
 
+class UnprovenError(PeerError):
+    """Refused before it was known who has sent it: nothing may be told to, or ended for, whom it names."""
+
+
 class TransientError(FedwardError):
     """The network or a store is away for now; the same call may succeed later."""
 

@@ -4,6 +4,7 @@ What is signed is the body and all that gives it its meaning: federation, sender
 the sender's counter. So a message that is moved to another topic, federation or receiver is not signed there.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey, EllipticCurvePublicKey
 
 from fedward.errors import PeerError, RejectReason
+from fedward.pack import PROTOCOL_VERSION, Check, Envelope, Sign
 
 LABEL = b"fedward message\0"
 """Tells these signatures from all others that the same key may make, in TLS for instance."""
@@ -62,3 +64,25 @@ def check_signature(key: EllipticCurvePublicKey, context: Context, body: bytes, 
         raise PeerError(
             RejectReason.BAD_SIGNATURE, f"a {context.kind} that {context.sender} has not signed as it stands"
         ) from None
+
+
+def signer(
+    key: EllipticCurvePrivateKey, federation: str, sender: str, receiver: str, counter: Callable[[], int]
+) -> Sign:
+    """What signs the messages from one party to another; `counter` gives the number of each."""
+
+    def signed(kind: str, body: bytes) -> tuple[int, bytes]:
+        number = counter()
+        return number, sign(key, Context(federation, sender, receiver, kind, PROTOCOL_VERSION, number), body)
+
+    return signed
+
+
+def checker(key: EllipticCurvePublicKey, federation: str, sender: str, receiver: str) -> Check:
+    """What lets the messages from one party to another pass, and raises PeerError (BAD_SIGNATURE) for all else."""
+
+    def check(envelope: Envelope) -> None:
+        context = Context(federation, sender, receiver, envelope.kind, PROTOCOL_VERSION, envelope.counter)
+        check_signature(key, context, envelope.body, envelope.signature)
+
+    return check
