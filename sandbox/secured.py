@@ -36,9 +36,7 @@ class SecuredBroker:
     def __init__(self, folder: Path, federations: Collection[str], host: str = "127.0.0.1", port: int = 0) -> None:
         """Makes authority and configuration. Raises ConfigError where mosquitto or its plugin are not installed."""
         if find_mosquitto() is None or not PLUGIN.exists():
-            raise ConfigError(
-                "mosquitto with its dynamic-security plugin is not installed: `apt-get install mosquitto`"
-            )
+            raise ConfigError("mosquitto and its dynamic-security plugin are needed: `apt-get install mosquitto`")
         self.host = host
         self.port = port or free_port(host)
         self.log_path = folder / "broker.log"
