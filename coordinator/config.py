@@ -16,9 +16,11 @@ from fedward.messages import Work
 from fedward.settings import (
     BrokerSettings,
     HttpSettings,
+    IdentitySettings,
     NameSetting,
     Settings,
     UpdateCodecSetting,
+    check_identity,
     known_codec,
     update_codec,
 )
@@ -126,6 +128,9 @@ class FederationConfig(Settings):
     """Where ledger and blobs live."""
     broker: CoordinatorBrokerSettings
     """Where the MQTT broker is."""
+    identity: IdentitySettings | None = None
+    """The coordinator's keys and the register of enrolled sites. Unset, messages are neither signed nor sealed, which
+    is allowed only with a broker on this machine, to try things out."""
     http: HttpSettings = HttpSettings()
     """The HTTP endpoint."""
     engine: EngineSettings = EngineSettings()
@@ -146,6 +151,11 @@ class FederationConfig(Settings):
     """How far back replay, export and the ledger reach."""
     finish: FinishSettings = FinishSettings()
     """When the federation is finished."""
+
+    @model_validator(mode="after")
+    def _signed_where_it_leaves(self) -> Self:
+        check_identity(self.identity, self.broker)
+        return self
 
     @property
     def precision(self) -> Precision:

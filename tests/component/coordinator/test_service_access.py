@@ -43,7 +43,7 @@ def broker_side(broker: MemoryBroker) -> Broker:
 
 @pytest.fixture
 def bench(broker: MemoryBroker, broker_side: Broker, clock: ManualClock, tmp_path: Path) -> Iterator[Bench]:
-    settings = CoordinatorBrokerSettings(host="broker", authorisation=Authorisation.DYNAMIC_SECURITY)
+    settings = CoordinatorBrokerSettings(host="localhost", authorisation=Authorisation.DYNAMIC_SECURITY)
     one = Bench(config_of(tmp_path, broker=settings), broker, clock)
     one.link.subscribe(ANSWER_TOPIC)
     yield one
