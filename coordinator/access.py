@@ -115,16 +115,16 @@ def ours(federation: str, sites: Collection[str], held: Held) -> Held:
 def changes(federation: str, sites: Collection[str], held: Held) -> list[Command]:
     """The commands that make a broker which holds `held` hold the federation's rights; none when it does.
 
-    Only roles of this federation are touched, and clients only as far as they have such a role. Commands that give
-    rights end with one that ends the client's connection, for a subscription that was refused is not tried again
-    within one; so do all that take rights away. Nobody has a role at the time when it is deleted.
+    Only roles of this federation are touched, and clients only as far as they have such a role. What takes rights
+    away comes first, and ends the client's connection. So does the last command that gives a client rights, for a
+    subscription that was refused is not tried again within a connection. Nobody has a role when it is deleted.
     """
     wanted, prefix = rights(federation, sites), _prefix(federation)
     return [
-        *_role_changes(wanted, held),
-        *_client_changes(wanted, held),
         *_removals(wanted, held, prefix),
         *(delete_role(name) for name in sorted(held.roles) if name.startswith(prefix) and name not in wanted.roles),
+        *_role_changes(wanted, held),
+        *_client_changes(wanted, held),
     ]
 
 

@@ -143,3 +143,12 @@ def test_the_initial_state_lets_in_the_coordinators_only_and_allows_nothing_else
     plugin = DynsecPlugin(state)
     assert ours("f1", (), held_by(plugin)) == rights_with_administrator([])
     assert changes("f1", (), ours("f1", (), held_by(plugin))) == []
+
+
+def test_rights_are_taken_away_before_others_are_given() -> None:
+    held = rights("f1", ["hosp-a"])
+    commands = changes("f1", [f"hosp-{number}" for number in range(100)], held)
+    assert commands[:2] == [
+        {"command": "deleteClient", "username": "hosp-a"},
+        {"command": "deleteRole", "rolename": "fedward/f1/site/hosp-a"},
+    ]
