@@ -4,10 +4,13 @@ import queue
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coordinator.access import initial_state
-from coordinator.dynsec import ANSWER_TOPIC, COMMAND_TOPIC
-from coordinator.provision import AGAIN_S, ANSWER_S, BrokerAccess, Provision
+from coordinator.dynsec import ANSWER_TOPIC, COMMAND_TOPIC, Acl, Answer, Client, Held
+from coordinator.provision import AGAIN_S, ANSWER_S, BrokerAccess, Provision, provision
+from fedward.errors import TransientError
 from fedward.ports import Connected, Delivery, Disconnected, LinkInbox
 from fedward.testing import ManualClock, MemoryBroker, MemoryLink
 from tests.support.dynsec_plugin import DynsecPlugin
@@ -183,6 +186,35 @@ def test_a_broker_that_answers_less_than_it_was_asked_is_not_believed(office: Of
     office.clock.advance(ANSWER_S)
     office.work(SITES)
     assert office.provision.state is BrokerAccess.FAILED
+
+
+NAMES = st.sampled_from(
+    ["hosp-a", "coordinator-f1", "fedward/f1/members", "fedward/f1/site/hosp-a", "fedward/f2/x", "#", ""]
+)
+ACLS = st.frozensets(st.builds(Acl, NAMES, NAMES, st.integers(), st.booleans()), max_size=3)
+CLIENTS = st.builds(Client, st.frozensets(NAMES, max_size=3), st.booleans())
+LIES = st.builds(
+    Answer,
+    command=NAMES,
+    error=st.none() | st.text(max_size=3),
+    open_defaults=st.just(frozenset()) | st.frozensets(NAMES, max_size=1),
+    total=st.integers(0, 300),
+    held=st.builds(Held, st.dictionaries(NAMES, ACLS, max_size=3), st.dictionaries(NAMES, CLIENTS, max_size=3)),
+)
+
+
+@given(st.data())
+def test_whatever_a_broker_answers_the_conversation_ends_and_touches_no_other_federation(data: st.DataObject) -> None:
+    conversation = provision("f1", SITES)
+    commands = next(conversation)
+    for _ in range(2000):
+        assert not [one for one in commands if str(one.get("rolename", "fedward/f1/")).split("/")[1] != "f1"]
+        lie = data.draw(LIES)
+        try:
+            commands = conversation.send([lie] * len(commands))
+        except (StopIteration, TransientError):
+            return
+    pytest.fail("it goes on for ever")
 
 
 def test_where_the_operator_sees_to_the_rights_it_says_nothing_to_the_broker(
