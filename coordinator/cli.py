@@ -11,6 +11,7 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+from coordinator import broker_config
 from coordinator.backup import back_up, check_restored, restore
 from coordinator.blobs import BlobFolder
 from coordinator.card import model_card
@@ -29,7 +30,7 @@ from fedward.doctor.check import as_json, as_text, exit_code
 from fedward.doctor.deadline import Deadline
 from fedward.errors import ConfigError, IntegrityError, TransientError
 from fedward.http import HttpServer, pages_of
-from fedward.identity.folder import CoordinatorIdentity
+from fedward.identity.folder import CoordinatorIdentity, coordinator_name
 from fedward.identity.signing import COORDINATOR
 from fedward.layout import Layout, Vector
 from fedward.messages import FederationState
@@ -102,6 +103,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
             command.add_argument("--force", action="store_true", help="move aside what the state folder holds")
         if verb in ("pause", "resume"):
             command.add_argument("--site", help="only this site; default: all")
+    broker_config.add_command(verbs)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -166,7 +168,7 @@ def _mqtt_settings(config: FederationConfig) -> MqttSettings:
         tls=tls_for(config.broker, config.identity, COORDINATOR),
         proxy=proxy_for(config.broker, os.environ),
         transport=config.broker.transport,
-        client_id=f"coordinator-{config.federation}",
+        client_id=coordinator_name(config.federation),
         username=config.broker.username,
         password=config.broker.password(),
         keepalive_s=config.broker.keepalive_s,

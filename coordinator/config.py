@@ -1,11 +1,13 @@
 """The coordinator's configuration: one federation. `fedward coordinator run --help` prints every setting."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
+from coordinator.access import COORDINATOR
 from coordinator.engine.settings import EngineSettings
 from coordinator.precision import AUTO, Precision
 from fedward.codec import CODECS
@@ -38,6 +40,13 @@ def _codec_for_models(name: str) -> str:
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class WorkSettings(Work):
     """The work order, with unknown keys refused."""
+
+
+class Authorisation(StrEnum):
+    """Who gives sites their rights at the broker."""
+
+    NONE = "none"
+    DYNAMIC_SECURITY = "dynamic-security"
 
 
 class FinishSettings(Settings):
@@ -73,6 +82,14 @@ class RetentionSettings(Settings):
         return self
 
 
+class CoordinatorBrokerSettings(BrokerSettings):
+    """Where the MQTT broker is, and who sees to its access rights."""
+
+    authorisation: Authorisation = Authorisation.NONE
+    """Who gives sites their rights at the broker: none (its operator), or dynamic-security (this coordinator, through
+    mosquitto's plugin)."""
+
+
 class FederationConfig(Settings):
     """One federation."""
 
@@ -81,6 +98,8 @@ class FederationConfig(Settings):
     def _each_site_once(cls, sites: list[str]) -> list[str]:
         if len(set(sites)) != len(sites):
             raise ValueError("a site is listed twice")
+        if any(site.startswith(COORDINATOR) for site in sites):
+            raise ValueError(f"a site's name begins with {COORDINATOR}: its certificate could be a coordinator's")
         return sites
 
     @field_validator("retention")
@@ -107,7 +126,7 @@ class FederationConfig(Settings):
     weight_decay, and the bounds max_steps and max_seconds."""
     state_folder: Path
     """Where ledger and blobs live."""
-    broker: BrokerSettings
+    broker: CoordinatorBrokerSettings
     """Where the MQTT broker is."""
     identity: IdentitySettings | None = None
     """The coordinator's keys and the register of enrolled sites. Unset, messages are neither signed nor sealed, which

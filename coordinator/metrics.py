@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from coordinator.provision import BrokerAccess
 from fedward.messages import Phase
 
 SITE_PHASES = [phase.value for phase in Phase] + ["offline", "leaving"]
@@ -92,6 +93,14 @@ class StateCollector(Collector):
         for reason, count in page["refused"].items():
             refused.add_metric([reason], count)
         yield refused
+        access = GaugeMetricFamily(
+            "fed_broker_access",
+            "1 for how far the broker holds the federation's access rights; failed: the log says why.",
+            labels=["state"],
+        )
+        for state in BrokerAccess:
+            access.add_metric([state.value], int(page["broker_access"] == state.value))
+        yield access
         metric = GaugeMetricFamily(
             "fed_evaluation_ratio",
             "Metric over all sites' held-out records, of each site's latest evaluation; falling: compare versions.",

@@ -13,12 +13,13 @@ from typing import Any
 
 from coordinator.aggregate import Aggregator
 from coordinator.clock import FederationClock
-from coordinator.config import FederationConfig
+from coordinator.config import Authorisation, FederationConfig
 from coordinator.damage import LEDGER_FILE
 from coordinator.intake import Ended, Intake
 from coordinator.members import Members
 from coordinator.operation import Operation
 from coordinator.precision import UpdateCodecs
+from coordinator.provision import Provision
 from coordinator.publish import Publisher
 from coordinator.receive import Received, receive
 from coordinator.retention import Retention
@@ -102,6 +103,8 @@ class Service:
         self._publisher = Publisher(
             link, config.federation, blobs, config.gather_s, identity.sign_to(config.federation) if identity else None
         )
+        by_us = config.broker.authorisation is Authorisation.DYNAMIC_SECURITY
+        self._provision = Provision(link, clock, config.federation, wanted=by_us)
         self._codecs = UpdateCodecs.of(config.codec, config.codecs, config.precision, versions.layout.size)
         self._unacknowledged: list[Delivery] = []
         self._boot_id = secrets.token_bytes(8)
@@ -115,6 +118,7 @@ class Service:
 
     def run(self, inbox: LinkInbox, stop: threading.Event) -> None:
         """Work until `stop` is set. The link delivers to `inbox`; what was handled by then does not come again."""
+        self._provision.begin()
         self._link.subscribe(topics.up_all(self._config.federation))
         self._link.open()
         while not stop.is_set():
@@ -137,7 +141,8 @@ class Service:
         """One event of the link; a message stays the broker's until `acknowledge`."""
         match event:
             case Delivery():
-                self._on_delivery(event)
+                if not self._provision.takes(event):
+                    self._on_delivery(event)
                 self._unacknowledged.append(event)
             case Connected():
                 check_broker(self._link)
@@ -145,9 +150,11 @@ class Service:
                 if self._listens_until_s is None:
                     self._listens_until_s = self._clock.monotonic_s() + LISTEN_S
                 LOG.info("connected", extra={"generation": event.generation})
+                self._provision.on_connected()
                 self._announce_all()
             case Disconnected():
                 self.connected = False
+                self._provision.on_disconnected()
                 self._publisher.forget_asked()
                 LOG.warning("disconnected")
             case Room():
@@ -169,6 +176,7 @@ class Service:
     def tick(self) -> None:
         """What follows from the event and from time: a wish of the operator, a version, chunks to send."""
         self.looped_at_s = self._clock.monotonic_s()
+        self._provision.tick(self._members.sites)
         if self._operation.look() or (self.connected and self.looped_at_s >= self._announce_at_s):
             self._announce_all()
         self._aggregate()
@@ -369,6 +377,7 @@ class Service:
             "federation": self._config.federation,
             "state": str(self._operation.state),
             "connected": self.connected,
+            "broker_access": self._provision.state.value,
             "version": current.version,
             "version_created_at_s": current.created_at_s,
             "num_parameters": self._versions.layout.size,

@@ -78,6 +78,16 @@ def part_chunks(federation: str, part_digest: bytes) -> str:
     return f"{ROOT}/{federation}/pub/m/{part_digest.hex()}/c/+"
 
 
+def any_part_chunks(federation: str) -> str:
+    """What matches every filter that `part_chunks` builds: for access rules."""
+    return f"{ROOT}/{federation}/pub/m/+/c/+"
+
+
+def pub_all(federation: str) -> str:
+    """All that the coordinator says to everybody: for access rules."""
+    return f"{ROOT}/{federation}/pub/#"
+
+
 def down(federation: str, site: str, kind: Down) -> str:
     return f"{ROOT}/{federation}/dn/{site}/{kind}"
 
@@ -91,6 +101,11 @@ def down_all(federation: str, site: str) -> str:
     return f"{ROOT}/{federation}/dn/{site}/#"
 
 
+def down_to_all(federation: str) -> str:
+    """All that the coordinator says to single sites: for access rules."""
+    return f"{ROOT}/{federation}/dn/#"
+
+
 def up(federation: str, site: str, kind: Up) -> str:
     return f"{ROOT}/{federation}/up/{site}/{shard(site)}/{kind}"
 
@@ -102,6 +117,11 @@ def offer(federation: str, site: str, update_id: bytes) -> str:
 
 def update_chunk(federation: str, site: str, update_id: bytes, index: int) -> str:
     return f"{ROOT}/{federation}/up/{site}/{shard(site)}/u/{update_id.hex()}/c/{index}"
+
+
+def up_own(federation: str, site: str) -> str:
+    """All that one site says: for access rules."""
+    return f"{ROOT}/{federation}/up/{site}/{shard(site)}/#"
 
 
 def up_all(federation: str) -> str:

@@ -9,7 +9,7 @@ import yaml
 from coordinator.blobs import BlobFolder
 from coordinator.cli import open_ledger
 from coordinator.clock import Moment
-from coordinator.config import FederationConfig, FinishSettings, WorkSettings
+from coordinator.config import CoordinatorBrokerSettings, FederationConfig, FinishSettings, WorkSettings
 from coordinator.engine.settings import EngineSettings
 from coordinator.ledger import Ledger
 from coordinator.making import Settings
@@ -22,7 +22,6 @@ from fedward.layout import Layout
 from fedward.messages import Offer, Outcome, Range, Receipt
 from fedward.modelfile import load_seed, save_model
 from fedward.ports import LinkInbox
-from fedward.settings import BrokerSettings
 from fedward.testing import ManualClock, MemoryBroker, MemoryLink
 from tests.support.updates import FEDERATION, SITES, SMALL, vector
 
@@ -41,7 +40,7 @@ def config_of(folder: Path, **changes: Any) -> FederationConfig:
         "model": folder / "initial.safetensors",
         "work": WorkSettings(local_epochs=1, batch_size=16, local_lr=0.1),
         "state_folder": folder / "state",
-        "broker": BrokerSettings(host="localhost"),
+        "broker": CoordinatorBrokerSettings(host="localhost"),
         "engine": EngineSettings(buffer_size=2, flush_after_s=600.0),
         "codec": "f32",
         "precise_versions": 0,

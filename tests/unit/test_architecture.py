@@ -49,6 +49,7 @@ PURE = [
     "fedward/errors.py", "fedward/limits.py", "fedward/messages.py", "fedward/layout.py", "fedward/pack.py",
     "fedward/topics.py", "fedward/recipe.py", "fedward/codec/", "coordinator/engine/", "coordinator/receive.py",
     "coordinator/verify.py", "coordinator/chain.py", "coordinator/wal.py", "coordinator/precision.py",
+    "coordinator/access.py", "coordinator/dynsec.py",
     "edge_agent/states.py", "edge_agent/policy.py", "edge_agent/receive.py", "edge_agent/asking.py",
     "edge_agent/choice.py", "edge_agent/uplink.py", "edge_agent/devices.py", "fedward/doctor/check.py",
     "fedward/doctor/way.py", "fedward/doctor/broker.py", "fedward/doctor/machine.py",

@@ -64,7 +64,12 @@ def test_the_metrics_document_has_every_metric_with_its_labels_and_meaning() -> 
         ],
         1,
     )
-    page = federation | {"refused": {"stale": 0}, "metrics": {"auc": 1}, "sites": {"a": site}}
+    page = federation | {
+        "broker_access": "unused",
+        "refused": {"stale": 0},
+        "metrics": {"auc": 1},
+        "sites": {"a": site},
+    }
     agent_page = dict.fromkeys([*GAUGES, *COUNTERS], 1) | {
         "phase": "idle",
         "codec": "eden4",

@@ -143,3 +143,16 @@ def test_help_prints_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for setting in ("federation (required)", "broker.port (default 8883)", "engine.buffer_size (default None)"):
         assert setting in text
+
+
+def test_broker_config_writes_a_broker_and_says_what_it_still_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "broker"
+    command = ["coordinator", "broker-config", "--federation", FEDERATION, "--host", "broker.example.org"]
+    assert main([*command, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} == {"mosquitto.conf", "dynamic-security.json"}
+    assert "broker.example.org.key" in said
+    assert main([*command, "--out", str(out)]) == EXIT_CONFIG
+    assert "there already" in capsys.readouterr().err

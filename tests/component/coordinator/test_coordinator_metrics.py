@@ -63,7 +63,7 @@ def test_every_field_of_the_page_is_exported_or_known_to_be_no_metric(busy: Benc
     exported = {
         "version", "version_created_at_s", "buffer", "buffer_size", "connected", "metrics", "refused", "bytes_sent",
         "bytes_received", "disk_free_bytes", "blobs_bytes", "ledger_bytes", "floor", "row_changed",
-        "chunks_received", "chunks_redundant",
+        "chunks_received", "chunks_redundant", "broker_access",
     }  # fmt: skip
     assert set(page) == exported | ONLY_STATE
     assert set(page["sites"]["north"]) == {"phase", "codec", *SITE_GAUGES, *SITE_COUNTERS} | ONLY_STATE_OF_A_SITE
@@ -86,6 +86,8 @@ def test_the_text_says_what_the_page_says(busy: Bench) -> None:
     assert value(found, "fed_received_bytes_total") == busy.link.bytes_received
     assert value(found, "fed_chunks_received_total") == page["chunks_received"]
     assert value(found, "fed_chunks_redundant_total") == page["chunks_redundant"]
+    assert value(found, "fed_broker_access", state="unused") == 1
+    assert value(found, "fed_broker_access", state="provisioned") == 0
     assert value(found, "fed_messages_refused_total", reason="unknown_base") == 1
     assert value(found, "fed_evaluation_ratio", metric="auc") == 0.8
 

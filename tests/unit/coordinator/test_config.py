@@ -103,6 +103,8 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         ({"finish": {"metric": "auc"}}, "metric and value go together"),
         ({"finish": {"value": 0.5}}, "metric and value go together"),
         ({"sites": ["North"]}, "sites.0:"),
+        ({"sites": ["north", "coordinator-ward"]}, "sites:"),
+        ({"broker": {"host": "broker", "authorisation": "acl"}}, "broker.authorisation:"),
         ({"task": "a" * 65}, "task:"),
         ({"work": {**LEAST["work"], "local_epochs": 0}}, "work.local_epochs:"),
         ({"work": {**LEAST["work"], "epochs": 1}}, "work.epochs:"),

@@ -1,0 +1,75 @@
+"""`fedward coordinator broker-config`: what it writes, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from coordinator.access import initial_state
+from coordinator.broker_config import BrokerPlace, mosquitto_config, write_broker_config
+from fedward.errors import ConfigError
+
+
+def place(**given: object) -> BrokerPlace:
+    usual = {
+        "host": "broker.example.org",
+        "port": 8883,
+        "address": None,
+        "identity": Path("/etc/broker"),
+        "state": Path("/var/lib/broker"),
+        "plugin": Path("/usr/lib/plugin.so"),
+    }
+    return BrokerPlace(**{**usual, **given})  # type: ignore[arg-type]
+
+
+def test_the_broker_asks_for_certificates_and_takes_names_from_them() -> None:
+    lines = mosquitto_config(place()).splitlines()
+    for line in (
+        "allow_anonymous false",
+        "listener 8883",
+        "cafile /etc/broker/ca.crt",
+        "certfile /etc/broker/broker.example.org.crt",
+        "keyfile /etc/broker/broker.example.org.key",
+        "crlfile /etc/broker/ca.crl",
+        "require_certificate true",
+        "use_identity_as_username true",
+        "use_username_as_clientid true",
+        "tls_version tlsv1.2",
+        "plugin /usr/lib/plugin.so",
+        "plugin_opt_config_file /var/lib/broker/dynamic-security.json",
+        "persistence_location /var/lib/broker/",
+    ):
+        assert line in lines
+    assert sum(line.startswith("listener") for line in lines) == 1, "no second door"
+    assert "listener 443 10.0.0.1" in mosquitto_config(place(port=443, address="10.0.0.1"))
+
+
+def test_the_files_are_for_their_owner_and_hold_the_initial_state(tmp_path: Path) -> None:
+    write_broker_config(tmp_path / "out", place(), ["f1", "f2"])
+    rights = tmp_path / "out" / "dynamic-security.json"
+    assert json.loads(rights.read_text()) == initial_state(["f1", "f2"])
+    assert rights.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("there", ["mosquitto.conf", "dynamic-security.json"])
+def test_what_is_there_is_never_overwritten(tmp_path: Path, there: str) -> None:
+    (tmp_path / there).write_text("in force")
+    with pytest.raises(ConfigError, match="there already"):
+        write_broker_config(tmp_path, place(), ["f1"])
+    assert [path.name for path in tmp_path.iterdir()] == [there]
+    assert (tmp_path / there).read_text() == "in force"
+
+
+@pytest.mark.parametrize("federation", ["#", "f1/#", "", "F1"])
+def test_a_federation_that_is_no_name_is_refused(tmp_path: Path, federation: str) -> None:
+    with pytest.raises(ConfigError, match="--federation"):
+        write_broker_config(tmp_path, place(), [federation])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["a b", "a\nallow_anonymous true", "a\tb"])
+def test_a_value_that_would_become_a_setting_of_its_own_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="blanks"):
+        mosquitto_config(place(host=text))
+    with pytest.raises(ConfigError, match="blanks"):
+        mosquitto_config(place(identity=Path(text)))
