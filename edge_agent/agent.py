@@ -17,9 +17,10 @@ from edge_agent.compute import Compute
 from edge_agent.config import SiteConfig
 from edge_agent.evaluate import Evaluator
 from edge_agent.fetch import Fetcher
-from edge_agent.jobs import Assembled, AssembleJob, ComputeEvent, Encoded, Evaluated, Failed, TrainJob, Unfit
+from edge_agent.jobs import Assembled, AssembleJob, ComputeEvent, Encoded, Evaluated, Failed, Paused, TrainJob, Unfit
 from edge_agent.models import ModelFolder
 from edge_agent.outbox import Outbox
+from edge_agent.permission import Permission
 from edge_agent.progress import ProgressFile, SavedProgress
 from edge_agent.publish import Publisher
 from edge_agent.receive import receive
@@ -63,16 +64,18 @@ class Agent:
         outbox = Outbox(config.state_folder / "outbox")
         models = ModelFolder(config.state_folder / "model")
         self._progress = SavedProgress(ProgressFile(config.state_folder / "progress.json"), outbox.take_over())
-        self._announced = Announced(config, compute.layouts, self._progress)
+        self._permission = Permission(config, compute.digests, clock)
+        self._announced = Announced(config, compute.layouts, self._progress, self._permission)
         self._fetcher = Fetcher(link, config.site, models)
-        self._evaluator = Evaluator(link, config, compute)
-        self._trainer = Trainer(config, compute, outbox, self._progress)
+        self._evaluator = Evaluator(link, config, compute, self._permission)
+        self._trainer = Trainer(config, compute, outbox, self._progress, self._permission)
         self._uplink = Uplink(self._progress.now.uplink_bytes_s)
         self._publisher = Publisher(link, config.federation, config.site, outbox, rng, self._uplink)
         self._reporter = Reporter(link, config, boot_id)
         self._refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
         self._failures: Counter[FailureKind] = Counter(dict.fromkeys(FailureKind, 0))
         self._failures[FailureKind.CRASHED] = int(self._trainer.was_cut_off)
+        self._held_back = False
         self.connected = False
         self.looped_at_s = clock.monotonic_s()
 
@@ -113,11 +116,13 @@ class Agent:
         """Everything that can be done now, in the order of the data's way."""
         now_s = self.looped_at_s = self._clock.monotonic_s()
         self._compute.check()
+        self._step_policy(now_s)
         self._trainer.step(now_s)
         if self._trainer.save_when_there_is_room():
             self._publisher.take_next()
         if announcement := self._announced.newest:
-            self._trainer.resume(announcement)
+            if self._permission.hours_open:
+                self._trainer.resume(announcement)
             self._step_fetch(announcement, now_s)
         if (announcement := self._announced.newest) and (held := self._fetcher.held):
             if wants_evaluation(self._situation()):
@@ -125,8 +130,16 @@ class Agent:
             if wants_training(self._situation()):
                 self._trainer.begin(announcement, held)
         if self.connected:
-            self._publisher.step(now_s)
-            self._reporter.step(self.page(), now_s)
+            self._evaluator.step()
+            if self._permission.permitted and not self._held_back:
+                self._publisher.step(now_s)
+            self._reporter.step(self.page(), self._permission.tells, now_s)
+
+    def _step_policy(self, now_s: float) -> None:
+        """See whether the hospital allows something else now."""
+        if self._permission.look(now_s):
+            self._trainer.try_again()
+        self._held_back = bool(self._publisher.entry and self._permission.holds_back(self._publisher.entry.offer))
 
     # messages
 
@@ -164,7 +177,7 @@ class Agent:
         self._reporter.arrive()
         self._publisher.offer_now()
         self._fetcher.ask_now()
-        self._evaluator.send()
+        self._evaluator.send_again()
 
     def _on_receipt(self, receipt: Receipt) -> None:
         if outcome := self._publisher.on_receipt(receipt, self._clock.monotonic_s()):
@@ -214,6 +227,8 @@ class Agent:
             case Encoded():
                 if self._trainer.save(event):
                     self._publisher.take_next()
+            case Paused():
+                self._trainer.paused()
             case Failed():
                 self._failures[event.kind] += 1
                 if isinstance(event.job, TrainJob):
@@ -238,6 +253,9 @@ class Agent:
         announcement, held, progress = self._announced.newest, self._fetcher.held, self._progress.now
         return Situation(
             announced=announcement.version if announcement else None,
+            refused=self._held_back or not self._permission.verdict.allowed,
+            hours_open=self._permission.hours_open,
+            evaluates=self._permission.evaluates,
             state=announcement.state if announcement else None,
             paused_here=self._announced.paused_here,
             held=held.version if held else None,
@@ -276,6 +294,7 @@ class Agent:
             "num_fetched": self._fetcher.num_fetched,
             "bytes_sent": self._link.bytes_sent,
             "bytes_received": self._link.bytes_received,
+            "refused_by_policy": self._permission.refusal,
             "refused": {reason.value: count for reason, count in self._refused.items()},
             "failures": {kind.value: count for kind, count in self._failures.items()},
         }

@@ -74,7 +74,7 @@ def _serve(config: SiteConfig) -> None:
     from edge_agent.compute import Compute  # noqa: PLC0415
     from edge_agent.training.capability import measure  # noqa: PLC0415
     from edge_agent.training.checkpoint import CheckpointFile  # noqa: PLC0415
-    from edge_agent.training.task import load_task, release_of  # noqa: PLC0415
+    from edge_agent.training.task import installed, load_task  # noqa: PLC0415
 
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -83,8 +83,7 @@ def _serve(config: SiteConfig) -> None:
     clock, stop, rng = SystemClock(), stop_on_signals(), random.Random()  # noqa: S311 - jitter, not a secret
     inbox: Inbox = queue.Queue(INBOX_EVENTS)
     checkpoints = CheckpointFile(config.state_folder / "training", config.checkpoint_s)
-    releases = {name: release_of(name) for name in tasks}
-    compute = Compute(tasks, releases, capability, inbox.put, checkpoints)
+    compute = Compute(tasks, {name: installed(name) for name in tasks}, capability, inbox.put, checkpoints)
     boot_id = secrets.token_bytes(8)
     link = MqttLink(mqtt_settings(config, will_of(config, boot_id)), cast(LinkInbox, inbox), rng)
     agent = Agent(config, compute, link, clock, rng, boot_id)

@@ -83,6 +83,13 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """A training was asked to stop within a step, and can go on from its checkpoint."""
+
+    job: TrainJob
+
+
+@dataclass(frozen=True)
 class Failed:
     """A job ended without a result; what is known of it stays in the log of the hospital."""
 
@@ -91,4 +98,4 @@ class Failed:
 
 
 Job = AssembleJob | EvaluateJob | TrainJob
-ComputeEvent = Assembled | Unfit | Evaluated | Encoded | Failed
+ComputeEvent = Assembled | Unfit | Evaluated | Encoded | Paused | Failed

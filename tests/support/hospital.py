@@ -19,7 +19,7 @@ from edge_agent.training.capability import Capability, Precision
 from edge_agent.training.checkpoint import CheckpointFile
 from edge_agent.training.metrics import Sums
 from edge_agent.training.module import layout_of
-from edge_agent.training.task import Batch, Task
+from edge_agent.training.task import Batch, Installed, Task
 from fedward import topics
 from fedward.ports import LinkInbox
 from fedward.testing import ManualClock, MemoryBroker, MemoryLink
@@ -67,6 +67,7 @@ class Hospital:
         self.clock = ManualClock()
         self.task = Tiny(num_inputs)
         self.release = "tiny 1"
+        self.source_digest = "0" * 64
         self._broker = broker
         self.office = Office(broker, layout_of(self.task.model()))
         self.boots = 0
@@ -79,7 +80,7 @@ class Hospital:
         inbox = cast(LinkInbox, self.inbox)  # takes the compute thread's events too
         self.link = MemoryLink(self._broker, SITE, inbox, will=will_of(self.config, boot_id))
         checkpoints = CheckpointFile(self.config.state_folder / "training", self.config.checkpoint_s)
-        self.compute = Compute({TASK: self.task}, {TASK: self.release}, CPU, self.inbox.put, checkpoints)
+        self.compute = Compute({TASK: self.task}, {TASK: Installed(self.release, self.source_digest)}, CPU, self.inbox.put, checkpoints)
         self.agent = Agent(self.config, self.compute, self.link, self.clock, random.Random(1), boot_id)
         self.link.subscribe(topics.announce(FEDERATION), topics.down_all(FEDERATION, SITE))
         self.link.open()

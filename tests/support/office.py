@@ -1,10 +1,12 @@
 """The coordinator's end of an agent's wire, in memory, and the site that the tests of the agent configure."""
 
 import queue
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from edge_agent.config import SiteConfig
 from fedward import topics
@@ -135,14 +137,18 @@ class Office:
         return [unpack(payload, kind) for topic, payload in self.heard if level in topic.split("/")[6:7]]
 
 
-def site_config(folder: Path, **changes: Any) -> SiteConfig:
-    """The smallest configuration of a site."""
+def site_config(folder: Path, *, policy: Mapping[str, object] | None = None, **changes: Any) -> SiteConfig:
+    """The smallest configuration of a site, with a policy that asks nobody unless it says otherwise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    policy_file = folder / "policy.yaml"
+    policy_file.write_text(yaml.safe_dump({"approval": "automatic", **(policy or {})}))
     fields: dict[str, Any] = {
         "site": SITE,
         "federation": FEDERATION,
         "tasks": {TASK: {}},
         "state_folder": folder / "state",
         "broker": {"host": "broker.example.org"},
+        "policy_file": policy_file,
     }
     return SiteConfig.model_validate({**fields, **changes})
 

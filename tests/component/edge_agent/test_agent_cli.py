@@ -99,7 +99,7 @@ def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["agent", "run", "--help"])
     text = capsys.readouterr().out
-    for setting in ("site", "broker.host", "policy.min_examples", "telemetry_s"):
+    for setting in ("site", "broker.host", "min_examples", "hours.open", "telemetry_s"):
         assert f"  {setting} (" in text
 
 
