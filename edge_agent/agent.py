@@ -15,6 +15,7 @@ from typing import Any
 from edge_agent.announced import Announced
 from edge_agent.compute import Compute
 from edge_agent.config import SiteConfig
+from edge_agent.egress import EgressLink
 from edge_agent.evaluate import Evaluator
 from edge_agent.fetch import Fetcher
 from edge_agent.jobs import Assembled, AssembleJob, ComputeEvent, Encoded, Evaluated, Failed, Paused, TrainJob, Unfit
@@ -33,7 +34,7 @@ from fedward import topics
 from fedward.disk import free_bytes, has_room
 from fedward.errors import PeerError, RejectReason
 from fedward.messages import Announcement, Chunk, Control, Grant, Receipt
-from fedward.ports import Clock, Connected, Delivery, Disconnected, Link, LinkEvent, Room, check_broker
+from fedward.ports import Clock, Connected, Delivery, Disconnected, LinkEvent, Room, check_broker
 
 LOG = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Agent:
     """One hospital's agent. `run` returns when `stop` is set; what matters is on disk at every moment."""
 
     def __init__(
-        self, config: SiteConfig, compute: Compute, link: Link, clock: Clock, rng: random.Random, boot_id: bytes
+        self, config: SiteConfig, compute: Compute, link: EgressLink, clock: Clock, rng: random.Random, boot_id: bytes
     ) -> None:
         self._config = config
         self._compute = compute
@@ -134,6 +135,7 @@ class Agent:
             if self._permission.permitted and not self._held_back:
                 self._publisher.step(now_s)
             self._reporter.step(self.page(), self._permission.tells, now_s)
+        self._link.step()
 
     def _step_policy(self, now_s: float) -> None:
         """See whether the hospital allows something else now."""

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from edge_agent.policy import WorkOrder
 from fedward.errors import ConfigError
 from fedward.files import write_durably
+from fedward.process import utc_text
 
 
 class Decision(StrEnum):
@@ -117,3 +118,14 @@ def _only_pending(approvals: Approvals) -> str:
     if len(waiting) != 1:
         raise ConfigError(f"{len(waiting)} requests wait: name one of those that `fedward agent pending` lists")
     return waiting[0]
+
+
+def listed(approvals: Approvals, *, everything: bool) -> Iterator[str]:
+    """The requests that wait, or all, for people: id, what was decided, and what was asked for."""
+    for name in approvals if everything else pending(approvals):
+        found = approvals[name]
+        by = f" by {found.by}" if found.by else ""
+        at_s = found.decided_at_s or found.asked_at_s
+        yield f"{name}  {found.decision}{by} since {utc_text(at_s)}"
+        yield f"    federation {found.order.federation}, task {found.order.task}, {found.order.work}"
+        yield f"    task digest {found.order.task_digest}"

@@ -1,4 +1,4 @@
-"""`fedward agent`: run, status, and the initial model of a federation.
+"""`fedward agent`: run, status, what the hospital's people decide and look at, and a federation's initial model.
 
 torch is imported by the verbs that need it, so that `status` answers at once.
 """
@@ -15,14 +15,21 @@ from typing import Any, cast
 
 import yaml
 
+from edge_agent.approvals import ApprovalsFile, Decision, listed
 from edge_agent.config import SiteConfig
+from edge_agent.egress import EgressLink
+from edge_agent.egress_log import EgressLog
+from edge_agent.egress_report import document, report, time_of, verdict, verify
 from edge_agent.metrics import exposition
 from edge_agent.models import ModelFolder
 from edge_agent.outbox import Outbox
+from edge_agent.permission import APPROVALS_FILE, told_verdict
+from edge_agent.policy import PolicySettings
 from edge_agent.progress import ProgressFile
 from edge_agent.report import will_of
 from fedward.errors import ConfigError
 from fedward.http import HttpServer, pages_of
+from fedward.limits import MIB
 from fedward.modelfile import save_model
 from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import LinkInbox, Will
@@ -30,6 +37,9 @@ from fedward.process import SystemClock, claim_folder, log_to_stderr, only_proce
 from fedward.settings import describe, load_settings
 
 LOG = logging.getLogger(__name__)
+
+EGRESS = "egress"
+"""Folder below the state folder, of the log of everything that left."""
 
 SESSION_EXPIRY_S = 7 * 86_400
 INBOX_EVENTS = 10_000
@@ -41,6 +51,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser = commands.add_parser("agent", help="train at one hospital")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     settings = "settings of the configuration file:\n" + "\n".join(describe(SiteConfig))
+    settings += "\n\nkeys of the policy file, see docs/policy.md:\n" + "\n".join(describe(PolicySettings))
     for verb, run, text in (
         ("run", _run, "run the agent until SIGTERM"),
         ("status", _status, "held version, outbox and counters, from the state folder"),
@@ -50,12 +61,32 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         )
         command.add_argument("--config", type=Path, required=True, help="site.yaml")
         command.set_defaults(run=run)
+    _add_oversight(verbs)
     initial = verbs.add_parser("init-model", help="write the initial model of a task, for the coordinator")
     initial.add_argument("--task", required=True, help="name of an installed task")
     initial.add_argument("--options", default="{}", help="the task's options, as YAML")
     initial.add_argument("--seed", type=int, default=0, help="seed of the initial weights")
     initial.add_argument("--out", type=Path, required=True, help="the safetensors file to write")
     initial.set_defaults(run=_init_model)
+
+
+def _add_oversight(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """What the hospital's data protection officer needs."""
+    pending = verbs.add_parser("pending", help="what waits for approval")
+    pending.add_argument("--all", action="store_true", help="also what was decided")
+    pending.set_defaults(run=_pending)
+    for verb, decision in (("approve", Decision.APPROVED), ("deny", Decision.DENIED)):
+        command = verbs.add_parser(verb, help=f"{verb} a federation, task or kind of work that is new here")
+        command.add_argument("request", nargs="?", metavar="ID", help="from `pending`; without: the only one there")
+        command.set_defaults(run=_decide, decision=decision)
+    egress = verbs.add_parser("egress", help="every message that left this hospital")
+    egress.add_argument("--since", default="", metavar="TIME", help="a date or time, of UTC where it does not say")
+    egress.add_argument("--verify", action="store_true", help="look for any change, gap or move; ends with 4 for one")
+    egress.add_argument("--head", metavar="DIGEST", help="with --verify: a digest that --verify printed earlier")
+    egress.add_argument("--json", action="store_true", help="for scripts: totals and messages as one JSON object")
+    egress.set_defaults(run=_egress)
+    for command in (pending, egress, verbs.choices["approve"], verbs.choices["deny"]):
+        command.add_argument("--config", type=Path, required=True, help="site.yaml")
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -85,7 +116,9 @@ def _serve(config: SiteConfig) -> None:
     checkpoints = CheckpointFile(config.state_folder / "training", config.checkpoint_s)
     compute = Compute(tasks, {name: installed(name) for name in tasks}, capability, inbox.put, checkpoints)
     boot_id = secrets.token_bytes(8)
-    link = MqttLink(mqtt_settings(config, will_of(config, boot_id)), cast(LinkInbox, inbox), rng)
+    will = will_of(config, boot_id)
+    log = EgressLog(config.state_folder / EGRESS, config.egress_log_mib * MIB, clock)
+    link = EgressLink(MqttLink(mqtt_settings(config, will), cast(LinkInbox, inbox), rng), log, will)
     agent = Agent(config, compute, link, clock, rng, boot_id)
     with HttpServer(config.http, pages_of(agent, exposition, clock)) as http:
         LOG.info("started", extra={"site": config.site, "device": capability.name, "http_port": http.port})
@@ -108,9 +141,7 @@ def mqtt_settings(config: SiteConfig, will: Will) -> MqttSettings:
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    config = load_settings(SiteConfig, arguments.config, os.environ)
-    if not config.state_folder.exists():
-        raise ConfigError(f"{config.state_folder}: no state there yet; start `fedward agent run` first")
+    config = _with_state(arguments)
     held = ModelFolder(config.state_folder / "model").label()
     entries = Outbox(config.state_folder / "outbox").entries()
     progress = ProgressFile(config.state_folder / "progress.json").load(entry.offer for entry in entries)
@@ -120,10 +151,46 @@ def _status(arguments: argparse.Namespace) -> None:
         "tasks": ", ".join(config.tasks),
         "held version": held.get("version", "none"),
         "trained from": "none" if progress.trained_from is None else progress.trained_from,
+        "policy": told_verdict(config.state_folder) or "nothing said yet",
         "updates": f"{progress.num_accepted} accepted, {progress.num_refused} refused, {len(entries)} in the outbox",
     }
     for name, value in lines.items():
         print(f"{name:14} {value}")
+
+
+def _with_state(arguments: argparse.Namespace) -> SiteConfig:
+    """The configuration of an agent that has run. Raises ConfigError for any other."""
+    config = load_settings(SiteConfig, arguments.config, os.environ)
+    if not config.state_folder.exists():
+        raise ConfigError(f"{config.state_folder}: no state there yet; start `fedward agent run` first")
+    return config
+
+
+def _pending(arguments: argparse.Namespace) -> None:
+    config = _with_state(arguments)
+    approvals = ApprovalsFile(config.state_folder / APPROVALS_FILE).load()
+    print("\n".join(listed(approvals, everything=arguments.all)) or "nothing waits for approval")
+
+
+def _decide(arguments: argparse.Namespace) -> None:
+    config = _with_state(arguments)
+    approvals = ApprovalsFile(config.state_folder / APPROVALS_FILE)
+    decided = approvals.decide(arguments.request, arguments.decision, SystemClock().now_s())
+    print(f"{decided.decision} {decided.order.id}: {decided.order}")
+
+
+def _egress(arguments: argparse.Namespace) -> None:
+    """Raises IntegrityError for a log that was changed; what is there is not shown then."""
+    folder = _with_state(arguments).state_folder / EGRESS
+    since = time_of(arguments.since) if arguments.since else ""
+    found = verify(folder, arguments.head) if arguments.verify or arguments.head else None
+    if arguments.json:
+        print(json.dumps(document(folder, since) | ({"verified": vars(found)} if found else {}), default=vars))
+        return
+    for line in report(folder, since):
+        print(line)
+    for line in verdict(found) if found else ():
+        print(line)
 
 
 def _init_model(arguments: argparse.Namespace) -> None:

@@ -52,7 +52,7 @@ def parse_range(text: str) -> Opening:
         raise ValueError(EXPECTED)
     days, *numbers = found.groups()
     start, end = _minute(*numbers[:2]), _minute(*numbers[2:])
-    if start == end or start == DAY_MINUTES:
+    if start in (end, DAY_MINUTES):
         raise ValueError("begins when it ends: a whole day is 00:00-24:00")
     return Opening(frozenset(day for part in days.split(",") for day in _days(part)), start, end)
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -26,11 +25,14 @@ from fedward.errors import ConfigError
 from fedward.files import stamp_of, write_durably
 from fedward.messages import Announcement, Offer
 from fedward.ports import Clock
+from fedward.process import utc_text
 
 LOG = logging.getLogger(__name__)
 
 LOOK_S = 2.0
 """Seconds after which the files of the hospital are looked at again."""
+
+APPROVALS_FILE = "approvals.json"
 
 VERDICT_FILE = "permission.json"
 """What `fedward agent status` reads."""
@@ -45,7 +47,7 @@ class Permission:
         self._digests = digests
         self._clock = clock
         self._file = PolicyFile(config.policy_file)
-        self._approvals = ApprovalsFile(config.state_folder / "approvals.json")
+        self._approvals = ApprovalsFile(config.state_folder / APPROVALS_FILE)
         self._approvals_stamp = stamp_of(self._approvals.path)
         self._verdict_path = config.state_folder / VERDICT_FILE
         self._announcement: Announcement | None = None
@@ -164,5 +166,5 @@ def told_verdict(state_folder: Path) -> str:
         content = json.loads((state_folder / VERDICT_FILE).read_text())
     except (FileNotFoundError, ValueError):
         return ""
-    since = time.strftime("since %Y-%m-%d %H:%M:%S UTC", time.gmtime(content["at_s"]))
+    since = f"since {utc_text(content['at_s'])}"
     return f"{content['refusal']} ({content['detail']}), {since}" if content["refusal"] else f"allowed, {since}"

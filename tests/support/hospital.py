@@ -12,8 +12,11 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import Dataset, TensorDataset
 
 from edge_agent.agent import Agent, Inbox
+from edge_agent.cli import EGRESS
 from edge_agent.compute import Compute
 from edge_agent.config import SiteConfig
+from edge_agent.egress import EgressLink
+from edge_agent.egress_log import EgressLog
 from edge_agent.report import will_of
 from edge_agent.training.capability import Capability, Precision
 from edge_agent.training.checkpoint import CheckpointFile
@@ -21,6 +24,7 @@ from edge_agent.training.metrics import Sums
 from edge_agent.training.module import layout_of
 from edge_agent.training.task import Batch, Installed, Task
 from fedward import topics
+from fedward.limits import MIB
 from fedward.ports import LinkInbox
 from fedward.testing import ManualClock, MemoryBroker, MemoryLink
 from tests.support.office import FEDERATION, SITE, TASK, Office
@@ -78,12 +82,17 @@ class Hospital:
         self.inbox: Inbox = queue.Queue()
         boot_id = self.boots.to_bytes(8, "big")
         inbox = cast(LinkInbox, self.inbox)  # takes the compute thread's events too
-        self.link = MemoryLink(self._broker, SITE, inbox, will=will_of(self.config, boot_id))
+        will = will_of(self.config, boot_id)
+        self.link = MemoryLink(self._broker, SITE, inbox, will=will)
+        self.egress_log = EgressLog(self.config.state_folder / EGRESS, self.config.egress_log_mib * MIB, self.clock)
+        self.egress = EgressLink(self.link, self.egress_log, will)
         checkpoints = CheckpointFile(self.config.state_folder / "training", self.config.checkpoint_s)
-        self.compute = Compute({TASK: self.task}, {TASK: Installed(self.release, self.source_digest)}, CPU, self.inbox.put, checkpoints)
-        self.agent = Agent(self.config, self.compute, self.link, self.clock, random.Random(1), boot_id)
-        self.link.subscribe(topics.announce(FEDERATION), topics.down_all(FEDERATION, SITE))
-        self.link.open()
+        self.compute = Compute(
+            {TASK: self.task}, {TASK: Installed(self.release, self.source_digest)}, CPU, self.inbox.put, checkpoints
+        )
+        self.agent = Agent(self.config, self.compute, self.egress, self.clock, random.Random(1), boot_id)
+        self.egress.subscribe(topics.announce(FEDERATION), topics.down_all(FEDERATION, SITE))
+        self.egress.open()
 
     def kill(self) -> None:
         """As a power cut: nothing is said, nothing is saved."""

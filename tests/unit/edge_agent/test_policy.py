@@ -62,7 +62,9 @@ def test_an_allowed_announcement_passes(office: Any, policy: dict[str, Any]) -> 
         ({"codecs": ["eden1"]}, Refusal.CODEC),
     ],
 )
-def test_one_point_that_is_not_allowed_is_enough_to_refuse(office: Any, policy: dict[str, Any], reason: Refusal) -> None:
+def test_one_point_that_is_not_allowed_is_enough_to_refuse(
+    office: Any, policy: dict[str, Any], reason: Refusal
+) -> None:
     assert refusal(office, PolicySettings(**policy)) is reason
 
 
@@ -99,7 +101,9 @@ def test_updates_leave_in_codecs_that_the_federation_takes_and_the_policy_allows
     [({"codecs": ["f32"], "min_examples": 8}, None), ({"codecs": ["q8"]}, Refusal.UPDATE),
      ({"min_examples": 9}, Refusal.UPDATE)],
 )  # fmt: skip
-def test_a_finished_update_leaves_only_if_it_could_still_be_made(policy: dict[str, Any], reason: Refusal | None) -> None:
+def test_a_finished_update_leaves_only_if_it_could_still_be_made(
+    policy: dict[str, Any], reason: Refusal | None
+) -> None:
     assert check_update(offer_of(), PolicySettings(**policy)).refusal is reason
 
 
