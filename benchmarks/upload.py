@@ -1,6 +1,7 @@
 """How fast an update gets in: `python -m benchmarks.upload [--megabytes 100] [--runs 3] [--codec f32] [--json FILE]`.
 
-A real broker, a real coordinator process, and in this process what an agent uploads with: outbox, publisher and link.
+A real broker, a real coordinator process, and in this process what an agent uploads with: outbox, publisher, link and
+the log of what leaves (`--no-egress-log` leaves that out, to see what it costs).
 The time is that from the offer of a saved update until its receipt is here: by then every byte is verified, its
 values were looked at, it is on the disk, and its row is in the ledger. Each run stands beside what no upload can beat
 on this machine at that moment: the same bytes over one TCP connection, written to the same disk, and hashed.
@@ -26,6 +27,8 @@ import yaml
 
 from benchmarks.bounds import disk_s, sha256_s, tcp_s
 from benchmarks.waiting import cpu_seconds
+from edge_agent.egress import EgressLink
+from edge_agent.egress_log import EgressLog
 from edge_agent.outbox import Outbox
 from edge_agent.publish import Publisher
 from edge_agent.receive import receive
@@ -36,10 +39,13 @@ from fedward.codec import codec
 from fedward.errors import TransientError
 from fedward.identity.names import update_id_of
 from fedward.layout import Layout, Tensor
+from fedward.limits import MIB
 from fedward.messages import Grant, Offer, Outcome, Receipt
 from fedward.modelfile import save_model
 from fedward.mqtt import MqttLink, MqttSettings
-from fedward.ports import Connected, Delivery, LinkInbox
+from fedward.ports import Connected, Delivery, Link, LinkInbox, Will
+from fedward.process import SystemClock
+from fedward.topics import Up
 from sandbox.broker import EmbeddedBroker
 from sandbox.child import Child
 from sandbox.federation import environment
@@ -70,13 +76,16 @@ class Run:
 class Site:
     """What an agent uploads with, around its own loop."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, *, logs: bool) -> None:
         self._inbox: LinkInbox = Queue(10_000)
         settings = MqttSettings(
             host="127.0.0.1", port=port, client_id=f"{FEDERATION}-{SITE}", session_expiry_s=3600, reconnect_max_s=1.0
         )
-        self._link = MqttLink(settings, self._inbox, random.Random(1))  # noqa: S311 - jitter
-        self._outbox = Outbox(folder)
+        will = Will(topics.up(FEDERATION, SITE, Up.STATUS), b"gone", delay_s=30)
+        link = MqttLink(settings, self._inbox, random.Random(1))  # noqa: S311 - jitter
+        log = EgressLog(folder / "egress", 1024 * MIB, SystemClock())
+        self._link: Link = EgressLink(link, log, will) if logs else link
+        self._outbox = Outbox(folder / "outbox")
         jitter = random.Random(2)  # noqa: S311
         self._publisher = Publisher(self._link, FEDERATION, SITE, self._outbox, jitter, Uplink(None))
         self._link.subscribe(topics.down_all(FEDERATION, SITE))
@@ -179,7 +188,7 @@ def wait_until_it_listens(coordinator: Child) -> None:
         time.sleep(TICK_S)
 
 
-def measure(folder: Path, payload_bytes: int, codec_name: str, num_runs: int) -> list[Run]:
+def measure(folder: Path, payload_bytes: int, codec_name: str, num_runs: int, *, logs: bool = True) -> list[Run]:
     """The runs, after one that does not count, each of another update with its bounds just before."""
     layout = layout_for(payload_bytes, codec_name)
     rng = np.random.default_rng(1)
@@ -189,7 +198,7 @@ def measure(folder: Path, payload_bytes: int, codec_name: str, num_runs: int) ->
         stack.callback(coordinator.wait, 10.0)
         stack.callback(coordinator.terminate)
         wait_until_it_listens(coordinator)
-        site = Site(folder / "outbox", broker.port)
+        site = Site(folder / "site", broker.port, logs=logs)
         stack.callback(site.close)
         pids = (coordinator.pid, os.getpid(), broker.pid or 0)
         runs = []
@@ -230,12 +239,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--megabytes", type=float, default=100.0, help="size of the payload (default: %(default)g)")
     parser.add_argument("--runs", type=int, default=3, help="uploads, 3 or more (default: %(default)s)")
     parser.add_argument("--codec", default="f32", help="of the payload (default: %(default)s)")
+    parser.add_argument("--no-egress-log", action="store_true", help="upload without the log of what leaves")
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     given = parser.parse_args(arguments)
     if given.runs < 3 or given.megabytes <= 0:
         parser.error("needs --runs of at least 3 and --megabytes above 0")
     with tempfile.TemporaryDirectory(prefix="fedward-upload-") as folder:
-        runs = measure(Path(folder), round(given.megabytes * 1e6), given.codec, given.runs)
+        runs = measure(
+            Path(folder), round(given.megabytes * 1e6), given.codec, given.runs, logs=not given.no_egress_log
+        )
     middle = medians(runs)
     print(f"{given.megabytes:g} MB of {given.codec}, median of {given.runs} uploads; MB/s, and CPU seconds for 100 MB")
     for name, value in asdict(middle).items():

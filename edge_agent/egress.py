@@ -24,17 +24,21 @@ class EgressLink:
         self._log = log
         self._will = will
         self._upload: tuple[bytes, int] | None = None  # id and base version of the update that was offered last
+        self._opened = False
         self._full = False
 
     def open(self) -> None:
         """Raises as EgressLog.open does: without a log, or the will in it, nothing connects."""
         self._log.open({"what": What.WILL, **self._facts(self._will.topic, self._will.payload)})
+        self._opened = True
         self._link.open()
 
     def publish(
         self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, expiry_s: int | None = None
     ) -> bool:
         """Also False when there is no room on the disk for the line: nothing leaves that could not be written down."""
+        if not self._opened:  # nobody else holds the link, so it is down
+            return self._link.publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s)
         facts = self._facts(topic, payload)
         n = self._written({"what": What.MESSAGE, **facts}, synced=facts["kind"] == Up.OFFER)
         if n is None:
@@ -47,7 +51,8 @@ class EgressLink:
     def step(self) -> None:
         """Sync the log if that is due."""
         try:
-            self._log.sync_if_due()
+            if self._opened:
+                self._log.sync_if_due()
         except OSError as error:
             self._no_room(error)
 

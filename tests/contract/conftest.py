@@ -13,8 +13,12 @@ from typing import TypeVar
 
 import pytest
 
+from edge_agent.egress import EgressLink
+from edge_agent.egress_log import EgressLog
+from fedward.limits import MIB
 from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import Connected, Link, LinkEvent, LinkInbox, Will
+from fedward.process import SystemClock
 from fedward.testing import MemoryBroker, MemoryLink
 from sandbox.broker import EmbeddedBroker, find_mosquitto
 
@@ -99,6 +103,22 @@ class MemoryNetwork:
         link.kill()
 
 
+class LoggedNetwork(MemoryNetwork):
+    """As above, through the egress log that an agent writes."""
+
+    kind = "logged"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def station(self, client_id: str, *, window: int = 8, will: Will | None = None) -> Station:
+        inbox: LinkInbox = Queue(1000)
+        link = MemoryLink(self.broker, client_id, inbox, window=window, will=will)
+        log = EgressLog(self._folder / client_id, 64 * MIB, SystemClock())
+        return Station(EgressLink(link, log, will or Will("f/gone", b"", 0)), inbox)
+
+
 class BrokerNetwork:
     """A broker process, and paho links to it that reconnect fast."""
 
@@ -159,6 +179,9 @@ def start_network(kind: str, folder: Path) -> Iterator[MemoryNetwork | BrokerNet
     if kind == "memory":
         yield MemoryNetwork()
         return
+    if kind == "logged":
+        yield LoggedNetwork(folder)
+        return
     if kind == "mosquitto" and find_mosquitto() is None:
         pytest.skip(NO_MOSQUITTO)
     with EmbeddedBroker(folder, prefer="mosquitto" if kind == "mosquitto" else "iotcore") as broker:
@@ -171,7 +194,7 @@ MOSQUITTO = pytest.param("mosquitto", marks=pytest.mark.network)
 IOTCORE = pytest.param("iotcore", marks=pytest.mark.network)
 
 
-@pytest.fixture(params=["memory", MOSQUITTO, IOTCORE])
+@pytest.fixture(params=["memory", "logged", MOSQUITTO, IOTCORE])
 def network(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemoryNetwork | BrokerNetwork]:
     yield from start_network(request.param, tmp_path)
 

@@ -13,7 +13,19 @@ from fedward import topics
 from fedward.chunks import indices_of, manifest_of
 from fedward.codec import codec, seed_of
 from fedward.layout import Layout, Vector, vector_digest
-from fedward.messages import Announcement, Control, FederationState, Get, Offer, Outcome, Part, PartKind, Receipt, Work
+from fedward.messages import (
+    Announcement,
+    Control,
+    FederationState,
+    Get,
+    Grant,
+    Offer,
+    Outcome,
+    Part,
+    PartKind,
+    Receipt,
+    Work,
+)
 from fedward.pack import pack, unpack
 from fedward.ports import LinkInbox
 from fedward.testing import MemoryBroker, MemoryLink
@@ -91,7 +103,7 @@ class Office:
         message = announcement or self.announcement(**changes)
         self._broker.publish(topics.announce(FEDERATION), pack(message), retain=True)
 
-    def tell(self, kind: Down, message: Receipt | Control) -> None:
+    def tell(self, kind: Down, message: Grant | Receipt | Control) -> None:
         self._broker.publish(topics.down(FEDERATION, SITE, kind), pack(message))
 
     def receipt(self, offer: Offer, outcome: Outcome = Outcome.ACCEPTED) -> None:
