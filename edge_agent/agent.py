@@ -76,7 +76,6 @@ class Agent:
         self._refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
         self._failures: Counter[FailureKind] = Counter(dict.fromkeys(FailureKind, 0))
         self._failures[FailureKind.CRASHED] = int(self._trainer.was_cut_off)
-        self._held_back = False
         self.connected = False
         self.looped_at_s = clock.monotonic_s()
 
@@ -132,7 +131,7 @@ class Agent:
                 self._trainer.begin(announcement, held)
         if self.connected:
             self._evaluator.step()
-            if self._permission.permitted and not self._held_back:
+            if self._permission.permitted and not self._permission.refuses:
                 self._publisher.step(now_s)
             self._reporter.step(self.page(), self._permission.tells, now_s)
         self._link.step()
@@ -141,7 +140,7 @@ class Agent:
         """See whether the hospital allows something else now."""
         if self._permission.look(now_s):
             self._trainer.try_again()
-        self._held_back = bool(self._publisher.entry and self._permission.holds_back(self._publisher.entry.offer))
+        self._permission.weigh(self._publisher.entry.offer if self._publisher.entry else None)
 
     # messages
 
@@ -255,7 +254,7 @@ class Agent:
         announcement, held, progress = self._announced.newest, self._fetcher.held, self._progress.now
         return Situation(
             announced=announcement.version if announcement else None,
-            refused=self._held_back or not self._permission.verdict.allowed,
+            refused=self._permission.refuses,
             hours_open=self._permission.hours_open,
             evaluates=self._permission.evaluates,
             state=announcement.state if announcement else None,

@@ -32,6 +32,17 @@ class What(StrEnum):
     TORN = "torn"  # a process died while it wrote: what it left of its last line was removed, `size` bytes
 
 
+FIELDS: Mapping[str, Mapping[str, type]] = {
+    What.START: {"ended": str},
+    What.MESSAGE: {"kind": str, "size": int, "sha256": str},
+    What.WILL: {"kind": str, "size": int, "sha256": str},
+    What.UNSENT: {"of": int},
+    What.CUT: {"through": int, "head": str},
+    What.TORN: {"size": int},
+}
+"""What a line must have beside what each has; it may have more."""
+
+
 @dataclass(frozen=True)
 class Head:
     """The last line, by number and digest; 0 and GENESIS when there is none."""
@@ -144,8 +155,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         fields = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(fields, dict) or type(fields.get("n")) is not int:
+    if not isinstance(fields, dict) or not isinstance(fields.get("what"), str):
         return None
-    texts = all(isinstance(fields.get(name), str) for name in ("at", "what", "previous"))
-    cut = fields.get("what") != What.CUT or (type(fields.get("through")) is int and isinstance(fields.get("head"), str))
-    return fields if texts and cut else None
+    needed = {"n": int, "at": str, "previous": str, **FIELDS.get(fields["what"], {})}
+    return fields if all(type(fields.get(name)) is kind for name, kind in needed.items()) else None

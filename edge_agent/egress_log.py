@@ -108,10 +108,10 @@ class EgressLog:
 
     def _append(self, facts: Facts) -> int:
         line, head = line_of(self._head, utc_text(self._clock.now_s()), facts)
+        rest = line
         try:
-            written = os.write(self._file, line)
-            if written < len(line):  # the disk became full in the middle
-                os.write(self._file, line[written:])
+            while rest:  # a disk that becomes full in the middle takes a part
+                rest = rest[os.write(self._file, rest) :]
         except OSError:
             os.ftruncate(self._file, self._size)
             raise
@@ -124,8 +124,9 @@ class EgressLog:
     def _next_file(self) -> None:
         """Go on in a next file, and delete what is beyond the limit, after a line has said so."""
         self.sync()
-        self._close_file()
+        close_before = self._close_file
         self._begin_file(self._folder / name_of(self._head.n + 1))
+        close_before()
         files = files_of(self._folder)
         sizes = [path.stat().st_size for path in files]
         num_old = next(number for number in range(len(files)) if sum(sizes[number:]) + FILE_BYTES <= self._limit_bytes)

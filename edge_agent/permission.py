@@ -68,6 +68,11 @@ class Permission:
         return self._announcement is not None and self.verdict.allowed
 
     @property
+    def refuses(self) -> bool:
+        """Is there anything that the coordinator is to be told is refused, the hours apart?"""
+        return not (self.verdict.allowed and self._update.allowed)
+
+    @property
     def hours_open(self) -> bool:
         """May training and evaluation run at this time of the week?"""
         return open_at(self.policy, self._clock.now_s())
@@ -102,10 +107,12 @@ class Permission:
             self.judge()
         return changed
 
-    def holds_back(self, offer: Offer) -> bool:
-        """Whether this finished update may not leave, because the policy has changed since it was trained."""
-        self._update = check_update(offer, self.policy)
-        return not self._update.allowed
+    def weigh(self, update: Offer | None) -> None:
+        """Judge the finished update that waits, if one does: the policy may have changed since it was trained."""
+        verdict = check_update(update, self.policy) if update else ALLOWED
+        if verdict != self._update:
+            self._update = verdict
+            self._tell(self._standing())
 
     def judge(self) -> None:
         """Ask policy and people again, and tell the people of the hospital if the answer is another one."""

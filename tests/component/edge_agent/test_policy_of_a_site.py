@@ -273,6 +273,17 @@ def test_a_finished_update_that_could_not_be_made_any_more_stays(hospital: Hospi
     change_policy(hospital)
     hospital.wait(1)
     assert len(hospital.office.messages(Offer)) == before + 1
+    assert hospital.page["refused_by_policy"] is None
+
+
+def test_an_update_that_was_held_back_and_is_gone_refuses_nothing_any_more(hospital: Hospital) -> None:
+    announced(hospital, codecs=("eden1",))
+    offer = hospital.office.messages(Offer)[-1]
+    change_policy(hospital, codecs=["eden1"])
+    assert hospital.page["refused_by_policy"] == "update"
+    hospital.office.receipt(offer)
+    hospital.wait(LOOK_S)
+    assert (hospital.page["phase"], hospital.page["refused_by_policy"]) == (Phase.IDLE, None)
 
 
 def test_nothing_is_measured_or_told_that_the_policy_does_not_name(new_hospital: Callable[..., Hospital]) -> None:

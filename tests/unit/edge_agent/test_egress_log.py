@@ -271,6 +271,18 @@ def test_a_digest_that_was_written_down_elsewhere_must_be_in_the_log(folder: Pat
         verify(folder, "0" * 64)
 
 
+@pytest.mark.parametrize("what", ["message", "will", "unsent", "start", "cut", "of tomorrow"])
+def test_what_lacks_a_fact_is_passed_over_by_the_report_and_named_by_verify(
+    folder: Path, new_log: Any, what: str
+) -> None:
+    new_log(num_messages=1, close=True)
+    path = files_of(folder)[0]
+    path.write_bytes(path.read_bytes().replace(b'"what":"message","kind":"u"', b'"what":"%s"' % what.encode()))
+    assert list(report(folder, ""))[-1].startswith("day")
+    with pytest.raises(IntegrityError):
+        verify(folder)
+
+
 def test_a_log_that_is_not_there_is_empty(folder: Path) -> None:
     assert verify(folder).num_lines == 0
     assert document(folder, "") == {"totals": [], "messages": []}
