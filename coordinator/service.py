@@ -12,23 +12,23 @@ from collections import Counter
 from typing import Any
 
 from coordinator.aggregate import Aggregator
-from coordinator.blobs import BlobFolder
 from coordinator.clock import FederationClock
 from coordinator.config import FederationConfig
 from coordinator.damage import LEDGER_FILE
-from coordinator.ledger import Ledger
+from coordinator.intake import Ended, Intake
 from coordinator.members import Members
 from coordinator.operation import Operation
 from coordinator.precision import UpdateCodecs
 from coordinator.publish import Publisher
 from coordinator.receive import Received, receive
 from coordinator.retention import Retention
-from coordinator.uploads import Upload, Uploads
-from coordinator.verify import Terms, check_evaluation, check_offer, check_update
+from coordinator.senders import Senders
+from coordinator.verify import Terms, check_evaluation
 from coordinator.versions import Versions
 from fedward import topics
-from fedward.disk import free_bytes, has_room, used_bytes
-from fedward.errors import PeerError, RejectReason
+from fedward.disk import free_bytes, used_bytes
+from fedward.errors import PeerError, RejectReason, UnprovenError
+from fedward.identity.folder import CoordinatorIdentity
 from fedward.messages import (
     Announcement,
     Chunk,
@@ -57,9 +57,6 @@ ANNOUNCE_EVERY_S = 300.0
 ANNOUNCE_SOON_S = 10.0
 """For the new process of a site, whose broker may not deliver what is retained a second time to a session."""
 
-VERSION_BYTES = 24
-"""What a version writes at most, for each parameter: four arrays of state, a snapshot and a delta."""
-
 ACKNOWLEDGE_EVERY = 10
 """Messages that are made durable together, at most: half of what the broker sends before it waits for
 acknowledgements (`MqttSettings.receive_maximum`), so that the other half comes in meanwhile."""
@@ -74,27 +71,33 @@ class Service:
     def __init__(
         self,
         config: FederationConfig,
-        ledger: Ledger,
-        blobs: BlobFolder,
         versions: Versions,
         link: Link,
         clock: Clock,
+        identity: CoordinatorIdentity | None = None,
     ) -> None:
+        """Without an identity nothing is signed or sealed, and whoever writes to a site's topics is taken for it."""
+        ledger, blobs = versions.store.ledger, versions.store.blobs
         self._config = config
         self._ledger = ledger
-        self._blobs = blobs
         self._versions = versions
+        self._identity = identity
+        self._senders = Senders(identity, config.federation, ledger, clock) if identity else None
         self._link = link
         self._clock = clock
         self._federation_clock = FederationClock(clock, ledger.latest_arrival_s())
         self._members = Members(config.sites, ledger)
-        self._uploads = Uploads(config.state_folder / "incoming", blobs)
-        self._uploads.tidy(config.sites)
+        self._intake = Intake(
+            config, versions.store, self._federation_clock, self._terms, identity.unseal if identity else None
+        )
+        self._uploads = self._intake.uploads
         blobs.tidy()
         self._retention = Retention(ledger, blobs, config.retention, self._uploads.digests)
         self._retention.begin()
         self._aggregator = Aggregator(ledger, versions, self._members, config.engine)
-        self._publisher = Publisher(link, config.federation, blobs, config.gather_s)
+        self._publisher = Publisher(
+            link, config.federation, blobs, config.gather_s, identity.sign_to(config.federation) if identity else None
+        )
         self._codecs = UpdateCodecs.of(config.codec, config.codecs, config.precision, versions.layout.size)
         self._unacknowledged: list[Delivery] = []
         self._boot_id = secrets.token_bytes(8)
@@ -153,6 +156,8 @@ class Service:
         would take longer than all else, so the files are synced here, once for all messages since the last time.
         """
         self._uploads.sync()
+        if self._senders:
+            self._senders.save()
         for delivery in self._unacknowledged:
             self._link.acknowledge(delivery)
         self._unacknowledged.clear()
@@ -170,7 +175,11 @@ class Service:
     def _on_delivery(self, delivery: Delivery) -> None:
         try:
             received = receive(
-                delivery.topic, delivery.payload, self._config.federation, frozenset(self._members.sites)
+                delivery.topic,
+                delivery.payload,
+                self._config.federation,
+                frozenset(self._members.sites),
+                self._senders.check if self._senders else None,
             )
         except PeerError as error:
             self._refuse_message(delivery.topic, error)
@@ -185,9 +194,11 @@ class Service:
         site, message = received.site, received.message
         match message:
             case Offer():
-                self._on_offer(site, message)
+                self._answer(site, self._intake.offer(site, message))
             case Chunk():
-                self._on_chunk(site, message)
+                ended = self._intake.chunk(site, message)
+                if ended:
+                    self._answer(site, ended)
             case Get():
                 self._on_get(site, message)
             case Evaluation():
@@ -199,7 +210,10 @@ class Service:
                 self._members.on_telemetry(site, message)
 
     def _refuse_message(self, topic: str, error: PeerError) -> None:
-        """Count it; and answer when it was an offer of an admitted site, whose id the topic tells."""
+        """Count it; and answer when it was an offer of an admitted site, whose id the topic tells.
+
+        Whoever is not proven ends nothing: at most the site is told to offer again.
+        """
         try:
             address = topics.parse(topic)
         except PeerError:
@@ -207,86 +221,47 @@ class Service:
             return
         site = address.site if address.site in self._members else None
         self._count_refusal(site, error)
-        if site and address.kind is topics.Up.OFFER and address.owner and not self._send_known(site, address.owner):
-            later = error.reason is RejectReason.PROTOCOL_VERSION  # an upgrade of either side may still save the work
-            self._send_receipt(site, address.owner, Outcome.LATER if later else Outcome.REFUSED, error.reason)
+        later = error.reason is RejectReason.PROTOCOL_VERSION  # an upgrade of either side may still save the work
+        if isinstance(error, UnprovenError) and not later:
+            return
+        if site and address.kind is topics.Up.OFFER and address.owner:
+            outcome = Outcome.LATER if later else Outcome.REFUSED
+            new = Receipt(update_id=address.owner, outcome=outcome, reason=error.reason)
+            self._publisher.receipt(site, self._intake.known(site, address.owner) or new)
 
     def _count_refusal(self, site: str | None, error: PeerError) -> None:
         self._refused[error.reason] += 1
         LOG.warning("refused", extra={"site": site, "reason": error.reason.value, "detail": error.detail})
 
-    # verify
+    # verify, store
 
-    def _on_offer(self, site: str, offer: Offer) -> None:
-        if self._send_known(site, offer.update_id):
-            self._uploads.abandon(site, offer.update_id)
-            return
-        if self._is_full(offer.manifest.size_bytes):
-            self._count_refusal(site, PeerError(RejectReason.BUSY, "no room on the disk"))
-            self._send_receipt(site, offer.update_id, Outcome.LATER, RejectReason.BUSY)
-            return
-        try:
-            self._check_offer(site, offer)
-            upload = self._uploads.open(site, offer)
-        except PeerError as error:
-            self._refuse_update(site, offer, error)
-            return
-        if upload.is_complete():
-            self._store(upload)
-        else:
-            self._publisher.grant(site, Grant(update_id=offer.update_id, missing=upload.missing()))
-
-    def _on_chunk(self, site: str, chunk: Chunk) -> None:
-        if self._is_full():  # others were granted the same room: offered again, this one is told to come later
-            raise PeerError(RejectReason.BUSY, "no room on the disk for a chunk")
-        upload = self._uploads.add(site, chunk)
-        if upload.is_complete():
-            self._store(upload)
-
-    def _check_offer(self, site: str, offer: Offer) -> None:
+    def _terms(self, offer: Offer) -> Terms:
+        """What the current announcement asks of an update."""
         current = self._versions.current.version
-        terms = Terms(
+        return Terms(
             layout=self._versions.layout,
             version=current,
             max_staleness=min(self._config.engine.max_staleness, current - self._retention.floor),
             codecs=self._codecs.allowed,
             state=self._operation.state,
             base_digest=self._ledger.model_digest(offer.base_version),
+            sealed=self._identity is not None,
         )
-        repeated = not self._config.engine.repeat_base and self._ledger.has_delivered(site, offer.base_version)
-        check_offer(offer, terms, repeated)
 
-    # store
-
-    def _store(self, upload: Upload) -> None:
-        """Verify the whole, make it durable, and only then tell the site."""
-        offer = upload.offer
-        if self._send_known(upload.site, offer.update_id):  # recorded just before a crash, which left its files
-            self._uploads.end(upload)
+    def _answer(self, site: str, answer: Grant | Ended) -> None:
+        """Tell the site; what is new of an update was recorded before, and is known to everybody first."""
+        if isinstance(answer, Grant):
+            self._publisher.grant(site, answer)
             return
-        try:
-            self._check_offer(upload.site, offer)  # again: versions may have been made while the chunks came
-            if upload.collected:
-                self._blobs.adopt(upload.collected)
-            norm = check_update(self._blobs.view(offer.manifest.digest), offer, self._versions.layout)
-        except PeerError as error:
-            self._refuse_update(upload.site, offer, error)
-            return
-        row = self._ledger.add_update(offer, upload.site, self._federation_clock.now(), norm, None)
-        self._uploads.end(upload)
-        self._members.on_update(row)
-        self._aggregator.add(row)
-        LOG.info("accepted", extra={"site": row.site, "base_version": row.base_version, "number": row.number})
-        self._send_receipt(upload.site, offer.update_id, Outcome.ACCEPTED, None)
-
-    def _refuse_update(self, site: str, offer: Offer, error: PeerError) -> None:
-        row = self._ledger.add_update(offer, site, self._federation_clock.now(), None, error.reason)
-        self._uploads.abandon(site, offer.update_id)
-        if not self._ledger.needs_blob(offer.manifest.digest):
-            self._blobs.drop(offer.manifest.digest)
-        self._members.on_update(row)
-        self._count_refusal(site, error)
-        self._send_receipt(site, offer.update_id, Outcome.REFUSED, error.reason)
+        row = answer.row
+        if row:
+            self._members.on_update(row)
+        if row and not row.reason:
+            self._aggregator.add(row)
+            LOG.info("accepted", extra={"site": site, "base_version": row.base_version, "number": row.number})
+        if answer.error:
+            self._count_refusal(site, answer.error)
+        self._publisher.receipt(site, answer.receipt)
 
     # aggregate
 
@@ -294,7 +269,7 @@ class Service:
         """The end is looked for before a version too: a crash may have come between the last version and its wish."""
         if not self._knows_who_is_there():
             return
-        if self._operation.state is FederationState.FINISHED or self._finish_if_done() or self._is_full():
+        if self._operation.state is FederationState.FINISHED or self._finish_if_done() or self._intake.is_full():
             return
         if self._aggregator.make_if_ready(self._federation_clock.now()):
             self._retention.apply()
@@ -332,6 +307,8 @@ class Service:
                 repeat_base=self._config.engine.repeat_base,
                 epoch=self._ledger.epoch,
                 codecs=self._codecs.allowed,
+                sealing_key=self._identity.sealed_to if self._identity else None,
+                initial=self._versions.initial,
             )
         )
 
@@ -342,17 +319,6 @@ class Service:
             if site in self._members:
                 paused = state is FederationState.PAUSED
                 self._publisher.control(site, Control(sequence=self._ledger.next_sequence(), paused=paused))
-
-    def _send_receipt(self, site: str, update_id: bytes, outcome: Outcome, reason: RejectReason | None) -> None:
-        self._publisher.receipt(site, Receipt(update_id=update_id, outcome=outcome, reason=reason))
-
-    def _send_known(self, site: str, update_id: bytes) -> bool:
-        """Repeat the receipt of an update that had its end; False when it had none."""
-        known = self._ledger.update(update_id)
-        if known is None or known.site != site:
-            return False
-        self._send_receipt(site, update_id, known.outcome, RejectReason(known.reason) if known.reason else None)
-        return True
 
     def _on_get(self, site: str, get: Get) -> None:
         online = self._members.online() if self._knows_who_is_there() else ()
@@ -390,11 +356,7 @@ class Service:
         """Why the program can't do its work now; None when it can."""
         if not self.connected:
             return "not connected to the broker"
-        return "no room on the disk" if self._is_full() else None
-
-    def _is_full(self, payload_bytes: int = 0) -> bool:
-        """Whether an update and the version made of it (state, delta, snapshot) would not fit."""
-        return not has_room(self._config.state_folder, payload_bytes + VERSION_BYTES * self._versions.layout.size)
+        return "no room on the disk" if self._intake.is_full() else None
 
     def page(self) -> dict[str, Any]:
         """What API, metrics and demo show. Other threads read it: every value is replaced, none is changed in place."""

@@ -63,7 +63,7 @@ class Announced:
         self._last, self._sound = announcement, None
         if announcement.federation == self._config.federation:
             self._permission.hear(announcement)
-        check_announcement(announcement, self._config.federation, self._layouts)
+        check_announcement(announcement, self._config.federation, self._layouts, seals=bool(self._config.identity))
         self._sound = announcement
         LOG.info("announced", extra={"version": announcement.version, "state": announcement.state})
         return News(
@@ -92,10 +92,12 @@ class Announced:
         return sequence == newest and not self._heard_newest
 
 
-def check_announcement(announcement: Announcement, federation: str, layouts: Mapping[str, Layout]) -> None:
-    """Can this site do what is announced? `layouts` are those of the configured tasks.
+def check_announcement(
+    announcement: Announcement, federation: str, layouts: Mapping[str, Layout], *, seals: bool = False
+) -> None:
+    """Can this site do what is announced? `layouts` are those of the configured tasks; one that `seals` needs a key.
 
-    Raises PeerError: WRONG_FEDERATION, TASK_NOT_ALLOWED, UNKNOWN_CODEC, LAYOUT_MISMATCH.
+    Raises PeerError: WRONG_FEDERATION, TASK_NOT_ALLOWED, MALFORMED, UNKNOWN_CODEC, LAYOUT_MISMATCH.
     """
     if announcement.federation != federation:
         raise PeerError(RejectReason.WRONG_FEDERATION, "an announcement of another federation")
@@ -104,6 +106,8 @@ def check_announcement(announcement: Announcement, federation: str, layouts: Map
             RejectReason.TASK_NOT_ALLOWED,
             f"the federation asks for task {announcement.task}; allowed here: {', '.join(layouts)}",
         )
+    if seals and announcement.sealing_key is None:
+        raise PeerError(RejectReason.MALFORMED, "no key to seal updates with, and this site sends none unsealed")
     if announcement.codec not in CODECS:
         raise PeerError(RejectReason.UNKNOWN_CODEC, f"codec {announcement.codec}; known here: {', '.join(CODECS)}")
     if announcement.layout_digest != layouts[announcement.task].digest:

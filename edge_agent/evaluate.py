@@ -5,6 +5,7 @@ from edge_agent.config import SiteConfig
 from edge_agent.jobs import Evaluated, EvaluateJob
 from edge_agent.models import Held
 from edge_agent.permission import Permission
+from edge_agent.voice import Pack
 from fedward import topics
 from fedward.messages import Announcement, Evaluation
 from fedward.pack import pack
@@ -18,8 +19,11 @@ class Evaluator:
     What is sent says which model was measured: a coordinator whose version of that number is another one refuses it.
     """
 
-    def __init__(self, link: Link, config: SiteConfig, compute: Compute, permission: Permission) -> None:
+    def __init__(
+        self, link: Link, config: SiteConfig, compute: Compute, permission: Permission, pack: Pack = pack
+    ) -> None:
         self._link = link
+        self._pack = pack
         self._topic = topics.up(config.federation, config.site, Up.EVALUATION)
         self._compute = compute
         self._permission = permission
@@ -54,7 +58,7 @@ class Evaluator:
     def step(self) -> None:
         """Send what is due, as soon as the policy lets it be told."""
         if self._due and self._evaluation and self._permission.evaluates:
-            self._due = not self._link.publish(self._topic, pack(self._evaluation))
+            self._due = not self._link.publish(self._topic, self._pack(self._evaluation))
 
     def _end(self, job: EvaluateJob, evaluation: Evaluation | None) -> None:
         self._last, self._evaluation = (job.version, job.model_digest), evaluation

@@ -89,6 +89,7 @@ class Trainer:
             LOG.info("unfinished_dropped", extra={"version": job.version})
             return
         policy = self._permission.policy
+        job = replace(job, sealing_key=announcement.sealing_key)
         if job.codec not in allowed_codecs(announcement, policy):
             job = replace(job, codec=self._choose_codec(announcement))
         self._begin(replace(job, share=policy.compute_share, min_examples=policy.min_examples), "resuming")
@@ -197,6 +198,7 @@ class Trainer:
             update_id=self._update_id(held.version),
             share=self._permission.policy.compute_share,
             min_examples=self._permission.policy.min_examples,
+            sealing_key=announcement.sealing_key,
         )
 
     def _choose_codec(self, announcement: Announcement) -> str:

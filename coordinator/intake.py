@@ -1,0 +1,143 @@
+"""The way of an update into the ledger: offered, collected chunk by chunk, verified whole, stored, or refused.
+
+What comes back is what the site is told, and what is new for everybody else. Nothing is told before it is recorded.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from coordinator.clock import FederationClock
+from coordinator.config import FederationConfig
+from coordinator.making import Store
+from coordinator.tables import StoredUpdate
+from coordinator.uploads import Upload, Uploads
+from coordinator.verify import Terms, check_offer, check_update
+from fedward.chunks import manifest_of
+from fedward.disk import has_room
+from fedward.errors import PeerError, RejectReason
+from fedward.messages import Chunk, Grant, Offer, Outcome, Receipt
+
+VERSION_BYTES = 24
+"""What a version writes at most, for each parameter: four arrays of state, a snapshot and a delta."""
+
+
+Unseal = Callable[[memoryview, bytes], Iterator[bytes]]
+"""A sealed payload and the id of its update -> the payload in pieces. Raises PeerError (CANNOT_OPEN)."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The receipt of an update; its row, if it was recorded just now; and why it was refused, if it was just now."""
+
+    receipt: Receipt
+    row: StoredUpdate | None = None
+    error: PeerError | None = None
+
+
+class Intake:
+    """Every update that is on its way in, of all sites. `terms` says what is asked of an offer now."""
+
+    def __init__(
+        self,
+        config: FederationConfig,
+        store: Store,
+        clock: FederationClock,
+        terms: Callable[[Offer], Terms],
+        unseal: Unseal | None = None,
+    ) -> None:
+        """With `unseal`, updates come sealed; without it, as they are."""
+        self._config = config
+        self._ledger, self._blobs, self._layout = store.ledger, store.blobs, store.layout
+        self._clock = clock
+        self._terms = terms
+        self._unseal = unseal
+        self.uploads = Uploads(config.state_folder / "incoming", store.blobs)
+        self.uploads.tidy(config.sites)
+
+    def offer(self, site: str, offer: Offer) -> Grant | Ended:
+        """Ask for what is missing of an update; or store it, where nothing is, or refuse it."""
+        known = self.known(site, offer.update_id)
+        if known:
+            self.uploads.abandon(site, offer.update_id)
+            return Ended(known)
+        if self.is_full(offer.manifest.size_bytes):
+            later = Receipt(update_id=offer.update_id, outcome=Outcome.LATER, reason=RejectReason.BUSY)
+            return Ended(later, error=PeerError(RejectReason.BUSY, "no room on the disk"))
+        try:
+            self._check_offer(site, offer)
+            upload = self.uploads.open(site, offer)
+        except PeerError as error:
+            return self._refuse(site, offer, error)
+        if upload.is_complete():
+            return self._store(upload)
+        return Grant(update_id=offer.update_id, missing=upload.missing())
+
+    def chunk(self, site: str, chunk: Chunk) -> Ended | None:
+        """Take a chunk; None while others are missing. Raises PeerError (BUSY), and as `Uploads.add` does."""
+        if self.is_full():  # others were granted the same room: offered again, this one is told to come later
+            raise PeerError(RejectReason.BUSY, "no room on the disk for a chunk")
+        upload = self.uploads.add(site, chunk)
+        return self._store(upload) if upload.is_complete() else None
+
+    def known(self, site: str, update_id: bytes) -> Receipt | None:
+        """The receipt, again, of a site's update that had its end; None when it had none."""
+        row = self._ledger.update(update_id)
+        return _receipt(row) if row and row.site == site else None
+
+    def is_full(self, payload_bytes: int = 0) -> bool:
+        """Whether an update and the version made of it (state, delta, snapshot) would not fit."""
+        version_bytes = VERSION_BYTES * self._layout.size
+        return not has_room(self._config.state_folder, payload_bytes + version_bytes)
+
+    def _check_offer(self, site: str, offer: Offer) -> None:
+        repeated = not self._config.engine.repeat_base and self._ledger.has_delivered(site, offer.base_version)
+        check_offer(offer, self._terms(offer), repeated)
+
+    def _store(self, upload: Upload) -> Ended:
+        """Verify the whole, make it durable, and only then have the site told."""
+        site, offer = upload.site, upload.offer
+        known = self.known(site, offer.update_id)
+        if known:  # recorded just before a crash, which left its files
+            self.uploads.end(upload)
+            return Ended(known)
+        opened = offer
+        try:
+            self._check_offer(site, offer)  # again: versions may have been made while the chunks came
+            if upload.collected:
+                self._blobs.adopt(upload.collected)
+            opened = self._unsealed(offer)
+            norm = check_update(self._blobs.view(opened.manifest.digest), opened, self._layout)
+        except PeerError as error:
+            ended = self._refuse(site, offer, error)
+            self._drop_unless_needed(opened)
+            return ended
+        row = self._ledger.add_update(opened, site, self._clock.now(), norm, None)
+        self.uploads.end(upload)
+        self._drop_unless_needed(offer)
+        return Ended(_receipt(row), row)
+
+    def _unsealed(self, offer: Offer) -> Offer:
+        """The offer with the manifest of what was sealed, which is a blob then. Raises PeerError (CANNOT_OPEN).
+
+        Again after a crash: the sealed payload is there until the update is recorded.
+        """
+        if self._unseal is None:
+            return offer
+        sealed = self._blobs.view(offer.manifest.digest)
+        digest = self._blobs.write(self._unseal(sealed, offer.update_id))
+        return replace(offer, manifest=manifest_of(self._blobs.view(digest)))
+
+    def _refuse(self, site: str, offer: Offer, error: PeerError) -> Ended:
+        row = self._ledger.add_update(offer, site, self._clock.now(), None, error.reason)
+        self.uploads.abandon(site, offer.update_id)
+        self._drop_unless_needed(offer)
+        return Ended(_receipt(row), row, error)
+
+    def _drop_unless_needed(self, offer: Offer) -> None:
+        if not self._ledger.needs_blob(offer.manifest.digest):
+            self._blobs.drop(offer.manifest.digest)
+
+
+def _receipt(row: StoredUpdate) -> Receipt:
+    reason = RejectReason(row.reason) if row.reason else None
+    return Receipt(update_id=row.update_id, outcome=row.outcome, reason=reason)
