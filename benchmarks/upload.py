@@ -30,6 +30,8 @@ import yaml
 from benchmarks.bounds import disk_s, sha256_s, tcp_s
 from benchmarks.waiting import cpu_seconds
 from edge_agent.config import SiteConfig
+from edge_agent.egress import EgressLink
+from edge_agent.egress_log import EgressLog
 from edge_agent.outbox import Outbox
 from edge_agent.publish import Publisher
 from edge_agent.receive import receive
@@ -43,10 +45,13 @@ from fedward.identity.folder import CoordinatorIdentity, SiteIdentity
 from fedward.identity.names import update_id_of
 from fedward.identity.sealing import new_seal, seal_all
 from fedward.layout import Layout, Tensor
+from fedward.limits import MIB
 from fedward.messages import Grant, Offer, Outcome, Receipt
 from fedward.modelfile import save_model
 from fedward.mqtt import MqttLink, MqttSettings
-from fedward.ports import Connected, Delivery, LinkInbox
+from fedward.ports import Connected, Delivery, LinkInbox, Will
+from fedward.process import SystemClock
+from fedward.topics import Up
 from sandbox.broker import EmbeddedBroker
 from sandbox.child import Child
 from sandbox.federation import environment
@@ -82,14 +87,16 @@ class Run:
 
 
 class Site:
-    """What an agent uploads with, around its own loop."""
+    """What an agent uploads with, its egress log included, around its own loop."""
 
     def __init__(self, folder: Path, port: int, federation: str, identity: SiteIdentity | None = None) -> None:
         self._inbox: LinkInbox = Queue(10_000)
         settings = MqttSettings(
             host="127.0.0.1", port=port, client_id=f"{federation}-{SITE}", session_expiry_s=3600, reconnect_max_s=1.0
         )
-        self._link = MqttLink(settings, self._inbox, random.Random(1))  # noqa: S311 - jitter
+        will = Will(topics.up(federation, SITE, Up.STATUS), b"gone", delay_s=30)
+        log = EgressLog(folder / "egress", 1024 * MIB, SystemClock())
+        self._link = EgressLink(MqttLink(settings, self._inbox, random.Random(1)), log, will)  # noqa: S311 - jitter
         self._outbox = Outbox(folder)
         jitter = random.Random(2)  # noqa: S311
         config = SiteConfig.model_validate(

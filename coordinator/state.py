@@ -46,9 +46,9 @@ class SiteState:
             "step_s": telemetry.step_s if telemetry else None,
             "uplink_bytes_s": telemetry.uplink_bytes_s if telemetry else None,
             "train_loss": telemetry.train_loss if telemetry else None,
-            "bytes_sent": telemetry.bytes_sent if telemetry else 0,
-            "bytes_received": telemetry.bytes_received if telemetry else 0,
-            "num_fetched": telemetry.num_fetched if telemetry else 0,
+            "bytes_sent": (telemetry.bytes_sent if telemetry else None) or 0,  # 0, too, where a site does not tell
+            "bytes_received": (telemetry.bytes_received if telemetry else None) or 0,
+            "num_fetched": (telemetry.num_fetched if telemetry else None) or 0,
             "num_accepted": self.num_accepted,
             "num_refused": self.num_refused,
             "base_version": self.base_version,

@@ -15,6 +15,7 @@ from typing import Any
 from edge_agent.announced import Announced
 from edge_agent.compute import Compute
 from edge_agent.config import SiteConfig
+from edge_agent.egress import EgressLink
 from edge_agent.evaluate import Evaluator
 from edge_agent.fetch import Fetcher
 from edge_agent.jobs import (
@@ -27,11 +28,13 @@ from edge_agent.jobs import (
     Failed,
     InitialJob,
     Made,
+    Paused,
     TrainJob,
     Unfit,
 )
 from edge_agent.models import ModelFolder
 from edge_agent.outbox import Outbox
+from edge_agent.permission import Permission
 from edge_agent.progress import ProgressFile, SavedProgress
 from edge_agent.publish import Publisher
 from edge_agent.receive import receive
@@ -45,7 +48,7 @@ from fedward import topics
 from fedward.disk import free_bytes, has_room
 from fedward.errors import PeerError, RejectReason
 from fedward.messages import Announcement, Chunk, Control, Grant, Receipt
-from fedward.ports import Clock, Connected, Delivery, Disconnected, Link, LinkEvent, Room, check_broker
+from fedward.ports import Clock, Connected, Delivery, Disconnected, LinkEvent, Room, check_broker
 
 LOG = logging.getLogger(__name__)
 
@@ -67,7 +70,7 @@ class Agent:
     """One hospital's agent. `run` returns when `stop` is set; what matters is on disk at every moment."""
 
     def __init__(
-        self, config: SiteConfig, compute: Compute, link: Link, clock: Clock, rng: random.Random, voice: Voice
+        self, config: SiteConfig, compute: Compute, link: EgressLink, clock: Clock, rng: random.Random, voice: Voice
     ) -> None:
         self._config = config
         self._compute = compute
@@ -77,10 +80,11 @@ class Agent:
         outbox = Outbox(config.state_folder / "outbox")
         self._models = ModelFolder(config.state_folder / "model")
         self._progress = SavedProgress(ProgressFile(config.state_folder / "progress.json"), outbox.take_over())
-        self._announced = Announced(config, compute.layouts, self._progress)
+        self._permission = Permission(config, compute.digests, clock)
+        self._announced = Announced(config, compute.layouts, self._progress, self._permission)
         self._fetcher = Fetcher(link, config.site, self._models, voice.pack)
-        self._evaluator = Evaluator(link, config, compute, voice.pack)
-        self._trainer = Trainer(config, compute, outbox, self._progress)
+        self._evaluator = Evaluator(link, config, compute, self._permission, voice.pack)
+        self._trainer = Trainer(config, compute, outbox, self._progress, self._permission)
         self._uplink = Uplink(self._progress.now.uplink_bytes_s)
         self._publisher = Publisher(link, config, outbox, rng, self._uplink, voice.pack)
         self._reporter = Reporter(link, config, voice.boot_id, voice.pack)
@@ -127,11 +131,13 @@ class Agent:
         """Everything that can be done now, in the order of the data's way."""
         now_s = self.looped_at_s = self._clock.monotonic_s()
         self._compute.check()
+        self._step_policy(now_s)
         self._trainer.step(now_s)
         if self._trainer.save_when_there_is_room():
             self._publisher.take_next()
         if announcement := self._announced.newest:
-            self._trainer.resume(announcement)
+            if self._permission.hours_open:
+                self._trainer.resume(announcement)
             self._step_fetch(announcement, now_s)
         if (announcement := self._announced.newest) and (held := self._fetcher.held):
             if wants_evaluation(self._situation()):
@@ -139,8 +145,17 @@ class Agent:
             if wants_training(self._situation()):
                 self._trainer.begin(announcement, held)
         if self.connected:
-            self._publisher.step(now_s)
-            self._reporter.step(self.page(), now_s)
+            self._evaluator.step()
+            if self._permission.permitted and not self._permission.refuses:
+                self._publisher.step(now_s)
+            self._reporter.step(self.page(), self._permission.tells, now_s)
+        self._link.step()
+
+    def _step_policy(self, now_s: float) -> None:
+        """See whether the hospital allows something else now."""
+        if self._permission.look(now_s):
+            self._trainer.try_again()
+        self._permission.weigh(self._publisher.entry.offer if self._publisher.entry else None)
 
     # messages
 
@@ -178,7 +193,7 @@ class Agent:
         self._reporter.arrive()
         self._publisher.offer_now()
         self._fetcher.ask_now()
-        self._evaluator.send()
+        self._evaluator.send_again()
 
     def _on_receipt(self, receipt: Receipt) -> None:
         if outcome := self._publisher.on_receipt(receipt, self._clock.monotonic_s()):
@@ -232,6 +247,8 @@ class Agent:
             case Encoded():
                 if self._trainer.save(event):
                     self._publisher.take_next()
+            case Paused():
+                self._trainer.paused()
             case Failed():
                 self._on_failed(event)
 
@@ -261,6 +278,9 @@ class Agent:
         announcement, held, progress = self._announced.newest, self._fetcher.held, self._progress.now
         return Situation(
             announced=announcement.version if announcement else None,
+            refused=self._permission.refuses,
+            hours_open=self._permission.hours_open,
+            evaluates=self._permission.evaluates,
             state=announcement.state if announcement else None,
             paused_here=self._announced.paused_here,
             held=held.version if held else None,
@@ -299,6 +319,7 @@ class Agent:
             "num_fetched": self._fetcher.num_fetched,
             "bytes_sent": self._link.bytes_sent,
             "bytes_received": self._link.bytes_received,
+            "refused_by_policy": self._permission.refusal,
             "refused": {reason.value: count for reason, count in self._refused.items()},
             "failures": {kind.value: count for kind, count in self._failures.items()},
         }

@@ -25,6 +25,7 @@ from edge_agent.jobs import (
     InitialJob,
     Job,
     Made,
+    Paused,
     TaskJob,
     TrainJob,
     Unfit,
@@ -42,7 +43,7 @@ from edge_agent.training.failures import (
     out_of_memory_named,
 )
 from edge_agent.training.module import initial_model, layout_of
-from edge_agent.training.task import Task
+from edge_agent.training.task import Installed, Task
 from edge_agent.training.train import Progress as StepProgress
 from edge_agent.training.train import train
 from fedward.codec import codec
@@ -65,21 +66,24 @@ class Compute:
     def __init__(
         self,
         tasks: Mapping[str, Task],
-        releases: Mapping[str, str],
+        installed: Mapping[str, Installed],
         capability: Capability,
         deliver: Callable[[ComputeEvent], None],
         checkpoints: CheckpointFile,
     ) -> None:
         self.layouts: Mapping[str, Layout] = {name: layout_of(task.model()) for name, task in tasks.items()}
-        self.releases = releases
-        """Of the package that brings a task, by task."""
+        self.installed = installed
+        """What brings a task, by task."""
+        self.digests = {name: installed[name].task_digest(layout) for name, layout in self.layouts.items()}
+        """By task, hexadecimal: see Installed.task_digest."""
         self.job: Job | None = None
         """The job that runs, or whose event was not taken yet."""
         self._tasks = tasks
         self._capability = capability
         self._deliver = deliver
         self._checkpoints = checkpoints
-        self._stop = threading.Event()
+        self._leaving = False
+        self._stop = threading.Event()  # of the job that runs
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()  # None: no job will come any more
         self._thread: threading.Thread | None = None
         self._step_times_s: tuple[float, ...] = ()  # replaced, never changed: other threads read it
@@ -135,6 +139,8 @@ class Compute:
         """Start a job; the event of the one before must have been taken."""
         self.job = job
         self.last_step = None
+        if not self._leaving:
+            self._stop = threading.Event()
         self._jobs.put(job)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
@@ -146,11 +152,16 @@ class Compute:
 
     def check(self) -> None:
         """Raises RuntimeError when the thread ended unasked: a bug, and the agent would wait for ever."""
-        if self._thread and not self._thread.is_alive() and not self._stop.is_set():
+        if self._thread and not self._thread.is_alive() and not self._leaving:
             raise RuntimeError("the compute thread has died, and this process can't go on")
+
+    def pause(self) -> None:
+        """Ask the running training to stop within a step and be saved; its event is `Paused`, or that of its end."""
+        self._stop.set()
 
     def stop(self, timeout_s: float) -> None:
         """Ask the running job to stop within a step and wait for it; training that was not finished is saved."""
+        self._leaving = True
         self._stop.set()
         self._jobs.put(None)
         if self._thread:
@@ -181,7 +192,7 @@ class Compute:
                     case TrainJob():
                         return self._train(job)
         except TrainingStopped:
-            return None
+            return Paused(job) if isinstance(job, TrainJob) and not self._leaving else None
         except TrainingFailed as error:
             LOG.error("compute_failed", extra={"kind": error.kind, "exception_class": error.exception_class})
             return Failed(job, error.kind)

@@ -11,24 +11,8 @@ from fedward.settings import (
     IdentitySettings,
     NameSetting,
     Settings,
-    UpdateCodecSetting,
     check_identity,
 )
-
-
-class PolicySettings(Settings):
-    """What the hospital allows; the coordinator cannot override it."""
-
-    compute_share: float = Field(default=1.0, gt=0, le=1)
-    """Share of the time that training may use the device: 0.25 trains a quarter of the time and pauses the rest."""
-    min_examples: int = Field(default=1, ge=1)
-    """Least number of training records; with fewer, this site does not train."""
-    codecs: list[UpdateCodecSetting] | None = Field(default=None, min_length=1)
-    """Codecs that updates may leave in; unset: all that the federation allows. With none in common with the
-    federation, this site does not train."""
-    upload_s: float = Field(default=60.0, gt=0, le=86_400)
-    """Seconds that an upload may take, or a quarter of the time of training if that is longer: a slow link sends
-    updates of fewer bits."""
 
 
 class SiteConfig(Settings):
@@ -49,8 +33,10 @@ class SiteConfig(Settings):
     broker on this machine, to try things out."""
     http: HttpSettings = HttpSettings()
     """The HTTP endpoint, for the hospital's own monitoring."""
-    policy: PolicySettings = PolicySettings()
-    """What the hospital allows."""
+    policy_file: Path | None = None
+    """The hospital's policy, a file of its own (docs/policy.md); without one its defaults hold."""
+    egress_log_mib: int = Field(default=1024, ge=32, le=1_048_576)
+    """MiB of the disk that the log of everything that left may take; the oldest lines are deleted beyond."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: str = "auto"

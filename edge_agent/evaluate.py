@@ -4,6 +4,7 @@ from edge_agent.compute import Compute
 from edge_agent.config import SiteConfig
 from edge_agent.jobs import Evaluated, EvaluateJob
 from edge_agent.models import Held
+from edge_agent.permission import Permission
 from edge_agent.voice import Pack
 from fedward import topics
 from fedward.messages import Announcement, Evaluation
@@ -18,12 +19,16 @@ class Evaluator:
     What is sent says which model was measured: a coordinator whose version of that number is another one refuses it.
     """
 
-    def __init__(self, link: Link, config: SiteConfig, compute: Compute, pack: Pack = pack) -> None:
+    def __init__(
+        self, link: Link, config: SiteConfig, compute: Compute, permission: Permission, pack: Pack = pack
+    ) -> None:
         self._link = link
         self._pack = pack
         self._topic = topics.up(config.federation, config.site, Up.EVALUATION)
         self._compute = compute
+        self._permission = permission
         self._evaluation: Evaluation | None = None
+        self._due = False
         self._last: tuple[int, bytes] | None = None  # version and digest: a number alone names no model for ever
 
     def begin(self, announcement: Announcement, held: Held) -> None:
@@ -41,15 +46,19 @@ class Evaluator:
 
     def take(self, event: Evaluated) -> None:
         self._end(event.job, event.evaluation)
-        self.send()
+        self.send_again()
 
     def failed(self, job: EvaluateJob) -> None:
         self._end(job, None)
 
-    def send(self) -> None:
-        """Send the latest one, if there is one: it has no receipt, and the link or the coordinator may be new."""
-        if self._evaluation:
-            self._link.publish(self._topic, self._pack(self._evaluation))
+    def send_again(self) -> None:
+        """The latest one is due: it has no receipt, and the link or the coordinator may be new."""
+        self._due = True
+
+    def step(self) -> None:
+        """Send what is due, as soon as the policy lets it be told."""
+        if self._due and self._evaluation and self._permission.evaluates:
+            self._due = not self._link.publish(self._topic, self._pack(self._evaluation))
 
     def _end(self, job: EvaluateJob, evaluation: Evaluation | None) -> None:
         self._last, self._evaluation = (job.version, job.model_digest), evaluation

@@ -105,6 +105,13 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """A training was asked to stop within a step, and can go on from its checkpoint."""
+
+    job: TrainJob
+
+
+@dataclass(frozen=True)
 class Failed:
     """A job ended without a result; what is known of it stays in the log of the hospital."""
 
@@ -113,4 +120,4 @@ class Failed:
 
 
 Job = AssembleJob | TaskJob
-ComputeEvent = Assembled | Unfit | Made | Evaluated | Encoded | Failed
+ComputeEvent = Assembled | Unfit | Made | Evaluated | Encoded | Paused | Failed

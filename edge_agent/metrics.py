@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from edge_agent.policy import Refusal
 from fedward.codec import CODECS
 from fedward.messages import Phase
 
@@ -55,6 +56,14 @@ class StateCollector(Collector):
         for phase in Phase:
             phases.add_metric([phase.value], int(self._page["phase"] == phase))
         yield phases
+        refusals = GaugeMetricFamily(
+            "fed_agent_refused_by_policy",
+            "1 for what this hospital's policy refuses now; `fedward agent status` says more.",
+            labels=["refusal"],
+        )
+        for refusal in Refusal:
+            refusals.add_metric([refusal.value], int(self._page["refused_by_policy"] == refusal))
+        yield refusals
         codecs = GaugeMetricFamily(
             "fed_agent_codec", "1 for the codec of the last training; fewer bits: a slow link.", labels=["codec"]
         )

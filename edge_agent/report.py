@@ -1,9 +1,10 @@
 """What the agent tells of itself: presence, and telemetry at intervals and soon after a change."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from edge_agent.config import SiteConfig
+from edge_agent.policy import told
 from edge_agent.progress import Progress
 from edge_agent.states import Situation, phase
 from edge_agent.voice import Pack
@@ -37,9 +38,9 @@ def page_of(config: SiteConfig, now: Situation, progress: Progress) -> dict[str,
     }
 
 
-def telemetry_of(page: Mapping[str, Any], boot_id: bytes) -> Telemetry:
-    """The agent's page as the message that leaves: exactly these fields."""
-    return Telemetry(
+def telemetry_of(page: Mapping[str, Any], boot_id: bytes, tells: Collection[str]) -> Telemetry:
+    """The agent's page as the message that leaves: presence, phase, and of these fields what the policy tells."""
+    telemetry = Telemetry(
         boot_id=boot_id,
         phase=Phase(page["phase"]),
         version=page["held"],
@@ -54,6 +55,7 @@ def telemetry_of(page: Mapping[str, Any], boot_id: bytes) -> Telemetry:
         train_loss=page["train_loss"],
         uplink_bytes_s=page["uplink_bytes_s"],
     )
+    return told(telemetry, tells)
 
 
 class Reporter:
@@ -76,13 +78,13 @@ class Reporter:
         """Tell that this process goes on purpose."""
         self._status(Status(boot_id=self._boot_id, online=False, leaving=True))
 
-    def step(self, page: Mapping[str, Any], now_s: float) -> None:
-        """Send telemetry if it is time."""
+    def step(self, page: Mapping[str, Any], tells: Collection[str], now_s: float) -> None:
+        """Send telemetry if it is time, with what of the page may be told."""
         due_s = SOON_S if page["phase"] != self._told_phase else self._config.telemetry_s
         if self._told_phase is not None and now_s - self._told_at_s < due_s:
             return
         topic = topics.up(self._config.federation, self._config.site, Up.TELEMETRY)
-        if self._link.publish(topic, self._pack(telemetry_of(page, self._boot_id)), qos=0, expiry_s=60):
+        if self._link.publish(topic, self._pack(telemetry_of(page, self._boot_id, tells)), qos=0, expiry_s=60):
             self._told_phase, self._told_at_s = page["phase"], now_s
 
     def _status(self, status: Status) -> None:

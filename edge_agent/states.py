@@ -13,6 +13,9 @@ class Situation:
     """Where the agent stands. Versions are None where there is none."""
 
     announced: int | None  # the newest announced version that the policy allows
+    refused: bool  # by the policy: the announcement, or the update that waits
+    hours_open: bool  # the policy lets training and evaluation run at this time
+    evaluates: bool  # the policy lets measurements be told
     state: FederationState | None  # of the federation
     paused_here: bool  # the coordinator's wish for this site
     held: int | None  # the version on disk
@@ -34,13 +37,14 @@ def wants_fetch(now: Situation) -> bool:
 
 def wants_evaluation(now: Situation) -> bool:
     """Measure each version that is held, also the last one of a finished federation."""
-    return _settled(now) and now.evaluated != now.held
+    return _settled(now) and now.hours_open and now.evaluates and now.evaluated != now.held
 
 
 def wants_training(now: Situation) -> bool:
     """Train from the newest version: one finished update at a time, once a version unless `repeat_base`."""
     return (
         _settled(now)
+        and now.hours_open
         and now.state is FederationState.RUNNING
         and not now.paused_here
         and not now.outbox
@@ -65,12 +69,14 @@ def fetches(now: Situation) -> bool:
 
 
 PHASES = (
+    (Phase.REFUSED_BY_POLICY, lambda now: now.refused),
     (Phase.TRAINING, lambda now: now.training),
     (Phase.PUBLISHING, lambda now: now.outbox),
     (Phase.FULL, lambda now: now.full),
     (Phase.FETCHING, fetches),
     (Phase.PAUSED, lambda now: now.paused_here or now.state is FederationState.PAUSED),
     (Phase.FAILED, lambda now: now.failed_at is not None and now.failed_at == now.held),
+    (Phase.REFUSED_BY_POLICY, lambda now: not now.hours_open and now.state is FederationState.RUNNING),
     (Phase.IDLE, lambda _now: True),
 )
 """What people are told, by the first rule that holds."""

@@ -17,6 +17,7 @@ from edge_agent.config import SiteConfig
 from edge_agent.jobs import Encoded, TrainJob
 from edge_agent.models import Held
 from edge_agent.outbox import Outbox
+from edge_agent.permission import Permission
 from edge_agent.policy import allowed_codecs
 from edge_agent.progress import SavedProgress
 from edge_agent.states import can_still_count
@@ -33,14 +34,16 @@ LOG = logging.getLogger(__name__)
 class Trainer:
     """Makes one update at a time. What matters is on disk: attempts, the checkpoint, and then the outbox."""
 
-    def __init__(self, config: SiteConfig, compute: Compute, outbox: Outbox, progress: SavedProgress) -> None:
+    def __init__(
+        self, config: SiteConfig, compute: Compute, outbox: Outbox, progress: SavedProgress, permission: Permission
+    ) -> None:
         self._config = config
-        self._conditions = config.model_dump_json()
         self._compute = compute
+        self._permission = permission
         self._outbox = outbox
         self._progress = progress
         self._attempts = AttemptsFile(config.state_folder / "attempts.json")
-        self._unfinished = compute.unfinished(config.policy.compute_share, config.policy.min_examples)
+        self._unfinished = compute.unfinished(permission.policy.compute_share, permission.policy.min_examples)
         self._unsaved: Encoded | None = None
         self.failed_at: int | None = None
         """The version at which training failed, or that is left alone."""
@@ -74,9 +77,9 @@ class Trainer:
         }
 
     def resume(self, announcement: Announcement) -> None:
-        """Once: go on with what the process before this one began, whatever is newest by now, or drop it.
+        """Once: go on with what the process before this one or the policy left unfinished, or drop it.
 
-        It keeps its codec, and so its bytes, as long as that is allowed.
+        Whatever is newest by now: it keeps its codec, and so its bytes, as long as that is allowed.
         """
         job, self._unfinished = self._unfinished, None
         if job is None:
@@ -85,10 +88,11 @@ class Trainer:
             self._compute.forget_unfinished()  # it is in the outbox, has been counted, or never will be
             LOG.info("unfinished_dropped", extra={"version": job.version})
             return
+        policy = self._permission.policy
         job = replace(job, sealing_key=announcement.sealing_key)
-        if job.codec not in allowed_codecs(announcement, self._config.policy):
+        if job.codec not in allowed_codecs(announcement, policy):
             job = replace(job, codec=self._choose_codec(announcement))
-        self._begin(job, "resuming")
+        self._begin(replace(job, share=policy.compute_share, min_examples=policy.min_examples), "resuming")
 
     def begin(self, announcement: Announcement, held: Held) -> None:
         """Train from the held version, on from where this very update was left alone, if it was."""
@@ -102,12 +106,23 @@ class Trainer:
         if kind is FailureKind.NOT_FINITE:
             self._compute.forget_unfinished()
 
+    def paused(self) -> None:
+        """The policy ended a training within a step: it goes on from there as soon as that is allowed."""
+        self._attempts.forget()
+        self._unfinished = self._compute.unfinished(
+            self._permission.policy.compute_share, self._permission.policy.min_examples
+        )
+        LOG.info("training_paused")
+
     def try_again(self) -> None:
         """What failed may end otherwise now: the version's number stands for another model, or the work is another."""
         self.failed_at = self._failed_since_s = None
 
     def step(self, now_s: float) -> None:
-        """Look at the time: what failed is tried once more every TRY_AGAIN_S."""
+        """Look at policy and time: what is not allowed any more ends, what failed is tried every TRY_AGAIN_S."""
+        job = self._compute.job
+        if isinstance(job, TrainJob) and not self._allowed(job):
+            self._compute.pause()
         if self.failed_at is None:
             return
         if self._failed_since_s is None:
@@ -146,6 +161,16 @@ class Trainer:
         if self.training:
             self._attempts.forget()
 
+    def _allowed(self, job: TrainJob) -> bool:
+        """Does the policy, which may have changed, still allow this training as it was begun?"""
+        policy = self._permission.policy
+        return (
+            self._permission.permitted
+            and self._permission.hours_open
+            and (job.share, job.min_examples) == (policy.compute_share, policy.min_examples)
+            and (policy.codecs is None or job.codec in policy.codecs)
+        )
+
     def _begin(self, job: TrainJob, event: str) -> None:
         """Count the attempt, and only then train; or leave alone what has ended the process too often."""
         name, attempts = self._name(job), self._attempts.now
@@ -171,16 +196,16 @@ class Trainer:
             work=announcement.work,
             codec=self._choose_codec(announcement),
             update_id=self._update_id(held.version),
-            share=self._config.policy.compute_share,
-            min_examples=self._config.policy.min_examples,
+            share=self._permission.policy.compute_share,
+            min_examples=self._permission.policy.min_examples,
             sealing_key=announcement.sealing_key,
         )
 
     def _choose_codec(self, announcement: Announcement) -> str:
         """From what is on disk and only changes with a finished update: an attempt after a crash has the same codec."""
         layout, progress = self._compute.layouts[announcement.task], self._progress.now
-        sizes = upload_bytes(allowed_codecs(announcement, self._config.policy), layout)
-        limit_s = upload_limit_s(self._config.policy.upload_s, progress.work_s)
+        sizes = upload_bytes(allowed_codecs(announcement, self._permission.policy), layout)
+        limit_s = upload_limit_s(self._permission.policy.upload_s, progress.work_s)
         return choose_codec(sizes, announcement.codec, progress.uplink_bytes_s, limit_s)
 
     def _offer(self, done: Encoded) -> Offer:
@@ -206,8 +231,9 @@ class Trainer:
     def _name(self, job: TrainJob) -> str:
         work = json.dumps(asdict(job.work))
         model = f"{job.version} {job.base_digest.hex()}"
-        release = f"{__version__} {self._compute.releases[job.task]}"
-        return training_name(model, job.task, work, job.codec, self._conditions, release)
+        conditions = self._config.model_dump_json() + self._permission.policy.model_dump_json()
+        release = f"{__version__} {self._compute.installed[job.task].release}"
+        return training_name(model, job.task, work, job.codec, conditions, release)
 
 
 def still_counts(job: TrainJob, announcement: Announcement) -> bool:

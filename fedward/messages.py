@@ -74,6 +74,7 @@ class Phase(StrEnum):
     PAUSED = "paused"
     FULL = "full"  # no room on the disk: begins nothing until there is
     FAILED = "failed"
+    REFUSED_BY_POLICY = "refused_by_policy"  # of the hospital, which tells nobody outside why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,18 +222,18 @@ class Status:
 
 @dataclass(frozen=True, kw_only=True)
 class Telemetry:
-    """An agent's figures, sent on change and at intervals; lost ones are not sent again."""
+    """An agent's figures, as far as its hospital lets it tell them; lost ones are not sent again."""
 
     boot_id: Annotated[bytes, Len(8, 8)]
     phase: Phase
-    version: Version | None  # held now
-    step: Counter
-    num_steps: Counter
-    num_updates: Counter  # with an accepted receipt, since the state folder was made
-    num_refused: Counter
-    num_fetched: Counter  # versions downloaded, since the process started, as the bytes below
-    bytes_sent: Counter
-    bytes_received: Counter
+    version: Version | None = None  # held now
+    step: Counter | None = None
+    num_steps: Counter | None = None
+    num_updates: Counter | None = None  # with an accepted receipt, since the state folder was made
+    num_refused: Counter | None = None
+    num_fetched: Counter | None = None  # versions downloaded, since the process started, as the bytes below
+    bytes_sent: Counter | None = None
+    bytes_received: Counter | None = None
     step_s: Seconds | None = None  # median time of one training step
     train_loss: Annotated[float, Interval(ge=-1e30, le=1e30)] | None = None
     uplink_bytes_s: Annotated[float, Interval(ge=0, le=1e15)] | None = None  # that the site's link carries up

@@ -27,13 +27,19 @@ class SystemClock:
         return time.monotonic()
 
 
+def utc_text(now_s: float) -> str:
+    """A time in seconds since 1970 as text that sorts, to the millisecond: 2026-11-24T17:00:00.123Z."""
+    whole, thousandths = divmod(int(now_s * 1000), 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{thousandths:03d}Z"
+
+
 class JsonLines(logging.Formatter):
     """One JSON object a line: time, level, where, the constant event name, and its fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         line = {
-            "at": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "at": utc_text(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),

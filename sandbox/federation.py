@@ -129,6 +129,15 @@ class Federation:
         """The configuration file of `coordinator` or a site."""
         return self.plan.folder / f"{name}.yaml"
 
+    def policy_path(self, site: str) -> Path:
+        """The file of a site's policy."""
+        return self.plan.folder / f"{site}.policy.yaml"
+
+    def write_policy(self, site: str, policy: Mapping[str, object]) -> None:
+        """Give a site this policy; where it does not say otherwise, nobody is asked for approval."""
+        defaults = {"approval": "automatic", "compute_share": 1 / self.plan.slow.get(site, 1.0)}
+        self._write(f"{site}.policy", {**defaults, **policy})
+
     def state_folder(self, name: str) -> Path:
         return self.plan.folder / "state" / name
 
@@ -222,6 +231,7 @@ class Federation:
             },
         )
         for site in self.split:
+            self.write_policy(site.name, plan.policy)
             self._write(
                 site.name,
                 {
@@ -234,7 +244,7 @@ class Federation:
                     | self._tls(site.name)
                     | dict(plan.ways.get(site.name, {})),
                     **self._identity(site.name),
-                    "policy": {"compute_share": 1 / plan.slow.get(site.name, 1.0), **plan.policy},
+                    "policy_file": str(self.policy_path(site.name)),
                     "http": {"host": HOST, "port": self.agent_ports.get(site.name)},
                     "device": "cpu",
                     "threads": plan.threads,

@@ -25,6 +25,8 @@ AGENT_STEPS: Mapping[str, Step] = {
     "update saved": Step("edge_agent.outbox", "Outbox.save"),
     "progress saved": Step("edge_agent.progress", "ProgressFile.save", nth=2),  # the first is that of the start
     "unfinished forgotten": Step("edge_agent.compute", "Compute.forget_unfinished", nth=2),  # the first begins
+    "egress line written": Step("edge_agent.egress_log", "EgressLog.write", nth=5),
+    "egress head saved": Step("fedward.files", "move_durably", "head.json", nth=2),
     "offer sent": Step("fedward.mqtt", "MqttLink.publish", "/offer/"),
     "chunk sent": Step("fedward.mqtt", "MqttLink.publish", "/u/", nth=2),
     "update deleted": Step("edge_agent.outbox", "Outbox.delete"),

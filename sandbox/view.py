@@ -272,4 +272,4 @@ def _traffic(frame: Frame) -> Text:
 
 def _num_training(frame: Frame) -> int:
     sites = frame.state["sites"].values() if frame.state else ()
-    return sum(site["phase"] == "training" and site["num_steps"] > 0 and site["step"] > 0 for site in sites)
+    return sum(site["phase"] == "training" and bool(site["num_steps"] and site["step"]) for site in sites)

@@ -25,10 +25,15 @@ and in that package's pyproject.toml, so that `task: sepsis` finds it:
     sepsis = "our_hospital.sepsis:Sepsis"
 """
 
+import hashlib
 import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sized
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -36,9 +41,13 @@ from torch.utils.data import Dataset
 
 from edge_agent.training.metrics import Sums, mean_loss
 from fedward.errors import ConfigError
+from fedward.layout import Layout
 
 TASK_GROUP = "fedward.tasks"
 """The entry-point group in which installed packages offer their tasks."""
+
+SOURCES = (".py", ".yaml")
+"""Suffixes of the files whose content decides what a task does."""
 
 Batch = Any
 """What torch's default collation makes of the dataset's items: a tensor, or tuples, lists and dicts of them."""
@@ -100,10 +109,38 @@ def load_task(name: str, options: Mapping[str, object]) -> Task:
     return task
 
 
-def release_of(name: str) -> str:
-    """The package that brings a task, and its release. Raises ConfigError for a task that is not installed."""
-    package = _installed(name).dist
-    return f"{package.name} {package.version}" if package else ""
+@dataclass(frozen=True)
+class Installed:
+    """What brings a task: the package with its release, and a digest of the task's own source, hexadecimal."""
+
+    release: str
+    source_digest: str
+
+    def task_digest(self, layout: Layout) -> str:
+        """SHA-256, hexadecimal, over source, release and the model's layout: what a hospital's policy names it by."""
+        return hashlib.sha256(json.dumps([self.source_digest, self.release, layout.digest.hex()]).encode()).hexdigest()
+
+
+def installed(name: str) -> Installed:
+    """What brings this task. Raises ConfigError for a task that is not installed."""
+    entry_point = _installed(name)
+    package = entry_point.dist
+    return Installed(f"{package.name} {package.version}" if package else "", source_digest(entry_point))
+
+
+def source_digest(entry_point: EntryPoint) -> str:
+    """SHA-256, hexadecimal, over the entry point and the source files that the task's module lies among.
+
+    These are the module's own file, or where it is part of a package, every .py and .yaml file in its folder. Other
+    code that they import is named by the release only. Raises ConfigError for a module that is no file.
+    """
+    spec = find_spec(entry_point.module)
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise ConfigError(f"task {entry_point.name}: the source of {entry_point.module} is not there to be digested")
+    origin = Path(spec.origin)
+    files = [path for path in origin.parent.iterdir() if path.suffix in SOURCES] if spec.parent else [origin]
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return hashlib.sha256(json.dumps([entry_point.value, sorted(digests.items())]).encode()).hexdigest()
 
 
 def _installed(name: str) -> EntryPoint:

@@ -10,6 +10,7 @@ from fedward.codec import codec
 def run(upload: float, coordinator_cpu_s: float) -> Run:
     return Run(
         upload=upload,
+        sealed=50.0,
         tcp=1000.0,
         disk=500.0,
         sha256=900.0,

@@ -127,8 +127,8 @@ def test_training_of_nothing_moves_every_weight_by_a_drawn_step_and_asks_for_no_
 
 
 def test_the_task_is_offered_as_a_hospitals_own_package_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edge_agent.training.task import load_task, release_of  # noqa: PLC0415 - after the path was changed
+    from edge_agent.training.task import installed, load_task  # noqa: PLC0415 - after the path was changed
 
     monkeypatch.syspath_prepend(str(install(tmp_path)))
     assert isinstance(load_task("null-training", {"parameters": SMALL}), NullTask)
-    assert release_of("null-training") == "fedward-null-training 1.0"
+    assert installed("null-training").release == "fedward-null-training 1.0"

@@ -13,8 +13,12 @@ from typing import TypeVar
 
 import pytest
 
+from edge_agent.egress import EgressLink
+from edge_agent.egress_log import EgressLog
+from fedward.limits import MIB
 from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import Connected, Link, LinkEvent, LinkInbox, Will
+from fedward.process import SystemClock
 from fedward.settings import TlsSettings
 from fedward.testing import MemoryBroker, MemoryLink
 from sandbox.broker import EmbeddedBroker, find_mosquitto
@@ -103,6 +107,22 @@ class MemoryNetwork:
         link.kill()
 
 
+class LoggedNetwork(MemoryNetwork):
+    """As above, through the egress log that an agent writes."""
+
+    kind = "logged"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def station(self, client_id: str, *, window: int = 8, will: Will | None = None) -> Station:
+        inbox: LinkInbox = Queue(1000)
+        link = MemoryLink(self.broker, client_id, inbox, window=window, will=will)
+        log = EgressLog(self._folder / client_id, 64 * MIB, SystemClock())
+        return Station(EgressLink(link, log, will or Will("f/gone", b"", 0)), inbox)
+
+
 class BrokerNetwork:
     """A broker process, and paho links to it that reconnect fast; with TLS where they have certificates."""
 
@@ -167,6 +187,9 @@ def start_network(kind: str, folder: Path) -> Iterator[MemoryNetwork | BrokerNet
     if kind == "memory":
         yield MemoryNetwork()
         return
+    if kind == "logged":
+        yield LoggedNetwork(folder)
+        return
     if kind != "iotcore" and find_mosquitto() is None:
         pytest.skip(NO_MOSQUITTO)
     authority = Authority(folder / "authority") if kind == "mosquitto over TLS" else None
@@ -182,7 +205,7 @@ OVER_TLS = pytest.param("mosquitto over TLS", marks=pytest.mark.network)
 IOTCORE = pytest.param("iotcore", marks=pytest.mark.network)
 
 
-@pytest.fixture(params=["memory", MOSQUITTO, OVER_TLS, IOTCORE])
+@pytest.fixture(params=["memory", "logged", MOSQUITTO, OVER_TLS, IOTCORE])
 def network(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemoryNetwork | BrokerNetwork]:
     yield from start_network(request.param, tmp_path)
 

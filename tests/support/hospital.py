@@ -12,18 +12,22 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import Dataset, TensorDataset
 
 from edge_agent.agent import Agent, Inbox
+from edge_agent.cli import EGRESS
 from edge_agent.compute import Compute
 from edge_agent.config import SiteConfig
+from edge_agent.egress import EgressLink
+from edge_agent.egress_log import EgressLog
 from edge_agent.jobs import ComputeEvent
 from edge_agent.report import will_of
 from edge_agent.training.capability import Capability, Precision
 from edge_agent.training.checkpoint import CheckpointFile
 from edge_agent.training.metrics import Sums
 from edge_agent.training.module import layout_of
-from edge_agent.training.task import Batch, Task
+from edge_agent.training.task import Batch, Installed, Task
 from edge_agent.voice import CounterFile, Voice
 from fedward import topics
 from fedward.identity.folder import SiteIdentity
+from fedward.limits import MIB
 from fedward.ports import LinkInbox
 from fedward.testing import ManualClock, MemoryBroker, MemoryLink
 from tests.support.office import FEDERATION, SITE, TASK, Office
@@ -70,6 +74,7 @@ class Hospital:
         self.clock = ManualClock()
         self.task = Tiny(num_inputs)
         self.release = "tiny 1"
+        self.source_digest = "0" * 64
         self._broker = broker
         self.office = Office(broker, layout_of(self.task.model()))
         self.boots = 0
@@ -82,12 +87,17 @@ class Hospital:
         boot_id = self.boots.to_bytes(8, "big")
         voice = self.voice(boot_id)
         inbox = cast(LinkInbox, self.inbox)  # takes the compute thread's events too
-        self.link = MemoryLink(self._broker, SITE, inbox, will=will_of(self.config, boot_id, voice.pack))
+        will = will_of(self.config, boot_id, voice.pack)
+        self.link = MemoryLink(self._broker, SITE, inbox, will=will)
+        self.egress_log = EgressLog(self.config.state_folder / EGRESS, self.config.egress_log_mib * MIB, self.clock)
+        self.egress = EgressLink(self.link, self.egress_log, will)
         checkpoints = CheckpointFile(self.config.state_folder / "training", self.config.checkpoint_s)
-        self.compute = Compute({TASK: self.task}, {TASK: self.release}, CPU, self.inbox.put, checkpoints)
-        self.agent = Agent(self.config, self.compute, self.link, self.clock, random.Random(1), voice)
-        self.link.subscribe(topics.announce(FEDERATION), topics.down_all(FEDERATION, SITE))
-        self.link.open()
+        self.compute = Compute(
+            {TASK: self.task}, {TASK: Installed(self.release, self.source_digest)}, CPU, self.inbox.put, checkpoints
+        )
+        self.agent = Agent(self.config, self.compute, self.egress, self.clock, random.Random(1), voice)
+        self.egress.subscribe(topics.announce(FEDERATION), topics.down_all(FEDERATION, SITE))
+        self.egress.open()
 
     def voice(self, boot_id: bytes) -> Voice:
         """How the agent speaks: signed where its configuration has an identity."""

@@ -1,11 +1,12 @@
 """The coordinator's end of an agent's wire, in memory, and the site that the tests of the agent configure."""
 
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from edge_agent.config import SiteConfig
 from fedward import topics
@@ -13,7 +14,19 @@ from fedward.chunks import indices_of, manifest_of
 from fedward.codec import codec, seed_of
 from fedward.identity.signing import EVERYBODY
 from fedward.layout import Layout, Vector, vector_digest
-from fedward.messages import Announcement, Control, FederationState, Get, Offer, Outcome, Part, PartKind, Receipt, Work
+from fedward.messages import (
+    Announcement,
+    Control,
+    FederationState,
+    Get,
+    Grant,
+    Offer,
+    Outcome,
+    Part,
+    PartKind,
+    Receipt,
+    Work,
+)
 from fedward.pack import Sign, pack, unpack
 from fedward.ports import LinkInbox
 from fedward.testing import MemoryBroker, MemoryLink
@@ -93,7 +106,7 @@ class Office:
         message = announcement or self.announcement(**changes)
         self._broker.publish(topics.announce(FEDERATION), self.packed(message, EVERYBODY), retain=True)
 
-    def tell(self, kind: Down, message: Receipt | Control) -> None:
+    def tell(self, kind: Down, message: Grant | Receipt | Control) -> None:
         self._broker.publish(topics.down(FEDERATION, SITE, kind), self.packed(message, SITE))
 
     def packed(self, message: object, receiver: str) -> bytes:
@@ -142,14 +155,18 @@ class Office:
         return [unpack(payload, kind) for topic, payload in self.heard if level in topic.split("/")[6:7]]
 
 
-def site_config(folder: Path, **changes: Any) -> SiteConfig:
-    """The smallest configuration of a site."""
+def site_config(folder: Path, *, policy: Mapping[str, object] | None = None, **changes: Any) -> SiteConfig:
+    """The smallest configuration of a site, with a policy that asks nobody unless it says otherwise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    policy_file = folder / "policy.yaml"
+    policy_file.write_text(yaml.safe_dump({"approval": "automatic", **(policy or {})}))
     fields: dict[str, Any] = {
         "site": SITE,
         "federation": FEDERATION,
         "tasks": {TASK: {}},
         "state_folder": folder / "state",
         "broker": {"host": "localhost"},
+        "policy_file": policy_file,
     }
     return SiteConfig.model_validate({**fields, **changes})
 

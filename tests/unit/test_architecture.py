@@ -51,8 +51,9 @@ PURE = [
     "coordinator/verify.py", "coordinator/chain.py", "coordinator/wal.py", "coordinator/precision.py",
     "coordinator/access.py", "coordinator/dynsec.py",
     "edge_agent/states.py", "edge_agent/policy.py", "edge_agent/receive.py", "edge_agent/asking.py",
-    "edge_agent/choice.py", "edge_agent/uplink.py", "edge_agent/devices.py", "fedward/doctor/check.py",
-    "fedward/doctor/way.py", "fedward/doctor/broker.py", "fedward/doctor/machine.py",
+    "edge_agent/choice.py", "edge_agent/uplink.py", "edge_agent/devices.py", "edge_agent/hours.py",
+    "edge_agent/egress_lines.py", "fedward/doctor/check.py", "fedward/doctor/way.py", "fedward/doctor/broker.py",
+    "fedward/doctor/machine.py",
 ]  # fmt: skip
 IMPURE_MODULES = {
     "time", "random", "secrets", "os", "socket", "threading", "queue", "logging", "pathlib", "subprocess", "io",
@@ -135,3 +136,30 @@ def our_imports(source: str) -> Iterator[str]:
                     if (ROOT / f"{path}.py").exists():
                         yield f"{path}.py"
                         break
+
+
+WAYS_OUT = {"socket", "ssl", "http", "urllib", "urllib3", "requests", "smtplib", "ftplib", "asyncio", "subprocess"}
+"""What an agent could send something with, past its log. The HTTP page, which only answers, is fedward/http.py's."""
+
+
+def test_the_agent_has_no_way_out_but_the_link_that_logs() -> None:
+    for source in sources("edge_agent"):
+        assert not WAYS_OUT & {name for name, _ in imports(source)}, source
+
+
+def test_every_link_of_the_agent_to_a_broker_is_made_inside_the_one_that_logs() -> None:
+    found = 0
+    for source in sources("edge_agent"):
+        calls = [node for node in ast.walk(ast.parse((ROOT / source).read_text())) if isinstance(node, ast.Call)]
+        bare = {call for call in calls if ast.unparse(call.func) == "MqttLink"}
+        logged = {argument for call in calls if ast.unparse(call.func) == "EgressLink" for argument in call.args}
+        assert bare <= logged, f"{source} makes an MqttLink that nothing logs"
+        found += len(bare)
+    assert found, "where is the agent's link?"
+
+
+def test_the_agent_takes_no_other_link_than_the_one_that_logs() -> None:
+    tree = ast.parse((ROOT / "edge_agent/agent.py").read_text())
+    (agent,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Agent")
+    (init,) = (node for node in agent.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
+    assert {arg.arg: ast.unparse(arg.annotation) for arg in init.args.args if arg.annotation}["link"] == "EgressLink"

@@ -74,6 +74,7 @@ def test_the_metrics_document_has_every_metric_with_its_labels_and_meaning() -> 
         "phase": "idle",
         "codec": "eden4",
         "refused": {"stale": 0},
+        "refused_by_policy": None,
         "failures": {"exception": 0},
     }
     expected = documented_rows(CoordinatorCollector(page).collect())

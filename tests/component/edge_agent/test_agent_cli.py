@@ -1,5 +1,7 @@
 """`fedward agent` as an operator calls it."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,9 @@ import yaml
 from edge_agent.cli import mqtt_settings
 from edge_agent.config import SiteConfig
 from edge_agent.outbox import Outbox
+from edge_agent.permission import LOOK_S
 from edge_agent.report import will_of
-from fedward.cli import EXIT_CONFIG, main
+from fedward.cli import EXIT_CONFIG, EXIT_INTEGRITY, main
 from fedward.modelfile import load_model, load_seed
 from fedward.pack import pack
 from fedward.proxy import Proxy
@@ -104,7 +107,7 @@ def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["agent", "run", "--help"])
     text = capsys.readouterr().out
-    for setting in ("site", "broker.host", "policy.min_examples", "telemetry_s"):
+    for setting in ("site", "broker.host", "min_examples", "hours.open", "telemetry_s"):
         assert f"  {setting} (" in text
 
 
@@ -132,3 +135,90 @@ def test_an_agent_that_has_enrolled_speaks_tls_and_takes_the_proxy_of_the_enviro
     assert settings.tls.key_file == tmp_path / f"{config.site}.key"
     assert settings.proxy == Proxy(host="proxy", port=3128, username="anna", password="s3cret")
     assert "s3cret" not in repr(settings)
+
+
+def agent(site_yaml: Path, *arguments: str) -> int:
+    return main(["agent", *arguments, "--config", str(site_yaml)])
+
+
+@pytest.fixture
+def asking(site_yaml: Path, config: SiteConfig, hospital: Any) -> Any:
+    """A hospital whose policy wants a person's approval, and that has been asked for work."""
+    assert config.policy_file is not None
+    config.policy_file.write_text("approval: by hand")
+    hospital.restart()
+    hospital.office.announce()
+    hospital.settle()
+    return hospital
+
+
+def test_a_person_sees_what_waits_approves_it_and_the_agent_begins(
+    site_yaml: Path, asking: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert agent(site_yaml, "pending") == 0
+    shown = capsys.readouterr().out
+    for fact in ("pending", "federation ward", "task tiny", "sgd, at most 1 epoch", asking.compute.digests["tiny"]):
+        assert fact in shown
+    assert agent(site_yaml, "status") == 0
+    assert "fedward agent approve" in capsys.readouterr().out
+    assert agent(site_yaml, "approve", shown.split()[0]) == 0
+    assert capsys.readouterr().out.startswith("approved")
+    asking.wait(LOOK_S)
+    assert asking.page["phase"] == "publishing"
+    assert agent(site_yaml, "pending") == 0
+    assert "nothing waits" in capsys.readouterr().out
+    assert agent(site_yaml, "pending", "--all") == 0
+    assert "approved by person" in capsys.readouterr().out
+
+
+def test_a_person_denies_the_only_request_without_naming_it(
+    site_yaml: Path, asking: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert agent(site_yaml, "deny") == 0
+    assert agent(site_yaml, "deny") == EXIT_CONFIG
+    assert "0 requests wait" in capsys.readouterr().err
+    asking.wait(LOOK_S)
+    assert asking.page["refused_by_policy"] == "denied"
+    assert agent(site_yaml, "status") == 0
+    assert "denied (request" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["pending", "approve", "deny", "egress"])
+def test_what_people_look_at_is_there_after_the_first_start_only(
+    site_yaml: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    assert agent(site_yaml, verb) == EXIT_CONFIG
+    assert "start `fedward agent run` first" in capsys.readouterr().err
+
+
+def test_egress_shows_what_left_and_proves_it(
+    site_yaml: Path, hospital: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hospital.office.announce()
+    hospital.settle()
+    assert agent(site_yaml, "egress", "--verify") == 0
+    shown = capsys.readouterr().out
+    hospital.office.listen()
+    for _, payload in hospital.office.heard:
+        assert hashlib.sha256(payload).hexdigest() in shown
+    assert "each as it was written, none missing" in shown
+    digest = shown.split("head: line ")[1].split()[1]
+    assert agent(site_yaml, "egress", "--head", digest, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["verified"]["head"]["digest"] == digest
+    assert sum(total["count"] for total in found["totals"]) == len(found["messages"])
+    assert agent(site_yaml, "egress", "--since", "2100-01-01", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"totals": [], "messages": []}
+
+
+def test_a_changed_egress_log_ends_with_4_and_names_the_line(
+    site_yaml: Path, hospital: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hospital.office.announce()
+    hospital.settle()
+    (path,) = (hospital.config.state_folder / "egress").glob("*.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3] + lines[4:]))
+    assert agent(site_yaml, "egress", "--verify") == EXIT_INTEGRITY
+    assert "lines 4 to 4 are missing" in capsys.readouterr().err
+    assert agent(site_yaml, "egress") == 0

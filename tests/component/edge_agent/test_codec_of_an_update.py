@@ -200,7 +200,7 @@ def test_the_policy_narrows_what_the_federation_allows(wide: Any) -> None:
 def test_a_site_that_may_use_none_of_the_codecs_does_not_train_and_says_why(wide: Any) -> None:
     hospital = wide(codecs=["f32"])
     announce(hospital)
-    assert hospital.page["refused"]["unknown_codec"] == 1
+    assert (hospital.page["phase"], hospital.page["refused_by_policy"]) == ("refused_by_policy", "codec")
     assert hospital.page["announced"] is None
     assert hospital.office.messages(Offer) == []
     announce(hospital, codecs=("f32",))

@@ -17,7 +17,7 @@ from edge_agent.jobs import Encoded, Evaluated, EvaluateJob, Failed, TrainJob
 from edge_agent.training.checkpoint import CheckpointFile
 from edge_agent.training.failures import FailureKind, TrainingFailed
 from edge_agent.training.module import initial_model
-from edge_agent.training.task import Batch
+from edge_agent.training.task import Batch, Installed
 from edge_agent.training.train import train
 from fedward.codec import codec, decode
 from fedward.errors import ConfigError
@@ -172,7 +172,7 @@ class Fat(Tiny):
 def test_the_delta_is_encoded_with_the_seed_that_its_codec_asks_for(hospital: Any, tmp_path: Path, name: str) -> None:
     events: queue.Queue[Any] = queue.Queue()
     checkpoints = CheckpointFile(tmp_path / "training", 3600.0)
-    compute = Compute({"tiny": Sloping()}, {"tiny": "1"}, CPU, events.put, checkpoints)
+    compute = Compute({"tiny": Sloping()}, {"tiny": Installed("1", "0" * 64)}, CPU, events.put, checkpoints)
     layout, vector_P = initial_model(Sloping(), seed=0)
     work = Work(local_epochs=1, batch_size=8, local_lr=1.0)
     compute.begin(train_job(hospital, vector_P=vector_P, work=work, codec=name))
@@ -189,7 +189,13 @@ def test_a_training_whose_delta_cannot_be_encoded_has_failed(
     hospital: Any, tmp_path: Path, task: Tiny, kind: FailureKind
 ) -> None:
     events: queue.Queue[Any] = queue.Queue()
-    compute = Compute({"tiny": task}, {"tiny": "1"}, CPU, events.put, CheckpointFile(tmp_path / "training", 3600.0))
+    compute = Compute(
+        {"tiny": task},
+        {"tiny": Installed("1", "0" * 64)},
+        CPU,
+        events.put,
+        CheckpointFile(tmp_path / "training", 3600.0),
+    )
     _, vector_P = initial_model(task, seed=0)
     job = train_job(hospital, vector_P=vector_P, work=Work(local_epochs=1, batch_size=8, local_lr=1.0))
     compute.begin(job)

@@ -15,11 +15,11 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "site.yaml"
 def test_the_example_can_be_used_as_it_is() -> None:
     config = load_settings(SiteConfig, EXAMPLE, {})
     assert list(config.tasks) == ["breast-cancer"]
-    assert config.policy.compute_share == 0.5
+    assert config.policy_file is not None
 
 
 def test_the_environment_overrides_the_example() -> None:
-    assert load_settings(SiteConfig, EXAMPLE, {"FEDWARD_POLICY__MIN_EXAMPLES": "7"}).policy.min_examples == 7
+    assert load_settings(SiteConfig, EXAMPLE, {"FEDWARD_BROKER__PORT": "7"}).broker.port == 7
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,8 @@ def test_the_environment_overrides_the_example() -> None:
         {"tasks": {"Sepsis": {}}},
         {"site": "St. Anna"},
         {"federation": "a/b"},
-        {"policy": {"compute_share": 0}},
-        {"policy": {"compute_share": 1.1}},
-        {"policy": {"min_examples": 0}},
+        {"policy": {"compute_share": 0.5}},
+        {"egress_log_mib": 1},
         {"telemetry_s": 0},
         {"threads": 0},
         {"checkpoint_s": -1},

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from edge_agent.config import SiteConfig
+from edge_agent.policy import TELLABLE
 from edge_agent.report import SOON_S, Reporter, telemetry_of, will_of
 from fedward.messages import Phase, Status, Telemetry
 from fedward.pack import pack, unpack
@@ -44,7 +45,7 @@ def told(office: Any) -> list[Telemetry]:
 
 
 def test_telemetry_carries_these_figures_and_nothing_else_of_the_page() -> None:
-    assert dataclasses.asdict(telemetry_of(PAGE, BOOT)) == {
+    assert dataclasses.asdict(telemetry_of(PAGE, BOOT, TELLABLE)) == {
         "boot_id": BOOT,
         "phase": Phase.TRAINING,
         "version": 4,
@@ -61,25 +62,39 @@ def test_telemetry_carries_these_figures_and_nothing_else_of_the_page() -> None:
     }
 
 
+@pytest.mark.parametrize("name", [name for name in TELLABLE if name != "evaluation"])
+def test_telemetry_leaves_out_what_the_policy_does_not_name(name: str) -> None:
+    everything = dataclasses.asdict(telemetry_of(PAGE, BOOT, TELLABLE))
+    lacking = dataclasses.asdict(telemetry_of(PAGE, BOOT, set(TELLABLE) - {name}))
+    assert lacking == {**everything, name: None}
+
+
+def test_without_permission_telemetry_is_presence_and_phase(reporter: Reporter, office: Any) -> None:
+    reporter.step({**PAGE, "phase": "refused_by_policy"}, (), 0.0)
+    (telemetry,) = told(office)
+    assert telemetry == Telemetry(boot_id=BOOT, phase=Phase.REFUSED_BY_POLICY)
+    assert pack(telemetry) == pack(Telemetry(boot_id=BOOT, phase=Phase.REFUSED_BY_POLICY))
+
+
 def test_telemetry_goes_out_at_once_and_then_at_the_interval(
     reporter: Reporter, office: Any, config: SiteConfig
 ) -> None:
     for now_s in (0.0, 1.0, config.telemetry_s - 0.1, config.telemetry_s):
-        reporter.step(PAGE, now_s)
+        reporter.step(PAGE, TELLABLE, now_s)
     assert len(told(office)) == 2
 
 
 def test_a_change_of_phase_is_told_soon_but_not_more_often_than_that(reporter: Reporter, office: Any) -> None:
-    reporter.step(PAGE, 0.0)
+    reporter.step(PAGE, TELLABLE, 0.0)
     for now_s, phase in ((SOON_S / 2, "publishing"), (SOON_S, "publishing"), (1.2 * SOON_S, "idle")):
-        reporter.step({**PAGE, "phase": phase}, now_s)
+        reporter.step({**PAGE, "phase": phase}, TELLABLE, now_s)
     assert [telemetry.phase for telemetry in told(office)] == ["training", "publishing"]
 
 
 def test_a_new_connection_is_told_everything_at_once(reporter: Reporter, office: Any) -> None:
-    reporter.step(PAGE, 0.0)
+    reporter.step(PAGE, TELLABLE, 0.0)
     reporter.arrive()
-    reporter.step(PAGE, 0.0)
+    reporter.step(PAGE, TELLABLE, 0.0)
     assert len(told(office)) == 2
     (status,) = office.messages(Status)
     assert (status.boot_id, status.online, status.leaving) == (BOOT, True, False)
@@ -88,9 +103,9 @@ def test_a_new_connection_is_told_everything_at_once(reporter: Reporter, office:
 def test_telemetry_that_found_no_link_is_due_at_the_next_step(office: Any, broker: Any, config: SiteConfig) -> None:
     link = MemoryLink(broker, "st-anna", queue.Queue())
     reporter = Reporter(link, config, BOOT)
-    reporter.step(PAGE, 0.0)
+    reporter.step(PAGE, TELLABLE, 0.0)
     link.open()
-    reporter.step(PAGE, 0.0)
+    reporter.step(PAGE, TELLABLE, 0.0)
     assert len(told(office)) == 1
 
 

@@ -11,6 +11,9 @@ from fedward.messages import FederationState, Phase
 
 READY = Situation(
     announced=3,
+    refused=False,
+    hours_open=True,
+    evaluates=True,
     state=FederationState.RUNNING,
     paused_here=False,
     held=3,
@@ -29,6 +32,9 @@ versions = st.none() | st.integers(0, 3)
 situations = st.builds(
     Situation,
     announced=versions,
+    refused=st.booleans(),
+    hours_open=st.booleans(),
+    evaluates=st.booleans(),
     state=st.none() | st.sampled_from(FederationState),
     paused_here=st.booleans(),
     held=versions,
@@ -58,6 +64,7 @@ def test_a_site_that_holds_the_announced_version_trains(changes: dict[str, objec
         {"state": FederationState.PAUSED},
         {"state": FederationState.FINISHED},
         {"paused_here": True},
+        {"hours_open": False},
         {"outbox": True},
         {"full": True},
         {"failed_at": 3},
@@ -100,6 +107,8 @@ def test_the_announced_version_is_fetched_unless_a_job_runs(changes: dict[str, o
         ({"evaluated": 2, "state": FederationState.FINISHED, "paused_here": True, "outbox": True}, True),
         ({}, False),
         ({"evaluated": 2, "computing": True}, False),
+        ({"evaluated": 2, "hours_open": False}, False),
+        ({"evaluated": 2, "evaluates": False}, False),
         ({"evaluated": 2, "announced": 4}, False),
         ({"evaluated": 2, "held": None}, False),
     ],
@@ -124,6 +133,10 @@ def test_each_held_version_is_measured_once(changes: dict[str, object], wanted: 
         ({"announced": 4, "outbox": True}, Phase.PUBLISHING),
         ({"computing": True, "training": True, "outbox": True}, Phase.TRAINING),
         ({"announced": None, "state": None, "held": None}, Phase.IDLE),
+        ({"refused": True, "training": True, "outbox": True, "full": True}, Phase.REFUSED_BY_POLICY),
+        ({"hours_open": False}, Phase.REFUSED_BY_POLICY),
+        ({"hours_open": False, "outbox": True}, Phase.PUBLISHING),
+        ({"hours_open": False, "state": FederationState.FINISHED}, Phase.IDLE),
     ],
 )
 def test_people_are_told_the_first_phase_that_holds(changes: dict[str, object], told: Phase) -> None:
