@@ -17,6 +17,7 @@ from coordinator import chaining, evaluations, needed, paces, pruning
 from coordinator.chain import Entry
 from coordinator.clock import Moment
 from coordinator.damage import LEDGER_FILE, name_damage
+from coordinator.engine.norms import RECENT
 from coordinator.engine.rates import SiteRate
 from coordinator.tables import (
     FACTS,
@@ -170,6 +171,14 @@ class Ledger:
         query = sql.select(of.site, of.reason, sql.func.count()).group_by(of.site, of.reason)
         with self._engine.connect() as connection:
             return tuple((site, reason, number) for site, reason, number in connection.execute(query))
+
+    def recent_norms(self) -> tuple[tuple[str, float], ...]:
+        """Site and norm of the RECENT last accepted updates, newest first."""
+        of = UPDATES.c
+        query = sql.select(of.site, of.norm).where(of.reason.is_(None), of.norm.is_not(None))
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.order_by(of.number.desc()).limit(RECENT))
+            return tuple((site, norm) for site, norm in rows)
 
     def last_accepted(self) -> dict[str, tuple[int, str]]:
         """Of each site, the base version and the codec of its last accepted update."""
