@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from coordinator.blobs import BlobFolder
 from coordinator.clock import FederationClock
 from coordinator.config import FederationConfig
+from coordinator.engine.norms import is_outlier
 from coordinator.ledger import Ledger
+from coordinator.quarantine import Quarantine
 from coordinator.tables import StoredUpdate
 from coordinator.uploads import Upload, Uploads
 from coordinator.verify import Terms, check_offer, check_update
@@ -49,6 +51,7 @@ class Intake:
         self._layout = layout
         self._clock = clock
         self._terms = terms
+        self.quarantine = Quarantine(ledger, config.sites)
         self.uploads = Uploads(config.state_folder / "incoming", blobs)
         self.uploads.tidy(config.sites)
 
@@ -105,12 +108,24 @@ class Intake:
             norm = check_update(self._blobs.view(offer.manifest.digest), offer, self._layout)
         except PeerError as error:
             return self._refuse(site, offer, error)
+        doubt = self._doubt(site, norm)
+        if doubt:
+            return self._refuse(site, offer, doubt, norm)
         row = self._ledger.add_update(offer, site, self._clock.now(), norm, None)
         self.uploads.end(upload)
         return Ended(_receipt(row), row)
 
-    def _refuse(self, site: str, offer: Offer, error: PeerError) -> Ended:
-        row = self._ledger.add_update(offer, site, self._clock.now(), None, error.reason)
+    def _doubt(self, site: str, norm: float) -> PeerError | None:
+        """Why an update that is well-formed does not count: it, or those of its site before it, are far too long."""
+        if site in self.quarantine.held:
+            return PeerError(RejectReason.QUARANTINED, f"norm {norm:g}, the site is in quarantine")
+        if is_outlier(norm, self._ledger.recent_norms(), self._config.engine):
+            return PeerError(RejectReason.OUTLIER, f"norm {norm:g}, above engine.outlier_norm")
+        return None
+
+    def _refuse(self, site: str, offer: Offer, error: PeerError, norm: float | None = None) -> Ended:
+        row = self._ledger.add_update(offer, site, self._clock.now(), norm, error.reason)
+        self.quarantine.on_update(row)
         self.uploads.abandon(site, offer.update_id)
         if not self._ledger.needs_blob(offer.manifest.digest):
             self._blobs.drop(offer.manifest.digest)

@@ -5,7 +5,7 @@ One transaction a change of state, committed and synced before anybody is told.
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
-from coordinator import chaining, evaluations, needed, paces, pruning
+from coordinator import chaining, evaluations, needed, paces, pruning, verdicts
 from coordinator.chain import Entry
 from coordinator.clock import Moment
 from coordinator.damage import LEDGER_FILE, name_damage
@@ -28,8 +28,10 @@ from coordinator.tables import (
     WISHES,
     StoredEvaluation,
     StoredUpdate,
+    StoredVerdict,
     StoredVersion,
     Totals,
+    Verdict,
 )
 from fedward.errors import ConfigError, IntegrityError, RejectReason
 from fedward.messages import Evaluation, FederationState, Manifest, Offer, Part, PartKind
@@ -384,6 +386,23 @@ class Ledger:
         query = sql.select(WISHES).order_by(WISHES.c.number)
         with self._engine.connect() as connection:
             return {row.target: FederationState(row.state) for row in connection.execute(query)}
+
+    # Quarantine
+
+    def give_verdict(self, site: str, verdict: Verdict, at_s: float) -> None:
+        """Record what the operator decided of a site."""
+        with self._engine.begin() as connection:
+            verdicts.give(connection, site, verdict, at_s)
+
+    def verdicts(self) -> dict[str, StoredVerdict]:
+        """The last one on each site."""
+        with self._engine.connect() as connection:
+            return verdicts.latest(connection)
+
+    def judged(self, site: str, after_number: int, ends: Collection[str | None], most: int) -> tuple[StoredUpdate, ...]:
+        """The newest `most` updates of a site, newest first, that came after an update's number and ended so."""
+        with self._engine.connect() as connection:
+            return verdicts.judged(connection, site, after_number, ends, most)
 
 
 _OF_THE_OFFER = ("update_id", "sequence", "base_version", "codec", "num_examples", "num_steps", "work_s")

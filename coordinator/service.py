@@ -158,6 +158,7 @@ class Service:
         self.looped_at_s = self._clock.monotonic_s()
         if self._operation.look() or (self.connected and self.looped_at_s >= self._announce_at_s):
             self._announce_all()
+        self._intake.quarantine.look(self.looped_at_s)
         self._aggregate()
         self._publisher.send_chunks(self._clock.monotonic_s())
 
@@ -360,5 +361,8 @@ class Service:
             "bytes_received": self._link.bytes_received,
             "chunks_received": self._uploads.num_received,
             "chunks_redundant": self._uploads.num_received - self._uploads.num_useful,
-            "sites": self._members.page(),
+            "sites": {
+                site: {**page, "quarantined": site in self._intake.quarantine.held}
+                for site, page in self._members.page().items()
+            },
         }

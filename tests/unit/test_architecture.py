@@ -32,6 +32,7 @@ ONLY_IN = {
         "coordinator/paces.py",
         "coordinator/pruning.py",
         "coordinator/tables.py",
+        "coordinator/verdicts.py",
     ],
     "yaml": ["fedward/settings.py", "edge_agent/cli.py", "edge_agent/training/tasks/", "sandbox/federation.py"],
     "sklearn": ["sandbox/"],
