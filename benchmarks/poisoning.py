@@ -86,7 +86,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How good the model was in the end, and what the intake said to the hostile member."""
+    """How good the model was in the end, and how often the intake refused what, mostly of the hostile member."""
 
     setting: str
     attack: str | None
@@ -163,10 +163,9 @@ class Siege(Simulation):
             raise RuntimeError(f"an offer of {site.name} had no end")
         if ended.row.reason is None:
             self._accept(ended.row)
-        elif site.name == HOSTILE:
-            self.refused[ended.row.reason] = self.refused.get(ended.row.reason, 0) + 1
         else:
-            raise RuntimeError(f"an update of {site.name} was refused: {ended.row.reason}")
+            what = ended.row.reason if site.name == HOSTILE else f"{ended.row.reason} of {site.name}"
+            self.refused[what] = self.refused.get(what, 0) + 1
 
 
 def run_job(job: Job) -> Outcome:

@@ -61,9 +61,10 @@ class Intake:
         if known:
             self.uploads.abandon(site, offer.update_id)
             return Ended(known)
-        if self.is_full(offer.manifest.size_bytes):
+        no_room = self._no_room(site, offer.manifest.size_bytes)
+        if no_room:
             later = Receipt(update_id=offer.update_id, outcome=Outcome.LATER, reason=RejectReason.BUSY)
-            return Ended(later, error=PeerError(RejectReason.BUSY, "no room on the disk"))
+            return Ended(later, error=PeerError(RejectReason.BUSY, no_room))
         try:
             self._check_offer(site, offer)
             upload = self.uploads.open(site, offer)
@@ -89,6 +90,15 @@ class Intake:
         """Whether an update and the version made of it (state, delta, snapshot) would not fit."""
         version_bytes = VERSION_BYTES * self._layout.size
         return not has_room(self._config.state_folder, payload_bytes + version_bytes)
+
+    def _no_room(self, site: str, size_bytes: int) -> str | None:
+        """Why an update of this size is told to come later; None where it may come. One of a site always may."""
+        if self.is_full(size_bytes):
+            return "no room on the disk"
+        waiting = self._ledger.buffered_bytes(site)
+        if waiting and waiting + size_bytes > self._config.limits.storage_bytes:
+            return f"{waiting} bytes of the site wait for a version, limits.storage_bytes"
+        return None
 
     def _check_offer(self, site: str, offer: Offer) -> None:
         repeated = not self._config.engine.repeat_base and self._ledger.has_delivered(site, offer.base_version)

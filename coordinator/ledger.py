@@ -155,6 +155,15 @@ class Ledger:
         """The accepted updates since the last version, in ledger order."""
         return self._updates(UPDATES.c.version.is_(None), UPDATES.c.reason.is_(None))
 
+    def buffered_bytes(self, site: str) -> int:
+        """Of the payloads of a site in the buffer."""
+        of = UPDATES.c
+        query = sql.select(sql.func.sum(of.size_bytes)).where(
+            of.site == site, of.version.is_(None), of.reason.is_(None)
+        )
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar() or 0)
+
     def updates_of(self, version: int) -> tuple[StoredUpdate, ...]:
         """The updates that went into a version, in ledger order."""
         return self._updates(UPDATES.c.version == version)

@@ -122,11 +122,11 @@ class EngineSettings(BaseModel, frozen=True, extra="forbid"):
         "Takes three sites; null: never.",
     )
     outlier_norm: float | None = Field(
-        default=10.0,
+        default=30.0,
         gt=1,
         le=1e6,
         description="Updates longer than so many typical norms are refused, and three in a row put the site in "
-        "quarantine. null: never.",
+        "quarantine. A hospital with patients of another kind may reach ten. null: never.",
     )
     weight_cap: float | None = Field(
         default=0.3,

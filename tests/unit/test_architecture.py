@@ -48,7 +48,8 @@ LAZY_TORCH = {"edge_agent/cli.py"}
 PURE = [
     "fedward/errors.py", "fedward/limits.py", "fedward/messages.py", "fedward/layout.py", "fedward/pack.py",
     "fedward/topics.py", "fedward/recipe.py", "fedward/codec/", "coordinator/engine/", "coordinator/receive.py",
-    "coordinator/verify.py", "coordinator/chain.py", "coordinator/wal.py", "coordinator/precision.py",
+    "coordinator/verify.py", "coordinator/allowance.py", "coordinator/chain.py", "coordinator/wal.py",
+    "coordinator/precision.py",
     "edge_agent/states.py", "edge_agent/policy.py", "edge_agent/receive.py", "edge_agent/asking.py",
     "edge_agent/choice.py", "edge_agent/uplink.py",
 ]  # fmt: skip
