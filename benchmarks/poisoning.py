@@ -164,6 +164,7 @@ class Siege(Simulation):
         if ended.row.reason is None:
             self._accept(ended.row)
         else:
+            self._members.hold(self._intake.quarantine.held)
             what = ended.row.reason if site.name == HOSTILE else f"{ended.row.reason} of {site.name}"
             self.refused[what] = self.refused.get(what, 0) + 1
 

@@ -7,6 +7,7 @@ from the same initial weights. Shape letter: P parameters.
 """
 
 import heapq
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -161,8 +162,8 @@ class Simulation:
         self._ledger.close()
 
     def _step(self) -> float:
-        """The next arrival, or the buffer's deadline if that is earlier; when it was."""
-        now_s = self._training[0].done_s
+        """The next arrival, or the buffer's deadline if that is earlier or nobody trains; when it was."""
+        now_s = self._training[0].done_s if self._training else math.inf
         due_s = self._aggregator.due_s(now_s)
         if due_s is not None and due_s < now_s:
             return due_s

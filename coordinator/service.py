@@ -161,6 +161,7 @@ class Service:
         if self._operation.look() or (self.connected and self.looped_at_s >= self._announce_at_s):
             self._announce_all()
         self._intake.quarantine.look(self.looped_at_s)
+        self._members.hold(self._intake.quarantine.held)
         self._aggregate()
         self._publisher.send_chunks(self._clock.monotonic_s())
 
@@ -382,8 +383,5 @@ class Service:
             "bytes_received": self._link.bytes_received,
             "chunks_received": self._uploads.num_received,
             "chunks_redundant": self._uploads.num_received - self._uploads.num_useful,
-            "sites": {
-                site: {**page, "quarantined": site in self._intake.quarantine.held}
-                for site, page in self._members.page().items()
-            },
+            "sites": self._members.page(),
         }

@@ -1,5 +1,6 @@
 """The weight cap: how much of a version one site can be, whatever it claims of its data and its pace."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -30,9 +31,10 @@ def capped(weights: Sequence[float], sites: Sequence[str], cap: float, most: flo
 
 def _level(ascending: Sequence[float], ceiling: float, total: float) -> float:
     """The factor t for which the sum of min(ceiling, t x weight) is `total`, found from the largest weight down."""
-    rest, room = total, total
-    for own in reversed(ascending):
-        if own <= 0.0 or own * room <= ceiling * rest:  # at t = room / rest this one and all smaller ones fit
-            break
-        rest, room = rest - own, room - ceiling
-    return room / rest if rest > 0.0 else 1.0
+    for num_cut in range(len(ascending)):
+        largest = ascending[-1 - num_cut]
+        rest = math.fsum(ascending[: len(ascending) - num_cut])
+        level = (total - num_cut * ceiling) / rest if rest > 0.0 else 1.0
+        if level * largest <= ceiling:
+            return level
+    return 1.0
