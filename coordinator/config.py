@@ -76,7 +76,7 @@ class LimitSettings(Settings):
 
     messages_s: float = Field(default=20.0, gt=0, le=1e6)
     """Messages a second of one site, in the long run; ten seconds of it at once. Chunks are counted by bytes alone."""
-    bytes_s: float = Field(default=64 * MIB, ge=CHUNK_BYTES, le=1e12)
+    bytes_s: float = Field(default=128 * MIB, ge=CHUNK_BYTES, le=1e12)
     """Bytes a second of one site, in the long run; ten seconds of it at once."""
     storage_bytes: int = Field(default=4 * MAX_PAYLOAD_BYTES, ge=1)
     """Bytes of one site's accepted updates that wait for a version; further ones are told to come later."""
