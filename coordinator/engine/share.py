@@ -35,6 +35,6 @@ def _level(ascending: Sequence[float], ceiling: float, total: float) -> float:
         largest = ascending[-1 - num_cut]
         rest = math.fsum(ascending[: len(ascending) - num_cut])
         level = (total - num_cut * ceiling) / rest if rest > 0.0 else 1.0
-        if level * largest <= ceiling:
+        if level * largest <= ceiling * (1.0 + 1e-12):  # equal up to rounding: there is no room for a further cut
             return level
     return 1.0

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from coordinator.engine.rates import Arrival
@@ -53,6 +53,7 @@ def test_the_updates_of_a_site_are_capped_together() -> None:
     assert found == pytest.approx((0.75, 0.75, 0.75, 0.75))
 
 
+@example([159614640.0, 159614640.0, 159614640.0, 871082583.609375, 1e-09, 1e-09], 0.25)
 @given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=12), st.floats(0.05, 1.0))
 def test_no_site_is_above_its_share_and_no_order_changes(claims: list[float], cap: float) -> None:
     found = capped(claims, [str(index) for index in range(len(claims))], cap, math.inf)
