@@ -113,7 +113,7 @@ class Siege(Simulation):
             {
                 "federation": self._conditions.federation,
                 "sites": [site.name for site in self._conditions.split],
-                "task": TASK,
+                "task": self._conditions.task,
                 "model": folder / "initial.safetensors",
                 "work": asdict(self._conditions.work),
                 "state_folder": folder,
