@@ -46,6 +46,7 @@ from coordinator.intake import Ended, Intake
 from coordinator.precision import Precision
 from coordinator.verify import Terms
 from edge_agent.training.encode import encode
+from edge_agent.training.failures import TrainingFailed
 from edge_agent.training.task import load_task
 from fedward.codec import Codec
 from fedward.limits import MAX_EXAMPLES
@@ -59,6 +60,9 @@ HOSTILE = "intruder"
 ATTACKS = ("scaled", "flipped", "nan", "random", "inside", "boastful", "labels")
 PAIR = Pair("f32", "uqz")
 LAST_VERSIONS = 10
+DESTROYED = 0.5
+"""The AUC of a model from which nobody can train any more: that of a coin."""
+
 BAR = 0.01
 """AUC that an attack may take away, in the mean over the seeds."""
 
@@ -186,7 +190,10 @@ def run_job(job: Job) -> Outcome:
         )
         judge = Judge(load_task(TASK, hospitals.pooled))
         siege = Siege(folder / "run", conditions, job.attack)
-        curve = [judge.auc(vector_P) for vector_P in siege.run(job.versions)]
+        try:
+            curve = [judge.auc(vector_P) for vector_P in siege.run(job.versions)]
+        except TrainingFailed:
+            curve = [DESTROYED]
         return Outcome(job.setting, job.attack, job.seed, fmean(curve[-LAST_VERSIONS:]), siege.refused)
 
 
@@ -254,9 +261,11 @@ def main(arguments: Sequence[str]) -> int:
         for seed in range(options.seeds)
     ]
     with ProcessPoolExecutor(options.processes, get_context("spawn")) as pool:
-        outcomes = list(pool.map(run_job, jobs))
-    if options.json:
-        options.json.write_text(json.dumps([asdict(one) for one in outcomes], indent=1) + "\n")
+        outcomes = []
+        for one in pool.map(run_job, jobs):
+            outcomes.append(one)
+            if options.json:  # after each: the whole takes a quarter of an hour
+                options.json.write_text(json.dumps([asdict(each) for each in outcomes], indent=1) + "\n")
     return 0 if show(outcomes) else 1
 
 
