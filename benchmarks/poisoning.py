@@ -106,9 +106,8 @@ class Siege(Simulation):
         super().__init__(folder, conditions, PAIR)
         self._attack = attack
         self._time = ManualClock(0.0)
-        self._intake = Intake(
-            self._config(folder), self._ledger, self._blobs, self._layout, FederationClock(self._time, 0.0), self._terms
-        )
+        clock = FederationClock(self._time, 0.0)
+        self._intake = Intake(self._config(folder), self.versions.store, clock, self._terms)
         self._rng = np.random.default_rng([conditions.seed, 666])
         self.refused: dict[str, int] = {}
 
@@ -134,6 +133,7 @@ class Siege(Simulation):
             codecs=self._codecs.allowed,
             state=FederationState.RUNNING,
             base_digest=self._ledger.model_digest(offer.base_version),
+            sealed=False,
         )
 
     def _encoded(self, site: Site, delta_P: Tensor, up: Codec, seed: bytes) -> bytes:

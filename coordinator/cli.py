@@ -28,9 +28,10 @@ from coordinator.tables import ALL, Totals, Verdict
 from coordinator.versions import Versions
 from fedward.errors import ConfigError, IntegrityError, TransientError
 from fedward.http import HttpServer, pages_of
+from fedward.identity.folder import CoordinatorIdentity
 from fedward.layout import Layout, Vector
 from fedward.messages import FederationState
-from fedward.modelfile import load_model, save_model
+from fedward.modelfile import TASK_KEY, load_model, load_seed, save_model
 from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import Clock, LinkInbox
 from fedward.process import SystemClock, log_to_stderr, only_process_in, stop_on_signals
@@ -112,14 +113,22 @@ def _serve(config: FederationConfig, clock: Clock, stop: threading.Event) -> Non
     ledger = open_ledger(config, layout)
     blobs = BlobFolder(config.state_folder / "blobs")
     versions = Versions(ledger, blobs, layout, Settings(config.engine, config.model_codec), config.precision)
-    versions.begin(initial_P, clock.now_s())
+    versions.begin(initial_P, clock.now_s(), load_seed(config.model, config.task))
     inbox: LinkInbox = queue.Queue(INBOX_EVENTS)
     link = MqttLink(_mqtt_settings(config), inbox, random.Random())  # noqa: S311 - jitter, not a secret
-    service = Service(config, ledger, blobs, versions, link, clock)
+    service = Service(config, versions, link, clock, identity_of(config, clock.now_s()))
     with HttpServer(config.http, pages_of(service, exposition, clock)) as http:
         LOG.info("started", extra={"federation": config.federation, "http_port": http.port})
         service.run(inbox, stop)
     ledger.close()
+
+
+def identity_of(config: FederationConfig, now_s: float) -> CoordinatorIdentity | None:
+    """The coordinator's keys; None for a federation on this machine. Raises ConfigError for keys that can't be used."""
+    if config.identity is None:
+        LOG.warning("unsigned", extra={"advice": "messages are neither signed nor sealed; for trying things out only"})
+        return None
+    return CoordinatorIdentity.load(config.identity.folder, config.federation, now_s)
 
 
 def open_ledger(config: FederationConfig, layout: Layout) -> Ledger:
@@ -214,7 +223,7 @@ def _export(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"version {version} was never made; the newest is {newest and newest.version}") from None
     metadata = {
         "fedward.federation": config.federation,
-        "fedward.task": config.task,
+        TASK_KEY: config.task,
         "fedward.version": str(version),
         "fedward.model_digest": ledger.version(version).model_digest.hex(),
     }

@@ -14,9 +14,11 @@ from fedward.messages import Work
 from fedward.settings import (
     BrokerSettings,
     HttpSettings,
+    IdentitySettings,
     NameSetting,
     Settings,
     UpdateCodecSetting,
+    check_identity,
     known_codec,
     update_codec,
 )
@@ -118,6 +120,9 @@ class FederationConfig(Settings):
     """Where ledger and blobs live."""
     broker: BrokerSettings
     """Where the MQTT broker is."""
+    identity: IdentitySettings | None = None
+    """The coordinator's keys and the register of enrolled sites. Unset, messages are neither signed nor sealed, which
+    is allowed only with a broker on this machine, to try things out."""
     http: HttpSettings = HttpSettings()
     """The HTTP endpoint."""
     engine: EngineSettings = EngineSettings()
@@ -128,7 +133,8 @@ class FederationConfig(Settings):
     codecs: list[UpdateCodecSetting] = Field(default=["q8", "eden4", "eden2", "eden1"], max_length=MAX_CODECS - 1)
     """Codecs that updates may come in, beside `codec`: a site on a slow link takes one of fewer bits."""
     precise_versions: int = Field(default=1, ge=0, le=1_000_000)
-    """So many first versions, and as many last ones before finish.version, travel at 8 bits or more, both ways."""
+    """At so many first versions, and as many last ones before finish.version, updates are asked for in the next more
+    precise one of the allowed codecs, up to 8 bits; and the model's last deltas travel at 8 bits or more."""
     model_codec: Annotated[str, AfterValidator(_codec_for_models)] = "uqz"
     """Codec of the model deltas that sites download."""
     gather_s: float = Field(default=0.25, ge=0, le=60)
@@ -140,6 +146,11 @@ class FederationConfig(Settings):
     """How much one site may send."""
     finish: FinishSettings = FinishSettings()
     """When the federation is finished."""
+
+    @model_validator(mode="after")
+    def _signed_where_it_leaves(self) -> Self:
+        check_identity(self.identity, self.broker)
+        return self
 
     @property
     def precision(self) -> Precision:

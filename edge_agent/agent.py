@@ -17,7 +17,19 @@ from edge_agent.compute import Compute
 from edge_agent.config import SiteConfig
 from edge_agent.evaluate import Evaluator
 from edge_agent.fetch import Fetcher
-from edge_agent.jobs import Assembled, AssembleJob, ComputeEvent, Encoded, Evaluated, Failed, TrainJob, Unfit
+from edge_agent.jobs import (
+    Assembled,
+    AssembleJob,
+    ComputeEvent,
+    Encoded,
+    Evaluated,
+    EvaluateJob,
+    Failed,
+    InitialJob,
+    Made,
+    TrainJob,
+    Unfit,
+)
 from edge_agent.models import ModelFolder
 from edge_agent.outbox import Outbox
 from edge_agent.progress import ProgressFile, SavedProgress
@@ -28,6 +40,7 @@ from edge_agent.states import Situation, wants_evaluation, wants_fetch, wants_tr
 from edge_agent.train import Trainer
 from edge_agent.training.failures import FailureKind
 from edge_agent.uplink import Uplink
+from edge_agent.voice import Voice
 from fedward import topics
 from fedward.disk import free_bytes, has_room
 from fedward.errors import PeerError, RejectReason
@@ -54,22 +67,23 @@ class Agent:
     """One hospital's agent. `run` returns when `stop` is set; what matters is on disk at every moment."""
 
     def __init__(
-        self, config: SiteConfig, compute: Compute, link: Link, clock: Clock, rng: random.Random, boot_id: bytes
+        self, config: SiteConfig, compute: Compute, link: Link, clock: Clock, rng: random.Random, voice: Voice
     ) -> None:
         self._config = config
         self._compute = compute
         self._link = link
         self._clock = clock
+        self._voice = voice
         outbox = Outbox(config.state_folder / "outbox")
-        models = ModelFolder(config.state_folder / "model")
+        self._models = ModelFolder(config.state_folder / "model")
         self._progress = SavedProgress(ProgressFile(config.state_folder / "progress.json"), outbox.take_over())
         self._announced = Announced(config, compute.layouts, self._progress)
-        self._fetcher = Fetcher(link, config.site, models)
-        self._evaluator = Evaluator(link, config, compute)
+        self._fetcher = Fetcher(link, config.site, self._models, voice.pack)
+        self._evaluator = Evaluator(link, config, compute, voice.pack)
         self._trainer = Trainer(config, compute, outbox, self._progress)
         self._uplink = Uplink(self._progress.now.uplink_bytes_s)
-        self._publisher = Publisher(link, config.federation, config.site, outbox, rng, self._uplink)
-        self._reporter = Reporter(link, config, boot_id)
+        self._publisher = Publisher(link, config, outbox, rng, self._uplink, voice.pack)
+        self._reporter = Reporter(link, config, voice.boot_id, voice.pack)
         self._refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
         self._failures: Counter[FailureKind] = Counter(dict.fromkeys(FailureKind, 0))
         self._failures[FailureKind.CRASHED] = int(self._trainer.was_cut_off)
@@ -132,7 +146,7 @@ class Agent:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         try:
-            message = receive(delivery.topic, delivery.payload)
+            message = receive(delivery.topic, delivery.payload, self._voice.check_of)
             match message:
                 case Announcement():
                     self._on_announcement(message)
@@ -187,7 +201,9 @@ class Agent:
         if not wants_fetch(self._situation()):
             return
         try:
-            if complete := self._fetcher.step(announcement, layout, now_s):
+            if initial := self._fetcher.take_initial(announcement):
+                self._compute.begin(InitialJob(announcement.task, initial, self._models))
+            elif complete := self._fetcher.step(announcement, layout, now_s):
                 self._compute.begin(AssembleJob(complete))
         except PeerError as error:
             self._count_refusal(error)
@@ -209,17 +225,24 @@ class Agent:
                 self._fetcher.hold(event.held)
             case Unfit():
                 self._on_unfit(event)
+            case Made():
+                self._fetcher.made(event.held)
             case Evaluated():
                 self._evaluator.take(event)
             case Encoded():
                 if self._trainer.save(event):
                     self._publisher.take_next()
             case Failed():
-                self._failures[event.kind] += 1
-                if isinstance(event.job, TrainJob):
-                    self._trainer.failed(event.job, event.kind)
-                else:
-                    self._evaluator.failed(event.job)
+                self._on_failed(event)
+
+    def _on_failed(self, event: Failed) -> None:
+        """What could not be measured or trained is left; version 0, which could not be made, is downloaded."""
+        self._failures[event.kind] += 1
+        match event.job:
+            case EvaluateJob():
+                self._evaluator.failed(event.job)
+            case TrainJob():
+                self._trainer.failed(event.job, event.kind)
 
     def _leave(self, inbox: Inbox) -> None:
         self._compute.stop(STOP_S)
@@ -246,7 +269,7 @@ class Agent:
             failed_at=self._trainer.failed_at,
             repeat_base=bool(announcement and announcement.repeat_base),
             computing=self._compute.job is not None,
-            assembling=isinstance(self._compute.job, AssembleJob),
+            assembling=isinstance(self._compute.job, AssembleJob | InitialJob),
             training=self._trainer.training,
             outbox=self._publisher.entry is not None,
             full=self._is_full(),

@@ -1,7 +1,10 @@
 """The thread that assembles, measures, trains and encodes, so that the agent's loop never waits for a GPU or a disk.
 
 One job at a time. What comes of it goes to the agent's inbox as an event; nothing is sent from here, and nothing saved
-but the version that was assembled and the checkpoint of the training in progress.
+but the version that was assembled or made and the checkpoint of the training in progress.
+
+It is the same thread for every job. MKL, which multiplies matrices for torch, keeps 64 bytes of each thread that ever
+used it, in a table that doubles: a thread for each job was a leak, of 1 MB at once after 16,384 of them.
 """
 
 import logging
@@ -9,6 +12,7 @@ import statistics
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from queue import SimpleQueue
 
 from edge_agent.jobs import (
     Assembled,
@@ -18,22 +22,33 @@ from edge_agent.jobs import (
     Evaluated,
     EvaluateJob,
     Failed,
+    InitialJob,
     Job,
+    Made,
+    TaskJob,
     TrainJob,
     Unfit,
 )
+from edge_agent.models import Held
 from edge_agent.training.capability import Capability
 from edge_agent.training.checkpoint import CheckpointFile, Resumable
 from edge_agent.training.encode import encode
 from edge_agent.training.evaluate import evaluate
-from edge_agent.training.failures import FailureKind, TrainingFailed, TrainingStopped, out_of_memory_named
-from edge_agent.training.module import layout_of
+from edge_agent.training.failures import (
+    FailureKind,
+    TrainingFailed,
+    TrainingStopped,
+    failures_named,
+    out_of_memory_named,
+)
+from edge_agent.training.module import initial_model, layout_of
 from edge_agent.training.task import Task
 from edge_agent.training.train import Progress as StepProgress
 from edge_agent.training.train import train
 from fedward.codec import codec
 from fedward.errors import ConfigError, PeerError
 from fedward.identity.names import update_seed
+from fedward.identity.sealing import seal
 from fedward.layout import Layout, vector_digest
 from fedward.messages import Evaluation
 from fedward.pack import pack, unpack
@@ -65,8 +80,8 @@ class Compute:
         self._deliver = deliver
         self._checkpoints = checkpoints
         self._stop = threading.Event()
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()  # None: no job will come any more
         self._thread: threading.Thread | None = None
-        self._delivered = True
         self._step_times_s: tuple[float, ...] = ()  # replaced, never changed: other threads read it
         self.last_step: StepProgress | None = None
 
@@ -118,40 +133,53 @@ class Compute:
 
     def begin(self, job: Job) -> None:
         """Start a job; the event of the one before must have been taken."""
-        if self._thread:
-            self._thread.join()
         self.job = job
         self.last_step = None
-        self._delivered = False
-        self._thread = threading.Thread(target=self._run, args=(job,), name="compute", daemon=True)
-        self._thread.start()
+        self._jobs.put(job)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
+            self._thread.start()
 
     def taken(self) -> None:
         """The event of the job has been taken from the inbox: another one may begin."""
         self.job = None
 
     def check(self) -> None:
-        """Raises RuntimeError when the thread ended without an event: a bug, and the agent would wait for ever."""
-        if self._thread and not self._thread.is_alive() and not self._delivered and not self._stop.is_set():
+        """Raises RuntimeError when the thread ended unasked: a bug, and the agent would wait for ever."""
+        if self._thread and not self._thread.is_alive() and not self._stop.is_set():
             raise RuntimeError("the compute thread has died, and this process can't go on")
 
     def stop(self, timeout_s: float) -> None:
         """Ask the running job to stop within a step and wait for it; training that was not finished is saved."""
         self._stop.set()
+        self._jobs.put(None)
         if self._thread:
             self._thread.join(timeout_s)
 
-    def _run(self, job: Job) -> None:
+    def _run(self) -> None:
+        while self._run_job(self._jobs.get()):  # without a name: while it waits for a job, it keeps none in memory
+            pass
+
+    def _run_job(self, job: Job | None) -> bool:
+        """Whether another job may come."""
+        if job is None:
+            return False
         event = assemble(job) if isinstance(job, AssembleJob) else self._run_task(job)
         if event is not None:
-            self._delivered = True
             self._deliver(event)
+        return True
 
-    def _run_task(self, job: EvaluateJob | TrainJob) -> ComputeEvent | None:
+    def _run_task(self, job: TaskJob) -> ComputeEvent | None:
         """What needs the hospital's own code. None: it was asked to stop, because the agent leaves."""
         try:
             with out_of_memory_named():
-                return self._train(job) if isinstance(job, TrainJob) else self._evaluate(job)
+                match job:
+                    case InitialJob():
+                        return self._make(job)
+                    case EvaluateJob():
+                        return self._evaluate(job)
+                    case TrainJob():
+                        return self._train(job)
         except TrainingStopped:
             return None
         except TrainingFailed as error:
@@ -160,6 +188,16 @@ class Compute:
         except ConfigError as error:
             LOG.error("records_unusable", extra={"problem": str(error)})
             return Failed(job, FailureKind.EXCEPTION)
+
+    def _make(self, job: InitialJob) -> Made:
+        """The digest decides whether this is version 0. Seeds are other ones afterwards: a training sets its own."""
+        with failures_named():
+            _, vector_P = initial_model(self._tasks[job.task], job.initial.seed)
+        held = Held(0, vector_digest(vector_P), vector_P)
+        if held.digest != job.initial.model_digest:
+            return Made(None)
+        job.folder.save(held)
+        return Made(held)
 
     def _evaluate(self, job: EvaluateJob) -> Evaluated:
         count, metrics = evaluate(self._tasks[job.task], self.layouts[job.task], job.vector_P, self._capability)
@@ -193,6 +231,8 @@ class Compute:
             payload = encode(delta_P, layout, job.codec, update_seed(codec(job.codec), job.version, job.update_id))
         except ValueError:  # finite, but too large for the codec: as useless as infinite
             raise TrainingFailed(FailureKind.NOT_FINITE) from None
+        if job.sealing_key is not None:
+            payload = b"".join(seal(payload, job.sealing_key, job.update_id))
         return Encoded(job, trained, payload)
 
     def _resumable(self, job: TrainJob) -> Resumable:

@@ -1,11 +1,19 @@
 """The agent's configuration: one hospital in one federation. `fedward agent run --help` prints every setting."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from fedward.settings import BrokerSettings, HttpSettings, NameSetting, Settings, UpdateCodecSetting
+from fedward.settings import (
+    BrokerSettings,
+    HttpSettings,
+    IdentitySettings,
+    NameSetting,
+    Settings,
+    UpdateCodecSetting,
+    check_identity,
+)
 
 
 class PolicySettings(Settings):
@@ -36,6 +44,9 @@ class SiteConfig(Settings):
     """Where the agent keeps the model, the outbox and its counters; must survive restarts."""
     broker: BrokerSettings
     """Where the MQTT broker is."""
+    identity: IdentitySettings | None = None
+    """This hospital's key and certificates. Unset, messages are neither signed nor sealed, which is allowed only with a
+    broker on this machine, to try things out."""
     http: HttpSettings = HttpSettings()
     """The HTTP endpoint, for the hospital's own monitoring."""
     policy: PolicySettings = PolicySettings()
@@ -50,3 +61,8 @@ class SiteConfig(Settings):
     """Seconds between two reports to the coordinator."""
     checkpoint_s: float = Field(default=30.0, ge=0, le=3600)
     """Seconds of training that a crash may cost, or one step if that is longer; a checkpoint is written as often."""
+
+    @model_validator(mode="after")
+    def _signed_where_it_leaves(self) -> Self:
+        check_identity(self.identity, self.broker)
+        return self

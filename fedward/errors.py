@@ -41,6 +41,9 @@ class RejectReason(StrEnum):
     NOT_OFFERED = "not_offered"  # a chunk of an update that was never offered or already ended
     BUSY = "busy"  # no room now: offer again later
     FINISHED = "finished"  # the federation takes no more updates
+    BAD_SIGNATURE = "bad_signature"  # not signed by the one whose topic it came on, or changed since
+    REPLAYED = "replayed"  # signed, but its counter was seen already
+    CANNOT_OPEN = "cannot_open"  # sealed for somebody or something else, or changed since
     TASK_NOT_ALLOWED = "task_not_allowed"  # the site's own list does not hold the announced task
 
 
@@ -54,6 +57,10 @@ class PeerError(FedwardError):
         super().__init__(f"{reason.value}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class UnprovenError(PeerError):
+    """Refused before it was known who has sent it: nothing may be told to, or ended for, whom it names."""
 
 
 class TransientError(FedwardError):

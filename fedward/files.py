@@ -5,21 +5,26 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
-def write_durably(path: Path, content: bytes | memoryview) -> None:
+def write_durably(path: Path, content: bytes | memoryview, mode: int = 0o666) -> None:
     """Write `content` to `path`; when this returns it survives power loss, and nobody ever sees a half of it.
+
+    A new file may be reached as `mode` says, less what the process's umask takes away.
 
     A disk that is full or fails raises OSError, and leaves what was there before and nothing else.
     """
-    write_pieces(path.with_name(f".{path.name}.{os.getpid()}.part"), [content], lambda: path)
+    write_pieces(path.with_name(f".{path.name}.{os.getpid()}.part"), [content], lambda: path, mode)
 
 
-def write_pieces(partial: Path, pieces: Iterable[bytes | memoryview], name: Callable[[], Path]) -> None:
+def write_pieces(
+    partial: Path, pieces: Iterable[bytes | memoryview], name: Callable[[], Path], mode: int = 0o666
+) -> None:
     """Write the pieces to `partial`, and then durably give it the name, which is asked for when all were written.
 
     Whatever is raised, also by `pieces`, nothing is left of the file: it would keep the room that all else needs.
     """
     try:
-        with partial.open("wb") as file:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as file:
             for piece in pieces:
                 file.write(piece)
             file.flush()

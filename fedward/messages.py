@@ -22,6 +22,7 @@ from fedward.limits import (
     MAX_PARTS,
     MAX_PAYLOAD_BYTES,
     MAX_RANGES,
+    MAX_SEED,
     MAX_STEPS,
     MAX_VERSION,
 )
@@ -36,6 +37,7 @@ Digest = Annotated[bytes, Len(32, 32)]
 SiteName = Annotated[str, Name()]
 Version = Annotated[int, Interval(ge=0, le=MAX_VERSION)]
 Counter = Annotated[int, Interval(ge=0, le=MAX_VERSION)]
+Seed = Annotated[int, Interval(ge=0, le=MAX_SEED)]
 Seconds = Annotated[float, Interval(ge=0, le=1e10)]
 Text = Annotated[str, Len(0, MAX_NAME)]
 
@@ -108,6 +110,14 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Initial:
+    """How version 0 was made, for a site that would rather make it than download it: the digest says whether it did."""
+
+    seed: Seed
+    model_digest: Digest  # SHA-256 of the vector of version 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Announcement:
     """The coordinator to all sites, retained: the current version, how to get it, and what to do with it."""
 
@@ -126,6 +136,8 @@ class Announcement:
     repeat_base: bool  # whether a site may train again from a version that it has trained from
     epoch: Counter | None = None  # where a new or restored ledger began: what was receipted before may be lost
     codecs: Annotated[tuple[SiteName, ...], Len(1, MAX_CODECS)] | None = None  # allowed beside `codec`
+    sealing_key: Annotated[bytes, Len(32, 32)] | None = None  # X25519: what updates are sealed with
+    initial: Initial | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,9 @@
 """Messages <-> msgpack bytes. The only importer of msgpack, and the only parser of what the other side sends.
 
-On the wire a message is an envelope {"v": protocol version, "m": kind, "b": body, "s": signature}. The body is
-a msgpack map packed once, and the signature covers exactly its bytes; it is empty until a federation signs.
-Reading checks, in this order and before anything is believed: size, envelope, protocol version, kind, then
+On the wire a message is an envelope {"v": protocol version, "m": kind, "b": body, "s": signature, "n": counter}. The
+body is a msgpack map packed once, and the signature covers exactly its bytes and what gives them their meaning
+(identity/signing.py); a federation without identities leaves it empty, and the counter out.
+Reading checks, in this order and before anything is believed: size, envelope, protocol version, kind, signature, then
 every field's type and bound. Unknown fields are ignored.
 """
 
@@ -18,8 +19,8 @@ from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, g
 import msgpack
 from annotated_types import Interval, Len
 
-from fedward.errors import PeerError, RejectReason
-from fedward.limits import KIB, LEAST_BROKER_PAYLOAD, MAX_MESSAGE_BYTES, MAX_NAME, MAX_RANGES
+from fedward.errors import PeerError, RejectReason, UnprovenError
+from fedward.limits import KIB, LEAST_BROKER_PAYLOAD, MAX_MESSAGE_BYTES, MAX_NAME, MAX_RANGES, MAX_VERSION
 from fedward.messages import (
     Announcement,
     Control,
@@ -57,32 +58,68 @@ Message = TypeVar("Message")
 Reader = Callable[[object, str], object]
 
 
-def pack(message: object) -> bytes:
+@dataclasses.dataclass(frozen=True)
+class Envelope:
+    """A message whose body is still closed."""
+
+    kind: str
+    body: bytes
+    signature: bytes
+    counter: int
+
+
+Sign = Callable[[str, bytes], tuple[int, bytes]]
+"""Kind and body -> the counter and the signature that the envelope carries."""
+
+Check = Callable[[Envelope], None]
+"""Raises PeerError unless the right party has signed the envelope, and never before."""
+
+
+def pack(message: object, sign: Sign | None = None) -> bytes:
     """A message -> the bytes of its envelope. Raises ValueError when they exceed the kind's limit."""
     kind = type(message)
     body = msgpack.packb(_plain(message))
-    packed: bytes = msgpack.packb({"v": PROTOCOL_VERSION, "m": kind.__name__.lower(), "b": body, "s": b""})
+    envelope = {"v": PROTOCOL_VERSION, "m": kind.__name__.lower(), "b": body, "s": b""}
+    if sign is not None:
+        envelope["n"], envelope["s"] = sign(kind.__name__.lower(), body)
+    packed: bytes = msgpack.packb(envelope)
     if len(packed) > SIZE_LIMITS[kind]:
         raise ValueError(f"{kind.__name__}: {len(packed)} bytes, the limit is {SIZE_LIMITS[kind]}")
     return packed
 
 
-def unpack(data: bytes, kind: type[Message]) -> Message:
-    """The bytes of an envelope -> a message of this kind.
+def unpack(data: bytes, kind: type[Message], check: Check | None = None) -> Message:
+    """The bytes of an envelope -> a message of this kind, after `check` has found its signature good.
 
     Raises PeerError: TOO_LARGE, PROTOCOL_VERSION, or MALFORMED with the name of the field, what was got and
-    what was expected; never with the content of a field.
+    what was expected; never with the content of a field; and what `check` raises. With `check`, all that is refused up
+    to there is an UnprovenError: anybody may have sent it.
     """
+    try:
+        envelope = _open(data, kind)
+        if check is not None:
+            check(envelope)
+    except PeerError as error:
+        if check is None:
+            raise
+        raise UnprovenError(error.reason, error.detail) from None
+    read = cast(Callable[[object, str], Message], _reader(cast(Hashable, kind)))
+    return read(_parse(envelope.body), kind.__name__)
+
+
+def _open(data: bytes, kind: type) -> Envelope:
     if len(data) > SIZE_LIMITS[kind]:
         raise PeerError(RejectReason.TOO_LARGE, f"{len(data)} bytes, the limit is {SIZE_LIMITS[kind]}")
-    envelope = _parse(data)
-    version = envelope.get("v")
+    fields = _parse(data)
+    version, counter = fields.get("v"), fields.get("n", 0)
     if version != PROTOCOL_VERSION or isinstance(version, bool):
         raise PeerError(RejectReason.PROTOCOL_VERSION, f"this side speaks protocol version {PROTOCOL_VERSION}")
-    if envelope.get("m") != kind.__name__.lower() or not isinstance(envelope.get("b"), bytes):
-        raise PeerError(RejectReason.MALFORMED, f"expected an envelope of kind {kind.__name__.lower()}")
-    read = cast(Callable[[object, str], Message], _reader(cast(Hashable, kind)))
-    return read(_parse(envelope["b"]), kind.__name__)
+    name, body, signature = kind.__name__.lower(), fields.get("b"), fields.get("s", b"")
+    if fields.get("m") != name or not isinstance(body, bytes) or not isinstance(signature, bytes):
+        raise PeerError(RejectReason.MALFORMED, f"expected an envelope of kind {name}")
+    if type(counter) is not int or not 0 <= counter <= MAX_VERSION:
+        raise PeerError(RejectReason.MALFORMED, f"n: expected an integer of 0 to {MAX_VERSION}")
+    return Envelope(name, body, signature, counter)
 
 
 def _parse(data: bytes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ is read as YAML. An unknown or wrong key anywhere stops the start with one messa
 
 import types
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -76,6 +77,13 @@ class BrokerSettings(Settings):
             raise ConfigError(f"broker.password_file: can't read {self.password_file}: {error.strerror}") from error
 
 
+class IdentitySettings(Settings):
+    """Who this party is: its key, its certificate, and the federation's authority."""
+
+    folder: Path
+    """Folder with the key and the certificates, as enrolment leaves it; its owner alone may read it."""
+
+
 class HttpSettings(Settings):
     """The local HTTP endpoint: /metrics, /healthz, /readyz and /v1/state."""
 
@@ -83,6 +91,23 @@ class HttpSettings(Settings):
     """Address to listen on."""
     port: int | None = Field(default=None, ge=0, le=65_535)
     """Port to listen on; 0 takes a free one, and without a port there is no endpoint."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_identity(identity: IdentitySettings | None, broker: BrokerSettings) -> None:
+    """Raises ValueError where messages would leave this machine unsigned."""
+    if identity is None and not is_loopback(broker.host):
+        raise ValueError(
+            f"identity: missing, and the broker is not on this machine ({broker.host}): messages that leave it are "
+            "signed and sealed; enrol (docs/enrolment.md), and name the folder in identity.folder"
+        )
 
 
 def load_settings(model: type[Model], path: Path, environment: Mapping[str, str]) -> Model:
@@ -133,6 +158,8 @@ def _problems(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
             yield f"{place}: unknown setting; known here: {', '.join(_known(model, problem['loc'][:-1]))}"
         elif problem["type"] == "missing":
             yield f"{place}: missing"
+        elif not place:  # of the file as a whole, whose content is no part of the message
+            yield problem["msg"].removeprefix("Value error, ")
         else:
             yield f"{place}: {problem['msg']}, got {_short(problem['input'])}"
 
