@@ -76,7 +76,7 @@ class RetentionSettings(Settings):
 class LimitSettings(Settings):
     """How much of the coordinator one site may use, so that it can't starve the others."""
 
-    messages_s: float = Field(default=20.0, gt=0, le=1e6)
+    messages_s: float = Field(default=100.0, gt=0, le=1e6)
     """Messages a second of one site, in the long run; ten seconds of it at once. Chunks are counted by bytes alone."""
     bytes_s: float = Field(default=128 * MIB, ge=CHUNK_BYTES, le=1e12)
     """Bytes a second of one site, in the long run; ten seconds of it at once."""
