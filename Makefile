@@ -59,6 +59,7 @@ bench: $(READY)  ## every benchmark, beside its bound
 	$(RUN)/python -m benchmarks.egress
 	$(RUN)/python -m benchmarks.version_time
 	$(RUN)/python -m benchmarks.joiner
+	$(RUN)/python -m benchmarks.poisoning
 
 soak: $(READY)  ## 20 minutes of a federation; what grows in memory, files and threads
 	$(RUN)/python -m benchmarks.soak $(ARGS)

@@ -10,6 +10,7 @@ ways, which stands for the plain way: there each site downloads its first model.
 """
 
 import heapq
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from coordinator.aggregate import Aggregator
 from coordinator.blobs import BlobFolder
@@ -26,6 +28,7 @@ from coordinator.ledger import Ledger
 from coordinator.making import Settings
 from coordinator.members import Members
 from coordinator.precision import Precision, UpdateCodecs
+from coordinator.tables import StoredUpdate
 from coordinator.versions import Versions
 from edge_agent.training.capability import measure
 from edge_agent.training.encode import encode
@@ -33,7 +36,7 @@ from edge_agent.training.module import initial_model
 from edge_agent.training.task import Task, load_task
 from edge_agent.training.train import train
 from fedward.chunks import manifest_of
-from fedward.codec import codec, norm
+from fedward.codec import Codec, codec, norm
 from fedward.errors import IntegrityError
 from fedward.identity.names import update_id_of, update_seed
 from fedward.layout import Layout, Vector, vector_digest
@@ -169,8 +172,8 @@ class Simulation:
         self._ledger.close()
 
     def _step(self) -> float:
-        """The next arrival, or the buffer's deadline if that is earlier; when it was."""
-        now_s = self._training[0].done_s
+        """The next arrival, or the buffer's deadline if that is earlier or nobody trains; when it was."""
+        now_s = self._training[0].done_s if self._training else math.inf
         due_s = self._aggregator.due_s(now_s)
         if due_s is not None and due_s < now_s:
             return due_s
@@ -220,8 +223,7 @@ class Simulation:
             on_step=lambda _: None,
             stop=threading.Event(),
         )
-        payload = encode(delta_P, self._layout, up.name, update_seed(up, version, update_id))
-        self._blobs.put(payload)
+        payload = self._encoded(site, delta_P, up, update_seed(up, version, update_id))
         offer = Offer(
             federation=self._conditions.federation,
             update_id=update_id,
@@ -238,8 +240,20 @@ class Simulation:
         self.traffic.up += len(payload)
         self.traffic.messages += len(pack(offer))
         self.traffic.num_updates += 1
-        length = norm(payload, up, self._layout, update_seed(up, version, update_id))
-        row = self._ledger.add_update(offer, site.name, Moment(training.done_s, training.done_s), length, None)
+        self._take(site, offer, payload, Moment(training.done_s, training.done_s))
+
+    def _encoded(self, site: Site, delta_P: Tensor, up: Codec, seed: bytes) -> bytes:  # noqa: ARG002 - whose it is
+        """What a site sends of a delta."""
+        return encode(delta_P, self._layout, up.name, seed)
+
+    def _take(self, site: Site, offer: Offer, payload: bytes, at: Moment) -> None:
+        """Have an update accepted: no site of this simulation sends one that is not."""
+        self._blobs.put(payload)
+        up = codec(offer.codec)
+        length = norm(payload, up, self._layout, update_seed(up, offer.base_version, offer.update_id))
+        self._accept(self._ledger.add_update(offer, site.name, at, length, None))
+
+    def _accept(self, row: StoredUpdate) -> None:
         self._members.on_update(row)
         self._aggregator.add(row)
 

@@ -4,8 +4,9 @@ import logging
 
 from coordinator.clock import Moment
 from coordinator.engine.buffer import buffer_size
+from coordinator.engine.norms import waits_for_norms
 from coordinator.engine.rates import Arrival
-from coordinator.engine.rounds import flush_after_s, flush_at_s, is_ready
+from coordinator.engine.rounds import LONGEST_DEADLINE_S, flush_after_s, flush_at_s, is_ready
 from coordinator.engine.settings import EngineSettings
 from coordinator.engine.weigh import weights
 from coordinator.ledger import Ledger
@@ -25,6 +26,7 @@ class Aggregator:
         self._members = members
         self._settings = settings
         self._buffer: list[StoredUpdate] = list(ledger.buffered())
+        self._have_delivered = {site for site, _ in ledger.recent_norms()}
 
     def __len__(self) -> int:
         """Accepted updates since the last version."""
@@ -38,20 +40,18 @@ class Aggregator:
     def add(self, row: StoredUpdate) -> None:
         """Take an accepted update, which is in the ledger already."""
         self._buffer.append(row)
+        self._have_delivered.add(row.site)
 
     def due_s(self, own_s: float) -> float | None:
         """When a version is made of what is there, by the federation's clock; None while the buffer is empty."""
-        return flush_at_s(self._arrivals(), flush_after_s(self._settings, self.size, self._members.rates, own_s))
+        return flush_at_s(self._arrivals(), self._deadline_s(own_s))
 
     def make_if_ready(self, at: Moment) -> bool:
         """Fold the buffer into a version and persist it, if it is time; True when there is a new version."""
-        arrivals, size, rates, now_s = self._arrivals(), self.size, self._members.rates, at.own_s
-        deadline_s = flush_after_s(self._settings, size, rates, now_s)
-        active = self._members.active(self._settings.barrier)
-        if not is_ready(arrivals, self._settings, active, deadline_s, now_s):
+        if not self._is_ready(at.own_s):
             return False
         base = self._versions.current.version
-        shares = weights(arrivals, base, rates, self._settings, size, now_s)
+        shares = weights(self._arrivals(), base, self._members.rates, self._settings, self.size, at.own_s)
         self._versions.make(self._buffer, shares, at.wall_s)
         for row, weight in zip(self._buffer, shares, strict=True):
             self._members.on_folded(row, base - row.base_version, weight)
@@ -59,6 +59,23 @@ class Aggregator:
         LOG.info("version", extra={"version": base + 1, "updates": len(numbers), "numbers": numbers})
         self._buffer.clear()
         return True
+
+    def _is_ready(self, own_s: float) -> bool:
+        if self._waits_for_norms():
+            due_s = self.due_s(own_s)
+            return due_s is not None and own_s >= due_s
+        active = self._members.active(self._settings.barrier)
+        return is_ready(self._arrivals(), self._settings, active, self._deadline_s(own_s), own_s)
+
+    def _deadline_s(self, own_s: float) -> float:
+        """How long a buffer is waited for. One that waits for norms has few training times to go by, and no other."""
+        if self._waits_for_norms() and self._settings.flush_after_s is None:
+            return LONGEST_DEADLINE_S
+        return flush_after_s(self._settings, self.size, self._members.rates, own_s)
+
+    def _waits_for_norms(self) -> bool:
+        active = self._members.active(self._settings.barrier)
+        return waits_for_norms(len(self._have_delivered), len(active), self._settings)
 
     def _arrivals(self) -> list[Arrival]:
         return [arrival_of(row) for row in self._buffer]

@@ -33,6 +33,7 @@ class Kind(StrEnum):
     FOLD = "fold"  # which updates a version is made of, with their weights
     EVALUATION = "evaluation"  # a site's measurement of a version, all its metrics
     WISH = "wish"
+    VERDICT = "verdict"  # what the operator decided of a site in quarantine
     TOTAL = "total"  # what the rows of a site's updates that were deleted at one cut come to
 
 

@@ -8,7 +8,7 @@ import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
 from coordinator.chain import Entry, Kind, Value, digest_of, first_fault, next_entry
-from coordinator.tables import CHAIN, EVALUATIONS, FACTS, PARTS, TOTALS, UPDATES, VERSIONS, WISHES
+from coordinator.tables import CHAIN, EVALUATIONS, FACTS, PARTS, TOTALS, UPDATES, VERDICTS, VERSIONS, WISHES
 
 CHAINED_FACTS = ("federation", "task", "layout")
 """Those that never change."""
@@ -72,6 +72,11 @@ def append_evaluation(connection: Connection, version: int, site: str) -> None:
 def append_wish(connection: Connection, number: int) -> None:
     row = connection.execute(sql.select(WISHES).where(WISHES.c.number == number)).one()
     _append(connection, Kind.WISH, str(number), tuple(row))
+
+
+def append_verdict(connection: Connection, number: int) -> None:
+    row = connection.execute(sql.select(VERDICTS).where(VERDICTS.c.number == number)).one()
+    _append(connection, Kind.VERDICT, str(number), tuple(row))
 
 
 def append_totals(connection: Connection, up_to: int) -> None:
@@ -145,6 +150,8 @@ def _rows(connection: Connection, within: Range) -> Iterator[tuple[Kind, str, Va
         yield Kind.EVALUATION, key, evaluation
     for row in connection.execute(sql.select(WISHES).order_by(WISHES.c.number)):
         yield Kind.WISH, str(row.number), tuple(row)
+    for row in connection.execute(sql.select(VERDICTS).order_by(VERDICTS.c.number)):
+        yield Kind.VERDICT, str(row.number), tuple(row)
     totals = sql.select(TOTALS).where(within.totals(TOTALS.c.up_to))
     for row in connection.execute(totals.order_by(TOTALS.c.up_to, TOTALS.c.site)):
         yield Kind.TOTAL, f"{row.up_to} {row.site}", tuple(row)

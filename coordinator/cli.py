@@ -19,12 +19,14 @@ from coordinator.chain import Mark, anchor_of
 from coordinator.config import FederationConfig
 from coordinator.damage import LEDGER_FILE, check_ledger_file, check_ledger_log
 from coordinator.doctor import examine
+from coordinator.engine.norms import typical_norm
 from coordinator.ledger import Ledger
 from coordinator.making import Settings, Store
 from coordinator.metrics import exposition
+from coordinator.quarantine import JUDGED, Quarantine
 from coordinator.replay import check_ledger, pruned_since, replay, snapshot_of_ledger
 from coordinator.service import Service
-from coordinator.tables import ALL, Totals
+from coordinator.tables import ALL, Totals, Verdict
 from coordinator.versions import Versions
 from fedward.doctor.check import as_json, as_text, exit_code
 from fedward.doctor.deadline import Deadline
@@ -64,6 +66,8 @@ WISHES = {
     "finish": FederationState.FINISHED,
 }
 
+VERDICTS = {"release": Verdict.RELEASED, "refuse": Verdict.REFUSED}
+
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `coordinator` to the command line."""
@@ -81,6 +85,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         ("pause", _wish, "ask all sites, or one, to begin no new training"),
         ("resume", _wish, "undo pause, or finish"),
         ("finish", _wish, "end the federation: the current version is the last"),
+        ("release", _give_verdict, "let a site out of quarantine: its next updates count"),
+        ("refuse", _give_verdict, "let no update of a site count until it is released"),
     ):
         command = verbs.add_parser(
             verb, help=text, description=text, epilog=settings, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -101,6 +107,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         if verb == "restore":
             command.add_argument("--from", dest="source", type=Path, required=True, help="the backup's folder")
             command.add_argument("--force", action="store_true", help="move aside what the state folder holds")
+        if verb in VERDICTS:
+            command.add_argument("site", help="the site")
         if verb in ("pause", "resume"):
             command.add_argument("--site", help="only this site; default: all")
     broker_config.add_command(verbs)
@@ -203,6 +211,7 @@ def _status(arguments: argparse.Namespace) -> None:
         base, examples = (own[-1].base_version, own[-1].num_examples) if own else ("-", "-")
         num_accepted = len(own) + totals.get(site, Totals()).num_accepted
         print(f"{site:24} {num_accepted:>8} {base:>10} {examples:>9} {wishes.get(site, '-'):>8}")
+    _print_quarantine(config, ledger)
     ledger.close()
 
 
@@ -211,6 +220,14 @@ def _doctor(arguments: argparse.Namespace) -> int:
     checks = examine(config, lambda: _mqtt_settings(config), Deadline())
     print(as_json(checks) if arguments.json else as_text(checks))
     return exit_code(checks)
+
+
+def _print_quarantine(config: FederationConfig, ledger: Ledger) -> None:
+    """What a person needs to decide: how long the site's last updates were, beside those of all."""
+    typical = typical_norm(ledger.recent_norms())
+    for site in sorted(Quarantine(ledger, config.sites).held):
+        norms = [f"{row.norm:.3g}" for row in reversed(ledger.judged(site, 0, JUDGED, 5)) if row.norm is not None]
+        print(f"quarantine {site}: norms {' '.join(norms)}, the last one newest; typical is {typical or 0.0:.3g}")
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -298,10 +315,23 @@ def _restore(arguments: argparse.Namespace) -> None:
 def _wish(arguments: argparse.Namespace) -> None:
     config, ledger, _, _ = _open(arguments)
     target = getattr(arguments, "site", None) or ALL
-    if target != ALL and target not in config.sites:
-        raise ConfigError(f"site {target} is not admitted; admitted: {', '.join(config.sites)}")
+    if target != ALL:
+        _check_admitted(config, target)
     if arguments.verb == "pause" and ledger.wishes().get(ALL) is FederationState.FINISHED:
         raise ConfigError("the federation is finished; `resume` takes it up again")
     ledger.wish(target, WISHES[arguments.verb], SystemClock().now_s())
     ledger.close()
     print(f"{arguments.verb}: noted for {'all sites' if target == ALL else target}", file=sys.stderr)
+
+
+def _give_verdict(arguments: argparse.Namespace) -> None:
+    config, ledger, _, _ = _open(arguments)
+    _check_admitted(config, arguments.site)
+    ledger.give_verdict(arguments.site, VERDICTS[arguments.verb], SystemClock().now_s())
+    ledger.close()
+    print(f"{arguments.verb}: noted for {arguments.site}", file=sys.stderr)
+
+
+def _check_admitted(config: FederationConfig, site: str) -> None:
+    if site not in config.sites:
+        raise ConfigError(f"site {site} is not admitted; admitted: {', '.join(config.sites)}")

@@ -11,7 +11,7 @@ from coordinator.access import COORDINATOR
 from coordinator.engine.settings import EngineSettings
 from coordinator.precision import AUTO, Precision
 from fedward.codec import CODECS
-from fedward.limits import MAX_CODECS
+from fedward.limits import CHUNK_BYTES, MAX_CODECS, MAX_PAYLOAD_BYTES, MIB
 from fedward.messages import Work
 from fedward.settings import (
     BrokerSettings,
@@ -90,6 +90,17 @@ class CoordinatorBrokerSettings(BrokerSettings):
     mosquitto's plugin)."""
 
 
+class LimitSettings(Settings):
+    """How much of the coordinator one site may use, so that it can't starve the others."""
+
+    messages_s: float = Field(default=100.0, gt=0, le=1e6)
+    """Messages a second of one site, in the long run; ten seconds of it at once. Chunks are counted by bytes alone."""
+    bytes_s: float = Field(default=128 * MIB, ge=CHUNK_BYTES, le=1e12)
+    """Bytes a second of one site, in the long run; ten seconds of it at once."""
+    storage_bytes: int = Field(default=4 * MAX_PAYLOAD_BYTES, ge=1)
+    """Bytes of one site's accepted updates that wait for a version; further ones are told to come later."""
+
+
 class FederationConfig(Settings):
     """One federation."""
 
@@ -150,6 +161,8 @@ class FederationConfig(Settings):
     once when all sites that are online have asked, which is known from a second after the first connection."""
     retention: RetentionSettings = Field(default=RetentionSettings(), validate_default=True)
     """How far back replay, export and the ledger reach."""
+    limits: LimitSettings = LimitSettings()
+    """How much one site may send."""
     finish: FinishSettings = FinishSettings()
     """When the federation is finished."""
 

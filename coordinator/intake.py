@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 
 from coordinator.clock import FederationClock
 from coordinator.config import FederationConfig
+from coordinator.engine.norms import is_outlier
 from coordinator.making import Store
+from coordinator.quarantine import Quarantine
 from coordinator.tables import StoredUpdate
 from coordinator.uploads import SealOf, Upload, Uploads
 from coordinator.verify import Terms, check_offer, check_update
@@ -44,6 +46,7 @@ class Intake:
         self._ledger, self._blobs, self._layout = store.ledger, store.blobs, store.layout
         self._clock = clock
         self._terms = terms
+        self.quarantine = Quarantine(store.ledger, config.sites)
         self.uploads = Uploads(config.state_folder / "incoming", seal_of)
         self.uploads.tidy(config.sites)
 
@@ -53,9 +56,10 @@ class Intake:
         if known:
             self.uploads.abandon(site, offer.update_id)
             return Ended(known)
-        if self.is_full(offer.manifest.size_bytes):
+        no_room = self._no_room(site, offer.manifest.size_bytes)
+        if no_room:
             later = Receipt(update_id=offer.update_id, outcome=Outcome.LATER, reason=RejectReason.BUSY)
-            return Ended(later, error=PeerError(RejectReason.BUSY, "no room on the disk"))
+            return Ended(later, error=PeerError(RejectReason.BUSY, no_room))
         try:
             self._check_offer(site, offer)
             upload = self.uploads.open(site, offer)
@@ -87,6 +91,15 @@ class Intake:
         version_bytes = VERSION_BYTES * self._layout.size
         return not has_room(self._config.state_folder, payload_bytes + version_bytes)
 
+    def _no_room(self, site: str, size_bytes: int) -> str | None:
+        """Why an update of this size is told to come later; None where it may come. One of a site always may."""
+        if self.is_full(size_bytes):
+            return "no room on the disk"
+        waiting = self._ledger.buffered_bytes(site)
+        if waiting and waiting + size_bytes > self._config.limits.storage_bytes:
+            return f"{waiting} bytes of the site wait for a version, limits.storage_bytes"
+        return None
+
     def _check_offer(self, site: str, offer: Offer) -> None:
         repeated = not self._config.engine.repeat_base and self._ledger.has_delivered(site, offer.base_version)
         check_offer(offer, self._terms(offer), repeated)
@@ -98,21 +111,30 @@ class Intake:
         if known:  # recorded just before a crash, which left its files
             self.uploads.end(upload)
             return Ended(known)
-        recorded = offer
+        recorded, norm = offer, None
         try:
             self._check_offer(site, offer)  # again: versions may have been made while the chunks came
             recorded = _recorded(offer, upload.collected.size_bytes, self._blobs.adopt(upload.collected))
             norm = check_update(self._blobs.view(recorded.manifest.digest), offer, self._layout)
+            self._check_norm(site, norm)
         except PeerError as error:
-            ended = self._refuse(site, offer, error)
+            ended = self._refuse(site, offer, error, norm)
             self._drop_unless_needed(recorded)
             return ended
         row = self._ledger.add_update(recorded, site, self._clock.now(), norm, None)
         self.uploads.end(upload)
         return Ended(_receipt(row), row)
 
-    def _refuse(self, site: str, offer: Offer, error: PeerError) -> Ended:
-        row = self._ledger.add_update(offer, site, self._clock.now(), None, error.reason)
+    def _check_norm(self, site: str, norm: float) -> None:
+        """Raise PeerError (QUARANTINED, OUTLIER) where it, or those of the site before it, are far too long."""
+        if site in self.quarantine.held:
+            raise PeerError(RejectReason.QUARANTINED, f"norm {norm:g}, the site is in quarantine")
+        if is_outlier(norm, self._ledger.recent_norms(), self._config.engine):
+            raise PeerError(RejectReason.OUTLIER, f"norm {norm:g}, above engine.outlier_norm")
+
+    def _refuse(self, site: str, offer: Offer, error: PeerError, norm: float | None = None) -> Ended:
+        row = self._ledger.add_update(offer, site, self._clock.now(), norm, error.reason)
+        self.quarantine.on_update(row)
         self.uploads.abandon(site, offer.update_id)
         self._drop_unless_needed(offer)
         return Ended(_receipt(row), row, error)

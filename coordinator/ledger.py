@@ -5,7 +5,7 @@ One transaction a change of state, committed and synced before anybody is told.
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
-from coordinator import chaining, evaluations, needed, paces, pruning
+from coordinator import chaining, evaluations, needed, paces, pruning, verdicts
 from coordinator.chain import Entry
 from coordinator.clock import Moment
 from coordinator.damage import LEDGER_FILE, name_damage
+from coordinator.engine.norms import RECENT
 from coordinator.engine.rates import SiteRate
 from coordinator.tables import (
     COUNTERS,
@@ -28,8 +29,10 @@ from coordinator.tables import (
     WISHES,
     StoredEvaluation,
     StoredUpdate,
+    StoredVerdict,
     StoredVersion,
     Totals,
+    Verdict,
 )
 from fedward.errors import ConfigError, IntegrityError, RejectReason
 from fedward.messages import Evaluation, FederationState, Manifest, Offer, Part, PartKind
@@ -166,6 +169,15 @@ class Ledger:
         """The accepted updates since the last version, in ledger order."""
         return self._updates(UPDATES.c.version.is_(None), UPDATES.c.reason.is_(None))
 
+    def buffered_bytes(self, site: str) -> int:
+        """Of the payloads of a site in the buffer."""
+        of = UPDATES.c
+        query = sql.select(sql.func.sum(of.size_bytes)).where(
+            of.site == site, of.version.is_(None), of.reason.is_(None)
+        )
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar() or 0)
+
     def updates_of(self, version: int) -> tuple[StoredUpdate, ...]:
         """The updates that went into a version, in ledger order."""
         return self._updates(UPDATES.c.version == version)
@@ -184,6 +196,14 @@ class Ledger:
         query = sql.select(of.site, of.reason, sql.func.count()).group_by(of.site, of.reason)
         with self._engine.connect() as connection:
             return tuple((site, reason, number) for site, reason, number in connection.execute(query))
+
+    def recent_norms(self) -> tuple[tuple[str, float], ...]:
+        """Site and norm of the RECENT last accepted updates, newest first."""
+        of = UPDATES.c
+        query = sql.select(of.site, of.norm).where(of.reason.is_(None), of.norm.is_not(None))
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.order_by(of.number.desc()).limit(RECENT))
+            return tuple((site, norm) for site, norm in rows)
 
     def last_accepted(self) -> dict[str, tuple[int, str]]:
         """Of each site, the base version and the codec of its last accepted update."""
@@ -389,6 +409,23 @@ class Ledger:
         query = sql.select(WISHES).order_by(WISHES.c.number)
         with self._engine.connect() as connection:
             return {row.target: FederationState(row.state) for row in connection.execute(query)}
+
+    # Quarantine
+
+    def give_verdict(self, site: str, verdict: Verdict, at_s: float) -> None:
+        """Record what the operator decided of a site."""
+        with self._engine.begin() as connection:
+            verdicts.give(connection, site, verdict, at_s)
+
+    def verdicts(self) -> dict[str, StoredVerdict]:
+        """The last one on each site."""
+        with self._engine.connect() as connection:
+            return verdicts.latest(connection)
+
+    def judged(self, site: str, after_number: int, ends: Collection[str | None], most: int) -> tuple[StoredUpdate, ...]:
+        """The newest `most` updates of a site, newest first, that came after an update's number and ended so."""
+        with self._engine.connect() as connection:
+            return verdicts.judged(connection, site, after_number, ends, most)
 
 
 _OF_THE_OFFER = ("update_id", "sequence", "base_version", "codec", "num_examples", "num_steps", "work_s")

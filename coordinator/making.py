@@ -15,8 +15,10 @@ from typing import Any, Self
 import numpy as np
 
 from coordinator.blobs import BlobFolder
-from coordinator.engine.aggregate import Contribution, EncodedDelta, fold, with_cache
+from coordinator.engine.aggregate import fold, with_cache
 from coordinator.engine.buffer import divisor
+from coordinator.engine.contribution import Contribution, EncodedDelta
+from coordinator.engine.norms import clip_scale
 from coordinator.engine.optimizer import ServerState
 from coordinator.engine.rates import Arrival
 from coordinator.engine.settings import EngineSettings
@@ -37,15 +39,19 @@ class Settings:
     engine: EngineSettings
     model_codec: str
     """Codec of the deltas that agents download; an exact one publishes a snapshot every time."""
+    norm_bound: float | None = None
+    """Norm to which updates are clipped: of one version, because it follows from the norms accepted before it."""
 
     def recorded(self) -> dict[str, Any]:
         """As a version's row keeps them."""
-        return {"engine": self.engine.model_dump(mode="json"), "model_codec": self.model_codec}
+        engine = self.engine.model_dump(mode="json")
+        return {"engine": engine, "model_codec": self.model_codec, "norm_bound": self.norm_bound}
 
     @classmethod
     def of(cls, row: StoredVersion) -> Self:
-        """Those that a version was made with."""
-        return cls(EngineSettings.model_validate(row.settings["engine"]), row.settings["model_codec"])
+        """Those that a version was made with; an older release clipped nothing."""
+        engine = EngineSettings.model_validate(row.settings["engine"])
+        return cls(engine, row.settings["model_codec"], row.settings.get("norm_bound"))
 
 
 @dataclass
@@ -106,7 +112,7 @@ def make_version(
     when the last piece was taken, and not before: whatever ends it earlier leaves a model to throw away.
     Raises IntegrityError for a stored payload that can't be read.
     """
-    _fold(store, model.state, updates, weights, how.engine)
+    _fold(store, model.state, updates, weights, how)
     down = codec(how.model_codec)
     if down.exact:
         model.what_P[:] = model.state.w
@@ -180,19 +186,20 @@ def _fold(
     state: ServerState,
     updates: Sequence[StoredUpdate],
     weights: Sequence[float],
-    engine: EngineSettings,
+    how: Settings,
 ) -> None:
+    engine = how.engine
     base_versions = {update.base_version for update in updates} if engine.pull else set()
     bases = {version: vector_of(store, version) for version in base_versions}
     total = divisor(weights, [arrival_of(update) for update in updates], engine)
     with ExitStack() as opened:
         contributions: Sequence[Contribution] = [
-            Contribution(weight, _encoded(store, update, opened), bases.get(update.base_version))
+            Contribution(weight, _encoded(store, update, how, opened), bases.get(update.base_version), update.site)
             for update, weight in zip(updates, weights, strict=True)
         ]
         if engine.cache:
             latest: Mapping[str, StoredUpdate] = store.ledger.latest_of_sites(updates[0].number)
-            cached = {site: _encoded(store, update, opened) for site, update in latest.items()}
+            cached = {site: _encoded(store, update, how, opened) for site, update in latest.items()}
             sites = [update.site for update in updates]
             contributions = with_cache(contributions, sites, cached, len({*cached, *sites}), total)
         with _of_the_store("an update of the buffer"):
@@ -208,11 +215,12 @@ def _of_the_store(what: str) -> Iterator[None]:
         raise IntegrityError(f"{what} can't be read: {error.detail}; see the runbook: The ledger is damaged") from error
 
 
-def _encoded(store: Store, update: StoredUpdate, opened: ExitStack) -> EncodedDelta:
-    """The update as the engine takes it; its blob stays open until `opened` is closed."""
-    how = codec(update.codec)
-    seed = update_seed(how, update.base_version, update.update_id)
-    return EncodedDelta(how, opened.enter_context(store.blobs.open(update.digest)), seed)
+def _encoded(store: Store, update: StoredUpdate, how: Settings, opened: ExitStack) -> EncodedDelta:
+    """The update as the engine takes it, clipped; its blob stays open until `opened` is closed."""
+    up = codec(update.codec)
+    seed = update_seed(up, update.base_version, update.update_id)
+    payload = opened.enter_context(store.blobs.open(update.digest))
+    return EncodedDelta(up, payload, seed, clip_scale(update.norm, how.norm_bound))
 
 
 def _arrays(state: ServerState) -> list[Vector]:

@@ -1,7 +1,7 @@
 """The admitted sites as the coordinator knows them: presence, pace, contributions and measurements."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from coordinator.engine.rates import SiteRate, observe
@@ -83,6 +83,11 @@ class Members:
         site = self.sites.get(row.site)
         if site:
             site.staleness, site.weight = staleness, weight
+
+    def hold(self, held: Collection[str]) -> None:
+        """These are in quarantine now, and no others."""
+        for name, site in self.sites.items():
+            site.quarantined = name in held
 
     def online(self) -> set[str]:
         """The sites that could ask for something now."""

@@ -58,6 +58,10 @@ SITE_GAUGES = {
     ),
     "staleness": ("fed_site_staleness_versions", "Staleness of the site's last folded update; high: a slow site."),
     "weight": ("fed_site_weight", "Weight of the site's last folded update; near 0: it hardly counts."),
+    "quarantined": (
+        "fed_site_quarantined",
+        "1 while the site is in quarantine; look at its norms with `status`, then `release` or `refuse` it.",
+    ),
     "heard_at_s": ("fed_site_heard_timestamp_seconds", "When the site was last heard; old: call the hospital."),
 }
 

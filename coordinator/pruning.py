@@ -1,10 +1,10 @@
 """Old rows leave the ledger, together with their entries at the beginning of the chain; what is still needed stays.
 
 The cut comes after the last entry of the version before the first one that is kept. Of the rows before it stay facts,
-the last wish for each target, and of each site its last update and its last measurement up to the floor: they are
-recorded again at the end of the chain, in the same transaction. What the deleted updates come to is kept as totals,
-with the pace that they told of each site. Whoever calls cuts in steps: the time and memory of a cut are those of its
-entries, not of the ledger.
+the last wish for each target, the last verdict on each site, and of each site its last update and its last measurement
+up to the floor: they are recorded again at the end of the chain, in the same transaction. What the deleted updates come
+to is kept as totals, with the pace that they told of each site. Whoever calls cuts in steps: the time and memory of a
+cut are those of its entries, not of the ledger.
 
 Nothing counts twice for it: an update whose row was deleted has a base below the floor, and is refused as stale when it
 is offered again.
@@ -19,7 +19,18 @@ from sqlalchemy.engine import Connection
 
 from coordinator import chaining, needed, paces
 from coordinator.chain import Entry, Kind
-from coordinator.tables import CHAIN, EVALUATIONS, PARTS, TOTALS, UPDATES, VERSIONS, WISHES, StoredUpdate, Totals
+from coordinator.tables import (
+    CHAIN,
+    EVALUATIONS,
+    PARTS,
+    TOTALS,
+    UPDATES,
+    VERDICTS,
+    VERSIONS,
+    WISHES,
+    StoredUpdate,
+    Totals,
+)
 from fedward.errors import IntegrityError
 
 BATCH = 500
@@ -70,11 +81,13 @@ def _staying(connection: Connection, entries: Sequence[Entry], first_version: in
     floor = needed.number(connection, needed.FLOOR)
     keys = _by_kind(entries)
     wishes = connection.execute(sql.select(sql.func.max(WISHES.c.number)).group_by(WISHES.c.target)).scalars()
+    verdicts = connection.execute(sql.select(sql.func.max(VERDICTS.c.number)).group_by(VERDICTS.c.site)).scalars()
     return {
         *((Kind.FACT.value, name) for name in chaining.CHAINED_FACTS),
         *((Kind.UPDATE.value, str(number)) for number in _staying_updates(connection, keys, first_version, floor)),
         *((Kind.EVALUATION.value, key) for key in _staying_evaluations(connection, keys, floor)),
         *((Kind.WISH.value, str(number)) for number in wishes),
+        *((Kind.VERDICT.value, str(number)) for number in verdicts),
     }
 
 
@@ -144,7 +157,8 @@ def _delete(connection: Connection, gone: dict[str, list[str]], first_version: i
     """Rows of versions go by range, the others by key: there may be rows among them that stay."""
     for table in (VERSIONS, PARTS):
         connection.execute(sql.delete(table).where(table.c.version < first_version))
-    for column, kind in ((UPDATES.c.number, Kind.UPDATE), (WISHES.c.number, Kind.WISH)):
+    by_number = ((UPDATES, Kind.UPDATE), (WISHES, Kind.WISH), (VERDICTS, Kind.VERDICT))
+    for column, kind in ((table.c.number, kind) for table, kind in by_number):
         for numbers in _batches([int(key) for key in gone[kind]]):
             connection.execute(sql.delete(column.table).where(column.in_(numbers)))
     measured = [key.split() for key in gone[Kind.EVALUATION]]

@@ -12,6 +12,7 @@ from collections import Counter
 from typing import Any
 
 from coordinator.aggregate import Aggregator
+from coordinator.allowance import Allowance, Allowances
 from coordinator.clock import FederationClock
 from coordinator.config import Authorisation, FederationConfig
 from coordinator.damage import LEDGER_FILE
@@ -108,6 +109,7 @@ class Service:
         self._codecs = UpdateCodecs.of(config.codec, config.codecs, config.precision, versions.layout.size)
         self._unacknowledged: list[Delivery] = []
         self._boot_id = secrets.token_bytes(8)
+        self._allowances = Allowances(Allowance(config.limits.messages_s, config.limits.bytes_s))
         self._operation = Operation(ledger, config.finish, clock)
         self._listens_until_s: float | None = None
         self._announced_at_s = 0.0
@@ -179,12 +181,16 @@ class Service:
         self._provision.tick(self._members.sites)
         if self._operation.look() or (self.connected and self.looped_at_s >= self._announce_at_s):
             self._announce_all()
+        self._intake.quarantine.look(self.looped_at_s)
+        self._members.hold(self._intake.quarantine.held)
         self._aggregate()
         self._publisher.send_chunks(self._clock.monotonic_s())
 
     # receive
 
     def _on_delivery(self, delivery: Delivery) -> None:
+        if self._is_over_limit(delivery):
+            return
         try:
             received = receive(
                 delivery.topic,
@@ -201,6 +207,23 @@ class Service:
             self._on_message(received)
         except PeerError as error:
             self._count_refusal(received.site, error)
+
+    def _is_over_limit(self, delivery: Delivery) -> bool:
+        """Whether a site sends more than it may: that is counted, and neither looked at nor answered."""
+        try:
+            address = topics.parse(delivery.topic)
+        except PeerError:
+            return False  # refused as what it is, as a stranger's is
+        site, now_s = address.site, self._clock.monotonic_s()
+        if site is None or site not in self._members:
+            return False
+        was_over = site in self._allowances.over
+        if self._allowances.admit(site, len(delivery.payload), address.kind is topics.Up.CHUNK, now_s):
+            return False
+        self._refused[RejectReason.BUSY] += 1
+        if not was_over:
+            LOG.warning("over_limit", extra={"site": site})
+        return True
 
     def _on_message(self, received: Received) -> None:
         site, message = received.site, received.message

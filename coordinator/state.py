@@ -21,6 +21,7 @@ class SiteState:
     staleness: int | None = None  # of its last folded update, in versions
     weight: float | None = None  # of its last folded update
     evaluated_version: int | None = None
+    quarantined: bool = False
     metrics: dict[str, Ratio] = field(default_factory=dict)  # its latest evaluation
 
     @property
@@ -55,6 +56,7 @@ class SiteState:
             "codec": self.codec,
             "staleness": self.staleness,
             "weight": self.weight,
+            "quarantined": self.quarantined,
             "evaluated_version": self.evaluated_version,
             "metrics": {name: asdict(ratio) for name, ratio in self.metrics.items()},
         }
@@ -63,9 +65,14 @@ class SiteState:
 def active_sites(sites: Mapping[str, SiteState], heard: Collection[str], barrier: bool) -> set[str]:
     """The sites that a version may wait for: online, or silent so far since our start but `heard` before it.
 
-    Behind a barrier also those that never came: a synchronous round begins with all of its members.
+    Behind a barrier also those that never came: a synchronous round begins with all of its members. Not those in
+    quarantine: their updates do not come.
     """
-    return {name for name, site in sites.items() if site.online or (site.status is None and (barrier or name in heard))}
+    return {
+        name
+        for name, site in sites.items()
+        if not site.quarantined and (site.online or (site.status is None and (barrier or name in heard)))
+    }
 
 
 def federation_metrics(sites: Mapping[str, SiteState]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sql
@@ -108,6 +109,18 @@ WISHES = sql.Table(
 )
 """What the operator wants, the last of a target: the running coordinator makes it so."""
 
+VERDICTS = sql.Table(
+    "verdicts",
+    METADATA,
+    sql.Column("number", sql.Integer, primary_key=True, autoincrement=True),
+    sql.Column("site", sql.String(64), nullable=False),
+    sql.Column("verdict", sql.String(16), nullable=False),
+    sql.Column("after_number", sql.BigInteger, nullable=False),  # the newest update of all sites by then
+    sql.Column("given_at_s", sql.Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""What the operator decided of sites in quarantine; the last of a site holds."""
+
 TOTALS = sql.Table(
     "totals",
     METADATA,
@@ -153,6 +166,21 @@ class StoredUpdate:
     @property
     def outcome(self) -> Outcome:
         return Outcome.REFUSED if self.reason else Outcome.ACCEPTED
+
+
+class Verdict(StrEnum):
+    """What the operator decided of a site in quarantine."""
+
+    RELEASED = "released"  # its next updates count as before
+    REFUSED = "refused"  # none of its updates counts until it is released
+
+
+@dataclass(frozen=True)
+class StoredVerdict:
+    """What a row of `verdicts` says of its site."""
+
+    verdict: Verdict
+    after_number: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import accumulate
 
 from coordinator.blobs import BlobFolder
+from coordinator.engine.norms import norm_bound
 from coordinator.ledger import Ledger
 from coordinator.making import (
     Model,
@@ -100,7 +101,11 @@ class Versions:
 
     def _make(self, updates: Sequence[StoredUpdate], weights: Sequence[float], now_s: float) -> None:
         base, usual = self.current.version, self._settings
-        settings = replace(usual, model_codec=self._precision.delta_codec(usual.model_codec, base))
+        settings = replace(
+            usual,
+            model_codec=self._precision.delta_codec(usual.model_codec, base),
+            norm_bound=norm_bound(self._ledger.recent_norms(), usual.engine),
+        )
         pieces = make_version(self.store, self._model, updates, weights, settings)
         parts = [self._write(kind_of_payload(settings), base + 1, settings.model_codec, pieces)]
         if self._needs_snapshot(parts[0]):

@@ -36,6 +36,8 @@ class RejectReason(StrEnum):
     DIGEST_MISMATCH = "digest_mismatch"  # the bytes are not those that were promised
     NOT_FINITE = "not_finite"  # a NaN or an infinity in the update
     NORM_TOO_LARGE = "norm_too_large"  # finite, but so large that a sum of such updates might not be
+    OUTLIER = "outlier"  # far longer than the updates of the other sites
+    QUARANTINED = "quarantined"  # the site sent outliers: a person decides whether its updates count again
     NOT_OFFERED = "not_offered"  # a chunk of an update that was never offered or already ended
     BUSY = "busy"  # no room now: offer again later
     FINISHED = "finished"  # the federation takes no more updates

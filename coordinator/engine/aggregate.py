@@ -12,28 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from coordinator.engine.contribution import Contribution, EncodedDelta
 from coordinator.engine.optimizer import ServerState, step
+from coordinator.engine.robust import RobustSum
 from coordinator.engine.settings import EngineSettings
 from fedward.codec import Codec, Payload
 from fedward.layout import BLOCK_ELEMENTS, Layout, Vector
-
-
-@dataclass(frozen=True)
-class EncodedDelta:
-    """A delta as it travelled: a payload that has passed `check_payload`, and the seed it was encoded with."""
-
-    codec: Codec
-    payload: Payload = field(repr=False)
-    seed: bytes
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """One term of the sum: a delta and its weight; `base` is the (P,) model it was trained from, for `pull` only."""
-
-    weight: float
-    delta: EncodedDelta
-    base: Vector | None = None
 
 
 @dataclass(frozen=True)
@@ -58,21 +42,22 @@ def fold(
     Sums in float32, in the order given, those of one codec and seed where the first of them stands: the same
     contributions in the same order give the same bytes. Statistics skip the optimizer: they take the weighted mean
     itself, and never more than a mean (the divisor is at least the sum of weights), because weights that sum to more
-    than their count would carry a variance below zero. Memory beside the state: two blocks of temporaries and what a
-    codec needs.
+    than their count would carry a variance below zero. A robust rule takes the place of the weighted mean (robust.py).
+    Memory beside the state: two blocks of temporaries and what a codec or a robust rule needs.
 
-    Raises ValueError for a divisor that is not positive and a missing base or moment. The state is then half
+    Raises ValueError for a divisor that is not positive and a missing base, site or moment. The state is then half
     changed: throw it away.
     """
     layout.check(state.w)
     if not (divisor > 0.0 and math.isfinite(divisor)):
         raise ValueError(f"the divisor of a version must be positive and finite, got {divisor}")
     mean_divisor = max(divisor, math.fsum(contribution.weight for contribution in contributions))
-    groups = _grouped(contributions)
+    robust = RobustSum(contributions, layout, settings) if settings.robust != "none" else None
+    groups = _grouped(contributions) if robust is None else ()
     sum_B, scratch_B = np.empty((2, min(BLOCK_ELEMENTS, layout.size)), np.float32)
     for block in layout.blocks:
         span, mean_B, free_B = slice(block.start, block.stop), sum_B[: block.size], scratch_B[: block.size]
-        mean_B.fill(0.0)
+        mean_B[:] = 0.0 if robust is None else robust.sum_block(block)
         for group in groups:
             mean_B += group.codec.sum_block(group.payloads, group.weights, layout, block, group.seed)
         if settings.pull:
@@ -92,7 +77,7 @@ def _grouped(contributions: Sequence[Contribution]) -> Sequence[_Group]:
         delta = contribution.delta
         group = groups.setdefault((delta.codec.name, delta.seed), _Group(delta.codec, delta.seed))
         group.payloads.append(delta.payload)
-        group.weights.append(contribution.weight)
+        group.weights.append(contribution.weight * delta.scale)
     return tuple(groups.values())
 
 

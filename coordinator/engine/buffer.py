@@ -4,19 +4,21 @@ import math
 from collections.abc import Sequence
 
 from coordinator.engine.rates import Arrival
-from coordinator.engine.settings import EngineSettings
+from coordinator.engine.settings import ROBUST_SITES, EngineSettings
 
 
 def buffer_size(settings: EngineSettings, num_active: int) -> int:
     """K, at least 1: how many updates make a version while `num_active` sites take part.
 
-    The setting, or min(10, max(2, ceil(0.3 n))). Where a site may train once from a version, never more than
-    there are active sites: further updates could not come before the next version. A barrier waits for all.
+    The setting, or min(10, max(2, ceil(0.3 n))), and with a robust rule ROBUST_SITES at least. Where a site may train
+    once from a version, never more than there are active sites: further updates could not come before the next
+    version. A barrier waits for all.
     """
     active = max(1, num_active)
     if settings.barrier:
         return active
-    size = settings.buffer_size or min(10, max(2, math.ceil(0.3 * active)))
+    least = 2 if settings.robust == "none" else ROBUST_SITES
+    size = settings.buffer_size or min(10, max(least, math.ceil(0.3 * active)))
     return size if settings.repeat_base else min(size, active)
 
 

@@ -1,6 +1,7 @@
 """When a version is made: the buffer is full, or the deadline has passed with something in it."""
 
 from collections.abc import Collection, Mapping, Sequence
+from statistics import median_low
 
 from coordinator.engine.buffer import buffer_size, count
 from coordinator.engine.rates import MIN_GAP_S, Arrival, SiteRate, live
@@ -18,13 +19,17 @@ LONGEST_BARRIER_S = 86_400.0
 PATIENCE = 2.0
 """The deadline over the time that the buffer is expected to take: passed only when something is wrong."""
 
+LEAST_WORK = 0.1
+"""Share of the sites' median training time down to which a training time is believed: a site that claims to need none
+would have a version made of its own update alone every second, and all others would be stale."""
+
 
 def flush_after_s(settings: EngineSettings, size: int, rates: Mapping[str, SiteRate], now_s: float) -> float:
     """Seconds after the first arrival of a buffer at which a version is made of what is there.
 
-    The setting, or from the training times w_j of the live sites: K of them finish in about K / sum_j 1/w_j,
-    and the deadline is twice that. Where no site is live all known ones count, and where none is known the
-    longest holds. A barrier waits for all: see `_barrier_after_s`. `size` is K.
+    The setting, or from the training times w_j of the live sites: K of them finish in about K / sum_j 1/w_j, and the
+    deadline is twice that; no w_j is believed below LEAST_WORK of their median. Where no site is live all known ones
+    count, and where none is known the longest holds. A barrier waits for all: see `_barrier_after_s`. `size` is K.
 
     Training times, not arrival gaps: a site that waits for a new version before it trains again has gaps as long
     as versions take, so a deadline made of gaps would feed back on itself, and one long stall would lengthen all
@@ -37,7 +42,8 @@ def flush_after_s(settings: EngineSettings, size: int, rates: Mapping[str, SiteR
     works_s = [max(rate.work_s, MIN_GAP_S) for rate in (live(rates, now_s) or rates).values()]
     if not works_s:
         return LONGEST_DEADLINE_S
-    expected_s = size / sum(1.0 / work_s for work_s in works_s)
+    least_s = LEAST_WORK * median_low(works_s)
+    expected_s = size / sum(1.0 / max(work_s, least_s) for work_s in works_s)
     return min(max(PATIENCE * expected_s, SHORTEST_DEADLINE_S), LONGEST_DEADLINE_S)
 
 

@@ -13,6 +13,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+ROBUST_SITES = 3
+"""Sites in a version from which on one of them can be outvoted."""
+
 Preset = Literal["default", "fedavg", "fedasync", "fedbuff", "ca2fl"]
 
 
@@ -111,6 +114,48 @@ class EngineSettings(BaseModel, frozen=True, extra="forbid"):
         default=False, description="Correct with each site's last update, kept by the coordinator (CA2FL)."
     )
 
+    norm_clip: float | None = Field(
+        default=2.0,
+        ge=1,
+        le=1e6,
+        description="Updates longer than so many typical norms (the median over the sites) are cut to that. "
+        "Takes three sites; null: never.",
+    )
+    outlier_norm: float | None = Field(
+        default=30.0,
+        gt=1,
+        le=1e6,
+        description="Updates longer than so many typical norms are refused, and three in a row put the site in "
+        "quarantine. A hospital with patients of another kind may reach ten. null: never.",
+    )
+    weight_cap: float | None = Field(
+        default=0.3,
+        gt=0,
+        le=1,
+        description="Largest share of one site in a version's weight; or 1.5 / sites in it, if that is more. "
+        "null: none.",
+    )
+    robust: Literal["none", "trimmed_mean", "median", "centered_clipping"] = Field(
+        default="none",
+        description="What stands in for the weighted mean of a version's sites (robust.py): for members that are not "
+        "trusted.",
+    )
+    trim: float = Field(
+        default=0.2,
+        gt=0,
+        lt=0.5,
+        description="trimmed_mean: share of the sites dropped at each end of every coordinate, rounded up.",
+    )
+    centering_radius: float = Field(
+        default=1.0,
+        gt=0,
+        le=100,
+        description="centered_clipping: radius around the centre, in median distances of the sites from it.",
+    )
+    centering_steps: int = Field(
+        default=1, ge=1, le=10, description="centered_clipping: how often the centre is moved; each reads all updates."
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _fill_in_the_preset(cls, given: object) -> object:
@@ -134,6 +179,7 @@ class EngineSettings(BaseModel, frozen=True, extra="forbid"):
                 (self.barrier and self.repeat_base, "barrier takes one update a site: repeat_base must be false"),
                 (self.cache and self.pull, "cache corrects deltas and pull replaces them: choose one"),
                 (self.cache and self.normalisation != "count", "cache needs normalisation 'count'"),
+                *self._robust_contradictions(),
             )
             if wrong
         ]
@@ -141,16 +187,32 @@ class EngineSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError("; ".join(problems))
         return self
 
+    def _robust_contradictions(self) -> tuple[tuple[bool, str], ...]:
+        on = self.robust != "none"
+        return (
+            (on and self.cache, "robust ranks what sites sent, and cache adds what they did not: choose one"),
+            (on and self.pull, "robust ranks deltas, and pull replaces them: choose one"),
+            (on and not self.merge_site, "robust counts sites: merge_site must be true"),
+            (
+                on and self.buffer_size is not None and self.buffer_size < ROBUST_SITES,
+                f"robust needs a buffer_size of {ROBUST_SITES} at least: of two sites none can be outvoted",
+            ),
+        )
+
 
 def _preset_optimizer(filled: Mapping[str, object]) -> Mapping[str, object]:
     optimizer = PRESETS.get(str(filled.get("preset", "default")), {}).get("optimizer", {})
     return optimizer if isinstance(optimizer, Mapping) else {}
 
 
+_UNDEFENDED: Mapping[str, object] = {"norm_clip": None, "outlier_norm": None, "weight_cap": None}
+"""The methods of the literature trust their members: they are kept as published."""
+
 PRESETS: Mapping[str, Mapping[str, object]] = {
     "default": {},
     # McMahan et al., arXiv:1602.05629: everybody, in step, weighted by examples.
     "fedavg": {
+        **_UNDEFENDED,
         "data_exponent": 1.0,
         "staleness_exponent": 0.0,
         "rate_exponent": 0.0,
@@ -160,6 +222,7 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
     },
     # Xie et al., arXiv:1903.03934: every arrival is mixed into the model at once.
     "fedasync": {
+        **_UNDEFENDED,
         "buffer_size": 1,
         "data_exponent": 0.0,
         "staleness_free": 0,
@@ -171,6 +234,7 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
     },
     # Nguyen et al., arXiv:2106.06639: K arrivals make a version, stale ones count less.
     "fedbuff": {
+        **_UNDEFENDED,
         "buffer_size": 10,
         "data_exponent": 0.0,
         "staleness_free": 0,
@@ -181,6 +245,7 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
     # Wang et al., "Tackling the Data Heterogeneity in Asynchronous Federated Learning with Cached Update
     # Calibration", ICLR 2024: sites that are absent from the buffer are stood for by their last update.
     "ca2fl": {
+        **_UNDEFENDED,
         "data_exponent": 0.0,
         "staleness_exponent": 0.0,
         "staleness_free": 0,

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from coordinator.engine.rates import Arrival, SiteRate, current_gap_s, live, mean_rate
 from coordinator.engine.settings import EngineSettings
+from coordinator.engine.share import capped
 
 __all__ = ["Arrival", "data_weight", "rate_weight", "staleness_weight", "step_weight", "weights"]
 
@@ -69,7 +70,8 @@ def weights(
 
     `rates` holds every site ever heard, these arrivals observed; `size` is buffer.buffer_size. With
     `merge_site`, the m updates of one site have 1/m of their weight each. With normalisation "weight" the
-    data weight is left undivided (the scale cancels), so that FedAvg's weights are exactly the n_i.
+    data weight is left undivided (the scale cancels), so that FedAvg's weights are exactly the n_i. Last comes the
+    weight cap (share.py), because all that goes before it is what sites say of themselves.
     Raises ValueError for an update from a future version.
     """
     per_site = Counter(arrival.site for arrival in arrivals)
@@ -77,7 +79,7 @@ def weights(
     mean_rate_per_s = mean_rate(rates, now_s)
     mean_steps = sum(arrival.num_steps for arrival in arrivals) / max(1, len(arrivals))
     free = _free_staleness(arrivals, rates, settings, size, now_s)
-    return tuple(
+    claimed = tuple(
         data_weight(arrival.num_examples, mean_data, settings.data_exponent)
         * staleness_weight(version - arrival.base_version, free, settings.staleness_exponent)
         * rate_weight(_gap_s(arrival, rates, now_s), mean_rate_per_s, settings.rate_cap, settings.rate_exponent)
@@ -85,6 +87,10 @@ def weights(
         / (per_site[arrival.site] if settings.merge_site else 1)
         for arrival in arrivals
     )
+    if settings.weight_cap is None:
+        return claimed
+    most = settings.rate_cap if settings.normalisation == "count" else math.inf
+    return capped(claimed, [arrival.site for arrival in arrivals], settings.weight_cap, most)
 
 
 def _gap_s(arrival: Arrival, rates: Mapping[str, SiteRate], now_s: float) -> float | None:

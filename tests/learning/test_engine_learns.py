@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from coordinator.engine.aggregate import Contribution, EncodedDelta, fold
+from coordinator.engine.aggregate import fold
 from coordinator.engine.buffer import buffer_size, divisor
+from coordinator.engine.contribution import Contribution, EncodedDelta
 from coordinator.engine.optimizer import ServerState
 from coordinator.engine.rates import SiteRate, observe
 from coordinator.engine.rounds import flush_after_s, flush_at_s, is_ready

@@ -33,6 +33,7 @@ ONLY_IN = {
         "coordinator/paces.py",
         "coordinator/pruning.py",
         "coordinator/tables.py",
+        "coordinator/verdicts.py",
     ],
     "yaml": ["fedward/settings.py", "edge_agent/cli.py", "edge_agent/training/tasks/", "sandbox/federation.py"],
     "sklearn": ["sandbox/"],
@@ -48,8 +49,8 @@ LAZY_TORCH = {"edge_agent/cli.py"}
 PURE = [
     "fedward/errors.py", "fedward/limits.py", "fedward/messages.py", "fedward/layout.py", "fedward/pack.py",
     "fedward/topics.py", "fedward/recipe.py", "fedward/codec/", "coordinator/engine/", "coordinator/receive.py",
-    "coordinator/verify.py", "coordinator/chain.py", "coordinator/wal.py", "coordinator/precision.py",
-    "coordinator/access.py", "coordinator/dynsec.py",
+    "coordinator/verify.py", "coordinator/allowance.py", "coordinator/chain.py", "coordinator/wal.py",
+    "coordinator/precision.py", "coordinator/access.py", "coordinator/dynsec.py",
     "edge_agent/states.py", "edge_agent/policy.py", "edge_agent/receive.py", "edge_agent/asking.py",
     "edge_agent/choice.py", "edge_agent/uplink.py", "edge_agent/devices.py", "edge_agent/hours.py",
     "edge_agent/egress_lines.py", "fedward/doctor/check.py", "fedward/doctor/way.py", "fedward/doctor/broker.py",

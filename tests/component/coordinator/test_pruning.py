@@ -11,7 +11,7 @@ import pytest
 from coordinator.chain import Kind, Mark, anchor_of, first_fault, missing
 from coordinator.ledger import Ledger
 from coordinator.replay import check_ledger
-from coordinator.tables import ALL
+from coordinator.tables import ALL, Verdict
 from fedward.errors import IntegrityError
 from fedward.messages import FederationState
 from tests.support.version_line import KEEP_ALL, VersionLine
@@ -26,6 +26,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mark, Mark
     folder = tmp_path_factory.mktemp("original")
     line = VersionLine(folder, retention=KEEP_ALL)
     line.ledger.wish("south", FederationState.PAUSED, 1.0)
+    for verdict in (Verdict.RELEASED, Verdict.REFUSED):
+        line.ledger.give_verdict("south", verdict, 1.0)
     line.make(4)
     line.make(36, sites=["north"])
     early = line.ledger.chain()[0].mark
@@ -72,6 +74,7 @@ def test_facts_wishes_and_the_last_of_each_site_stay(tampered: Callable[..., Led
     ledger = tampered()
     assert ledger.fact("federation") == "ward"
     assert ledger.wishes() == {"south": FederationState.PAUSED, ALL: FederationState.RUNNING}
+    assert {site: one.verdict for site, one in ledger.verdicts().items()} == {"south": Verdict.REFUSED}
     assert {(row.site, row.version) for row in ledger.updates() if row.version and row.version < OLDEST} == {
         ("south", 4),
         ("north", 10),
@@ -96,6 +99,9 @@ def test_facts_wishes_and_the_last_of_each_site_stay(tampered: Callable[..., Led
         (["UPDATE wishes SET state = 'running' WHERE target = 'south'"], "wish 1: changed"),
         (["DELETE FROM wishes WHERE target = 'south'"], "wish 1: recorded in .* removed since"),
         (["INSERT INTO wishes VALUES (99, 'south', 'running', 9.0)"], "wish 99: no chain entry records it"),
+        (["UPDATE verdicts SET after_number = 9"], "verdict 2: changed"),
+        (["DELETE FROM verdicts"], "verdict 2: recorded in .* removed since"),
+        (["INSERT INTO verdicts VALUES (9, 'south', 'released', 0, 9.0)"], "verdict 9: no chain entry records it"),
         (["UPDATE evaluations SET numerator = 9.0 WHERE version = 30"], "evaluation 30 north: changed"),
         (["DELETE FROM evaluations WHERE version = 4 AND metric = 'auc'"], "evaluation 4 south: changed"),
         (["DELETE FROM evaluations WHERE version = 30"], "evaluation 30 north: recorded in .* removed since"),

@@ -342,7 +342,7 @@ def test_each_version_records_its_settings(ledger: Ledger, blobs: BlobFolder) ->
     versions = begun(ledger, blobs, engine=ADAM)
     make(versions, ledger, blobs, count=1)
     settings = ledger.version(1).settings
-    assert settings == {"engine": ADAM.model_dump(mode="json"), "model_codec": "q8"}
+    assert settings == {"engine": ADAM.model_dump(mode="json"), "model_codec": "q8", "norm_bound": None}
 
 
 def test_pull_takes_the_base_model_of_each_update(ledger: Ledger, blobs: BlobFolder) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from coordinator.engine.aggregate import Contribution, EncodedDelta, fold, with_cache
+from coordinator.engine.aggregate import fold, with_cache
 from coordinator.engine.buffer import divisor
+from coordinator.engine.contribution import Contribution, EncodedDelta
 from coordinator.engine.optimizer import ServerState
 from coordinator.engine.settings import EngineSettings, OptimizerSettings, engine_settings
 from coordinator.engine.weigh import Arrival, weights

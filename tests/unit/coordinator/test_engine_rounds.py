@@ -96,3 +96,8 @@ def test_a_barrier_waits_for_every_active_site_and_no_other() -> None:
 
 def test_a_barrier_gives_up_at_the_deadline() -> None:
     assert is_ready(buffer_of("s0"), FEDAVG, SITES, deadline_s=50.0, now_s=150.0)
+
+
+def test_a_site_that_claims_to_train_in_no_time_does_not_shorten_the_deadline_to_nothing() -> None:
+    honest_s = flush_after_s(DEFAULT, 2, rates_of(60.0, 60.0, 60.0, 60.0), 0.0)
+    assert flush_after_s(DEFAULT, 2, rates_of(0.0, 60.0, 60.0, 60.0, 60.0), 0.0) > honest_s / 4

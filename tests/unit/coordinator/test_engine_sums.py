@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.engine.aggregate import Contribution, EncodedDelta, fold, with_cache
+from coordinator.engine.aggregate import fold, with_cache
+from coordinator.engine.contribution import Contribution, EncodedDelta
 from coordinator.engine.optimizer import ServerState
 from coordinator.engine.settings import EngineSettings, OptimizerSettings, engine_settings
 from fedward.codec import codec, decode, seed_of
