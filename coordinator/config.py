@@ -16,6 +16,7 @@ from fedward.settings import (
     HttpSettings,
     NameSetting,
     Settings,
+    SiteNameSetting,
     UpdateCodecSetting,
     known_codec,
     update_codec,
@@ -71,6 +72,25 @@ class RetentionSettings(Settings):
         return self
 
 
+class AuthoritySettings(Settings):
+    """What signs the certificates of this federation; without a setting it is offline, and requests wait for it."""
+
+    folder: Path | None = None
+    """Folder with the authority's key (ca.key) and certificate (ca.crt), where both are on this machine."""
+    command: list[str] | None = Field(default=None, min_length=1)
+    """A program and its arguments that signs: the client of a key service. docs/enrolment.md has what it must do."""
+    timeout_s: float = Field(default=10.0, ge=0.1, le=60)
+    """Seconds that the program may take; the coordinator's loop waits for it."""
+    days: float = Field(default=90.0, ge=1, le=3650)
+    """Days that a certificate lasts; agents renew theirs when a third of that is left."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.folder is not None and self.command is not None:
+            raise ValueError("folder and command exclude each other")
+        return self
+
+
 class FederationConfig(Settings):
     """One federation."""
 
@@ -94,7 +114,7 @@ class FederationConfig(Settings):
 
     federation: NameSetting
     """Name of the federation: a topic level, so a-z, 0-9 and '-'."""
-    sites: list[NameSetting] = Field(min_length=1)
+    sites: list[SiteNameSetting] = Field(min_length=1)
     """The admitted sites."""
     task: NameSetting
     """Name of the task that the sites have installed and allow."""
@@ -107,6 +127,8 @@ class FederationConfig(Settings):
     """Where ledger and blobs live."""
     broker: BrokerSettings
     """Where the MQTT broker is."""
+    authority: AuthoritySettings = AuthoritySettings()
+    """What signs certificates."""
     http: HttpSettings = HttpSettings()
     """The HTTP endpoint."""
     engine: EngineSettings = EngineSettings()

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from fedward.settings import BrokerSettings, HttpSettings, NameSetting, Settings, UpdateCodecSetting
+from fedward.settings import BrokerSettings, HttpSettings, NameSetting, Settings, SiteNameSetting, UpdateCodecSetting
 
 
 class PolicySettings(Settings):
@@ -26,7 +26,7 @@ class PolicySettings(Settings):
 class SiteConfig(Settings):
     """One hospital's agent."""
 
-    site: NameSetting
+    site: SiteNameSetting
     """Name of this hospital in the federation: a topic level, so a-z, 0-9 and '-'."""
     federation: NameSetting
     """The federation that this agent takes part in."""

@@ -1,0 +1,169 @@
+"""The running coordinator's part in enrolment: hears those who hold a token, answers, renews, and notices revocations.
+
+What people decide is written by commands of their own into the identity folder; the desk looks there as the loop looks
+for wishes. Nothing is kept here that a restart would have to know.
+"""
+
+import logging
+from collections.abc import Mapping
+
+from coordinator.access_enrolment import BrokerRights, UnmanagedBroker
+from coordinator.config import FederationConfig
+from coordinator.enrolment.membership import RENEW_BELOW, Membership, life_left
+from coordinator.enrolment.rules import Invitation, may_connect, outcome, uncertified
+from fedward import topics
+from fedward.errors import ConfigError, PeerError, RejectReason, TransientError
+from fedward.identity.certificates import Certificate, load_certificate
+from fedward.identity.folder import COORDINATOR_CERTIFICATE
+from fedward.messages import Enrolled, Enrolment, Renewal, Renewed
+from fedward.pack import pack, unpack
+from fedward.ports import Clock, Link
+from fedward.topics import Enrol
+
+LOG = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 0.5
+"""How long a decision of the operator may go unseen."""
+
+FRESH_S = 2.0
+"""After a change the folder is read at every look for so long: file systems tell times of a few milliseconds only."""
+
+SIGN_AGAIN_S = 60.0
+"""Wait after an attempt to sign that failed: a program that signs may take its whole time every time."""
+
+WARN_EVERY_S = 86_400.0
+"""Between two warnings that a certificate ends soon."""
+
+
+class Desk:
+    """Enrolment and membership while the coordinator runs."""
+
+    def __init__(
+        self, membership: Membership, config: FederationConfig, link: Link, clock: Clock, rights: BrokerRights | None = None
+    ) -> None:
+        """`rights` is told who may connect; without it nobody keeps the broker's access rules."""
+        self._membership = membership
+        self._federation = config.federation
+        self._link = link
+        self._clock = clock
+        self._rights = rights or UnmanagedBroker()
+        self._invitations: dict[str, Invitation] = {}  # by the token's id
+        self._may_connect: set[str] = set()
+        self._told: dict[str, Enrolled] = {}  # by the token's id: the key that has asked first knows so much
+        self._look_at_s = self._sign_at_s = self._warn_at_s = 0.0
+        self._fresh_until_s = 0.0
+        self._stamp: object = None
+        self.sites: Mapping[str, Certificate] = membership.register.sites()
+        """The enrolled sites, as they were seen last; replaced, never changed."""
+        for certificate in membership.register.revoked():
+            if certificate.name not in self.sites:
+                self._rights.revoked(certificate.name)
+
+    @property
+    def filter(self) -> str:
+        """What the coordinator subscribes to for the desk."""
+        return topics.enrolment_requests(self._federation)
+
+    def look(self) -> set[str]:
+        """Look for decisions, if it is time, and carry them out; the sites that are not enrolled any more."""
+        now_s = self._clock.monotonic_s()
+        if now_s < self._look_at_s:
+            return set()
+        self._look_at_s = now_s + LOOK_EVERY_S
+        gone = self._see()
+        if self._certify(now_s):
+            gone |= self._see()
+        self._keep_rights()
+        self._tell_decisions()
+        if now_s >= self._warn_at_s:
+            self._warn_at_s = now_s + WARN_EVERY_S
+            self._warn()
+        return gone
+
+    def on_request(self, token_id: str, payload: bytes) -> None:
+        """A request of a token's holder. Raises PeerError for what is refused without an answer."""
+        message = unpack(payload, Enrolment)
+        invitation = self._invitations.get(token_id)
+        if invitation is None:
+            raise PeerError(RejectReason.UNKNOWN_SITE, "an enrolment with a token that is not known, or ended")
+        answer = self._membership.ask(invitation.site, message, self._clock.now_s())
+        self._answer(token_id, answer)
+        self._look_at_s = 0.0  # an automatic one is signed at once
+
+    def on_renewal(self, site: str, message: Renewal) -> Renewed | None:
+        """The answer, None where the authority is not at hand: the site asks again. Raises PeerError."""
+        try:
+            certificate = self._membership.renew(site, message, self._clock.now_s())
+        except TransientError as error:
+            LOG.warning("renewal_waits", extra={"site": site, "detail": str(error)})
+            return None
+        self._look_at_s = 0.0
+        LOG.info("renewed", extra={"site": site, "ends_at_s": certificate.not_after_s})
+        return Renewed(certificate=certificate.pem)
+
+    def certificate_expires_s(self) -> float:
+        """When the coordinator's own certificate ends."""
+        return load_certificate(self._membership.folder / COORDINATOR_CERTIFICATE).not_after_s
+
+    def _see(self) -> set[str]:
+        """Read the folder where it has changed; the sites that are not enrolled any more."""
+        stamp, now_s = self._membership.stamp(), self._clock.monotonic_s()
+        if stamp != self._stamp:
+            self._fresh_until_s = now_s + FRESH_S
+        elif now_s >= self._fresh_until_s:
+            return set()
+        self._stamp = stamp
+        self._invitations = {one.token_id: one for one in self._membership.invitations.all()}
+        before, self.sites = self.sites, self._membership.register.sites()
+        gone = set(before.keys() - self.sites.keys())
+        for site in gone:
+            LOG.warning("revoked", extra={"site": site})
+            self._rights.revoked(site)
+        return gone
+
+    def _certify(self, now_s: float) -> bool:
+        """Sign for those who are admitted; whether there was one."""
+        waiting = uncertified(self._invitations.values(), self.sites)
+        if not waiting or now_s < self._sign_at_s:
+            return False
+        for invitation in waiting:
+            try:
+                self._membership.certify(invitation, self._clock.now_s())
+                LOG.info("enrolled", extra={"site": invitation.site, "fingerprint": invitation.fingerprint})
+            except (TransientError, ConfigError) as error:
+                self._sign_at_s = now_s + SIGN_AGAIN_S
+                LOG.warning("enrolment_waits", extra={"site": invitation.site, "detail": str(error)})
+        return True
+
+    def _keep_rights(self) -> None:
+        now_s = self._clock.now_s()
+        wanted = {token_id for token_id, one in self._invitations.items() if may_connect(one, now_s)}
+        for token_id in self._may_connect - wanted:
+            self._rights.ended(token_id)
+        for token_id in wanted - self._may_connect:
+            self._rights.invited(self._invitations[token_id])
+        self._may_connect = wanted
+
+    def _tell_decisions(self) -> None:
+        """Who has asked hears what became of it as soon as it changes."""
+        for token_id, invitation in self._invitations.items():
+            certificate = self.sites.get(invitation.site)
+            told = self._told.get(token_id)
+            if invitation.fingerprint and (
+                told is None or told.outcome is not outcome(invitation, invitation.fingerprint, certificate)
+            ):
+                answer = self._membership.answer(invitation, invitation.fingerprint)
+                if self._answer(token_id, answer):
+                    self._told[token_id] = answer
+
+    def _answer(self, token_id: str, answer: Enrolled) -> bool:
+        topic = topics.enrolment(self._federation, token_id, Enrol.ANSWER)
+        return self._link.publish(topic, pack(answer), expiry_s=600)
+
+    def _warn(self) -> None:
+        now_s = self._clock.now_s()
+        own = load_certificate(self._membership.folder / COORDINATOR_CERTIFICATE)
+        for certificate in (own, *self.sites.values()):
+            if life_left(certificate, now_s) < RENEW_BELOW:
+                facts = {"party": certificate.name, "ends_at_s": certificate.not_after_s}
+                LOG.warning("certificate_ends_soon", extra=facts)
