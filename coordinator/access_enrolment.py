@@ -4,7 +4,7 @@ A token's holder may say one thing and hear one: its request, and the answer. It
 a password in place of a client certificate. Pure: who sends the commands decides when.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 from coordinator.enrolment.rules import Invitation
 from fedward import topics
@@ -12,32 +12,7 @@ from fedward.identity.token import USER_PREFIX
 from fedward.topics import Enrol
 
 Command = dict[str, Any]
-
-
-class BrokerRights(Protocol):
-    """What the running coordinator tells whoever keeps the broker's access rules. Each call may come again."""
-
-    def invited(self, invitation: Invitation) -> None:
-        """The token's holder may ask."""
-
-    def ended(self, token_id: str) -> None:
-        """The token serves nobody any more."""
-
-    def revoked(self, site: str) -> None:
-        """The site loses its rights, and its connection."""
-
-
-class UnmanagedBroker:
-    """A broker whose access rules somebody else keeps, or that has none."""
-
-    def invited(self, invitation: Invitation) -> None:
-        """Nothing is to be done."""
-
-    def ended(self, token_id: str) -> None:
-        """Nothing is to be done."""
-
-    def revoked(self, site: str) -> None:
-        """Nothing is to be done."""
+Acl = dict[str, Any]
 
 
 def user_of(token_id: str) -> str:
@@ -45,15 +20,27 @@ def user_of(token_id: str) -> str:
     return f"{USER_PREFIX}{token_id}"
 
 
+def rights_of_coordinator(federation: str) -> list[Acl]:
+    """What the coordinator needs beside its other rights, to hear all who hold a token and to answer them."""
+    requests, answers = (topics.enrolment(federation, "+", kind) for kind in Enrol)
+    return [
+        _allow("publishClientSend", answers),
+        _allow("publishClientReceive", requests),
+        _allow("subscribeLiteral", requests),
+    ]
+
+
 def admit_enrolment(invitation: Invitation) -> list[Command]:
-    """A user with the password that follows from the token, and nothing but its two topics."""
+    """A user with the password that follows from the token, and nothing but its two topics.
+
+    Its role's name does not begin as those of a federation do, so nobody takes it for one that is left over.
+    """
     user, federation = user_of(invitation.token_id), invitation.keys.federation
-    request = topics.enrolment(federation, invitation.token_id, Enrol.REQUEST)
-    answer = topics.enrolment(federation, invitation.token_id, Enrol.ANSWER)
+    request, answer = (topics.enrolment(federation, invitation.token_id, kind) for kind in Enrol)
     acls = [
-        {"acltype": "publishClientSend", "topic": request, "priority": 0, "allow": True},
-        {"acltype": "publishClientReceive", "topic": answer, "priority": 0, "allow": True},
-        {"acltype": "subscribeLiteral", "topic": answer, "priority": 0, "allow": True},
+        _allow("publishClientSend", request),
+        _allow("publishClientReceive", answer),
+        _allow("subscribeLiteral", answer),
     ]
     return [
         {"command": "createRole", "rolename": user, "acls": acls},
@@ -71,3 +58,7 @@ def end_enrolment(token_id: str) -> list[Command]:
     """The user is gone, and with it its connection."""
     user = user_of(token_id)
     return [{"command": "deleteClient", "username": user}, {"command": "deleteRole", "rolename": user}]
+
+
+def _allow(kind: str, topic: str) -> Acl:
+    return {"acltype": kind, "topic": topic, "priority": 0, "allow": True}

@@ -17,6 +17,7 @@ from coordinator.card import model_card
 from coordinator.chain import Mark, anchor_of
 from coordinator.config import FederationConfig
 from coordinator.damage import LEDGER_FILE, check_ledger_file, check_ledger_log
+from coordinator.enrolment.cli import add_verbs as add_enrolment
 from coordinator.ledger import Ledger
 from coordinator.making import Settings, Store
 from coordinator.metrics import exposition
@@ -88,6 +89,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
             command.add_argument("--force", action="store_true", help="move aside what the state folder holds")
         if verb in ("pause", "resume"):
             command.add_argument("--site", help="only this site; default: all")
+    add_enrolment(verbs)
 
 
 def _run(arguments: argparse.Namespace) -> None:

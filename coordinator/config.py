@@ -14,6 +14,7 @@ from fedward.messages import Work
 from fedward.settings import (
     BrokerSettings,
     HttpSettings,
+    IdentitySettings,
     NameSetting,
     Settings,
     SiteNameSetting,
@@ -127,6 +128,9 @@ class FederationConfig(Settings):
     """Where ledger and blobs live."""
     broker: BrokerSettings
     """Where the MQTT broker is."""
+    identity: IdentitySettings | None = None
+    """The coordinator's keys and the register of enrolled sites. Unset, messages are neither signed nor sealed, which
+    is allowed only with a broker on this machine, to try things out."""
     authority: AuthoritySettings = AuthoritySettings()
     """What signs certificates."""
     http: HttpSettings = HttpSettings()

@@ -16,6 +16,7 @@ from typing import Any, cast
 import yaml
 
 from edge_agent.config import SiteConfig
+from edge_agent.enrolment.cli import add_verb as add_enrolment
 from edge_agent.metrics import exposition
 from edge_agent.models import ModelFolder
 from edge_agent.outbox import Outbox
@@ -50,6 +51,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         )
         command.add_argument("--config", type=Path, required=True, help="site.yaml")
         command.set_defaults(run=run)
+    add_enrolment(verbs)
     initial = verbs.add_parser("init-model", help="write the initial model of a task, for the coordinator")
     initial.add_argument("--task", required=True, help="name of an installed task")
     initial.add_argument("--options", default="{}", help="the task's options, as YAML")

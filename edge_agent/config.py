@@ -5,7 +5,15 @@ from typing import Any
 
 from pydantic import Field
 
-from fedward.settings import BrokerSettings, HttpSettings, NameSetting, Settings, SiteNameSetting, UpdateCodecSetting
+from fedward.settings import (
+    BrokerSettings,
+    HttpSettings,
+    IdentitySettings,
+    NameSetting,
+    Settings,
+    SiteNameSetting,
+    UpdateCodecSetting,
+)
 
 
 class PolicySettings(Settings):
@@ -36,6 +44,9 @@ class SiteConfig(Settings):
     """Where the agent keeps the model, the outbox and its counters; must survive restarts."""
     broker: BrokerSettings
     """Where the MQTT broker is."""
+    identity: IdentitySettings | None = None
+    """This hospital's key and certificates. Unset, messages are neither signed nor sealed, which is allowed only with a
+    broker on this machine, to try things out."""
     http: HttpSettings = HttpSettings()
     """The HTTP endpoint, for the hospital's own monitoring."""
     policy: PolicySettings = PolicySettings()

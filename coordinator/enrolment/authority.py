@@ -47,17 +47,19 @@ class OfflineAuthority:
     def sign(self, request: Request, role: Role, now_s: float, days: float) -> Certificate:  # noqa: ARG002 - signed later
         """Puts the request where `to_sign` finds it, and raises TransientError: the certificate comes later."""
         self.folder.mkdir(exist_ok=True)
-        write_durably(self._path(request.name, role), json.dumps({"request": request.pem.decode(), "days": days}).encode())
+        write_durably(
+            self._path(request.name, role), json.dumps({"request": request.pem.decode(), "days": days}).encode()
+        )
         raise TransientError(
-            f"the request of {request.name} waits for the offline authority: `fedward coordinator requests --out FILE`, "
-            "sign it there, and then `fedward coordinator admit --in FILE`"
+            f"request of {request.name} waits for an offline authority: `fedward coordinator requests --out FILE`, "
+            "sign it there, then `fedward coordinator admit --in FILE`"
         )
 
     def revocations(self, serials: Collection[int], now_s: float) -> bytes:  # noqa: ARG002 - signed later
         """Raises TransientError: they travel with the requests."""
         raise TransientError(
-            f"{len(serials)} revocations wait for the offline authority: `fedward coordinator requests --out FILE`, sign "
-            "them there, and then `fedward coordinator admit --in FILE`"
+            f"{len(serials)} revocations wait for an offline authority: `fedward coordinator requests --out FILE`, "
+            "sign them there, then `fedward coordinator admit --in FILE`"
         )
 
     def waiting(self) -> Iterator[tuple[Request, Role, float]]:
@@ -76,7 +78,7 @@ class OfflineAuthority:
 
 
 def authority_of(settings: AuthoritySettings, folder: Path) -> Authority:
-    """What signs, as the configuration says; `folder` is the identity folder. Raises ConfigError where there is none."""
+    """What signs, as configured; `folder` is the identity folder. Raises ConfigError where there is none."""
     if settings.folder is not None:
         return at_hand(settings.folder, folder)
     certificate = load_certificate(folder / AUTHORITY_CERTIFICATE)

@@ -7,7 +7,6 @@ for wishes. Nothing is kept here that a restart would have to know.
 import logging
 from collections.abc import Mapping
 
-from coordinator.access_enrolment import BrokerRights, UnmanagedBroker
 from coordinator.config import FederationConfig
 from coordinator.enrolment.membership import RENEW_BELOW, Membership, life_left
 from coordinator.enrolment.rules import Invitation, may_connect, outcome, uncertified
@@ -38,26 +37,18 @@ WARN_EVERY_S = 86_400.0
 class Desk:
     """Enrolment and membership while the coordinator runs."""
 
-    def __init__(
-        self, membership: Membership, config: FederationConfig, link: Link, clock: Clock, rights: BrokerRights | None = None
-    ) -> None:
-        """`rights` is told who may connect; without it nobody keeps the broker's access rules."""
+    def __init__(self, membership: Membership, config: FederationConfig, link: Link, clock: Clock) -> None:
         self._membership = membership
         self._federation = config.federation
         self._link = link
         self._clock = clock
-        self._rights = rights or UnmanagedBroker()
         self._invitations: dict[str, Invitation] = {}  # by the token's id
-        self._may_connect: set[str] = set()
         self._told: dict[str, Enrolled] = {}  # by the token's id: the key that has asked first knows so much
         self._look_at_s = self._sign_at_s = self._warn_at_s = 0.0
         self._fresh_until_s = 0.0
         self._stamp: object = None
         self.sites: Mapping[str, Certificate] = membership.register.sites()
         """The enrolled sites, as they were seen last; replaced, never changed."""
-        for certificate in membership.register.revoked():
-            if certificate.name not in self.sites:
-                self._rights.revoked(certificate.name)
 
     @property
     def filter(self) -> str:
@@ -73,7 +64,6 @@ class Desk:
         gone = self._see()
         if self._certify(now_s):
             gone |= self._see()
-        self._keep_rights()
         self._tell_decisions()
         if now_s >= self._warn_at_s:
             self._warn_at_s = now_s + WARN_EVERY_S
@@ -101,6 +91,11 @@ class Desk:
         LOG.info("renewed", extra={"site": site, "ends_at_s": certificate.not_after_s})
         return Renewed(certificate=certificate.pem)
 
+    def holders(self) -> list[Invitation]:
+        """Those whose token still opens the broker, each for its two topics (access_enrolment.py)."""
+        now_s = self._clock.now_s()
+        return [one for one in self._invitations.values() if may_connect(one, now_s)]
+
     def certificate_expires_s(self) -> float:
         """When the coordinator's own certificate ends."""
         return load_certificate(self._membership.folder / COORDINATOR_CERTIFICATE).not_after_s
@@ -118,7 +113,6 @@ class Desk:
         gone = set(before.keys() - self.sites.keys())
         for site in gone:
             LOG.warning("revoked", extra={"site": site})
-            self._rights.revoked(site)
         return gone
 
     def _certify(self, now_s: float) -> bool:
@@ -134,15 +128,6 @@ class Desk:
                 self._sign_at_s = now_s + SIGN_AGAIN_S
                 LOG.warning("enrolment_waits", extra={"site": invitation.site, "detail": str(error)})
         return True
-
-    def _keep_rights(self) -> None:
-        now_s = self._clock.now_s()
-        wanted = {token_id for token_id, one in self._invitations.items() if may_connect(one, now_s)}
-        for token_id in self._may_connect - wanted:
-            self._rights.ended(token_id)
-        for token_id in wanted - self._may_connect:
-            self._rights.invited(self._invitations[token_id])
-        self._may_connect = wanted
 
     def _tell_decisions(self) -> None:
         """Who has asked hears what became of it as soon as it changes."""

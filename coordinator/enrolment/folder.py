@@ -3,6 +3,7 @@
     sites/<site>.crt              the enrolled sites; the key there verifies all that the site says
     issued/<site>-<serial>.crt    every certificate that a site has got: when it is revoked, all of them are
     revoked/<site>-<serial>.crt   certificates that do not count any more
+    revoked/<site>.json           when and why, for people
     invitations/<site>.json       one site's token and what came of it; of the secret only what follows from it
     ca.crl                        the authority's list of revoked certificates
 
@@ -61,16 +62,23 @@ class Register:
         path = self._sites / f"{site}.crt"
         return load_certificate(path) if path.exists() else None
 
+    def knows(self, site: str) -> bool:
+        """Whether the site has ever been enrolled."""
+        certificates = (self._sites, self._issued, self._revoked)
+        return any(load_certificate(path).name == site for room in certificates for path in room.glob(f"{site}*.crt"))
+
     def enter(self, certificate: Certificate) -> None:
         """The site is enrolled with this certificate when this returns."""
         name, serial = certificate.name, certificate.serial
         write_durably(self._issued / f"{name}-{serial:x}.crt", certificate.pem)
         write_durably(self._sites / f"{name}.crt", certificate.pem)
 
-    def revoke(self, site: str) -> list[Certificate]:
+    def revoke(self, site: str, reason: str, now_s: float) -> list[Certificate]:
         """The site is not enrolled any more, which takes effect first; its certificates are revoked."""
         (self._sites / f"{site}.crt").unlink(missing_ok=True)
         sync_folder(self._sites)
+        record = {"site": site, "reason": reason, "at_s": now_s}
+        write_durably(self._revoked / f"{site}.json", json.dumps(record).encode())
         gone = []
         for path in sorted(self._issued.glob(f"{site}-*.crt")):
             certificate = load_certificate(path)
@@ -130,4 +138,6 @@ def _read(path: Path) -> Invitation:
         request = facts.pop("request").encode()
         return Invitation(keys=keys, request=request, stage=Stage(facts.pop("stage")), **facts)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # its text could quote the file
-        raise IntegrityError(f"{path}: not an invitation as it was written; delete it and invite the site again") from None
+        raise IntegrityError(
+            f"{path}: not an invitation as it was written; delete it and invite the site again"
+        ) from None

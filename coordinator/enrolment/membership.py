@@ -43,7 +43,9 @@ class Membership:
     def __init__(self, folder: Path, federation: str, authority: AuthoritySettings) -> None:
         """`folder` is the coordinator's identity folder. Raises ConfigError where that holds no identity yet."""
         if not (folder / AUTHORITY_CERTIFICATE).exists():
-            raise ConfigError(f"identity.folder {folder}: no identity there yet; `fedward coordinator identity` makes it")
+            raise ConfigError(
+                f"identity.folder {folder}: no identity there yet; `fedward coordinator identity` makes it"
+            )
         self.folder = folder
         self.register = Register(folder)
         self.invitations = Invitations(folder)
@@ -57,7 +59,9 @@ class Membership:
     def invite(self, site: str, address: tuple[str, int], expires_at_s: float, *, automatic: bool) -> Token:
         """A new token for the site, which ends the one before. Raises ConfigError for a site that is enrolled."""
         if self.register.certificate(site) is not None:
-            raise ConfigError(f"site {site} is enrolled; `fedward coordinator revoke {site}` first, if it needs a new key")
+            raise ConfigError(
+                f"site {site} is enrolled; `fedward coordinator revoke {site}` first, if it needs a new key"
+            )
         token = Token(
             federation=self._federation,
             site=site,
@@ -133,11 +137,16 @@ class Membership:
                 return known
             return self.sign(request, Role.CLIENT, now_s)
 
-    def revoke(self, site: str) -> int:
-        """The site is no member any more when this returns; the number of its certificates that were revoked by this."""
+    def revoke(self, site: str, reason: str, now_s: float) -> int:
+        """The site is no member any more when this returns; the number of certificates that were revoked by this.
+
+        Raises ConfigError for a site that never was one.
+        """
         with changing(self.folder):
+            if not self.register.knows(site):
+                raise ConfigError(f"site {site} was never enrolled in {self._federation}; `deny` refuses a request")
             self.invitations.end(site)
-            return len(self.register.revoke(site))
+            return len(self.register.revoke(site, reason, now_s))
 
     def publish_revocations(self, now_s: float) -> None:
         """Sign the list anew. Raises TransientError where the authority is not at hand."""

@@ -112,7 +112,9 @@ def admitted(invitation: Invitation, compared: str) -> Invitation:
         raise ConfigError(f"site {invitation.site} was denied; invite it again")
     groups = compared.strip().lower().strip("-").split("-")
     if len(groups) < LEAST_GROUPS or any(len(group) != 4 for group in groups):
-        raise ConfigError(f"--fingerprint: expected at least {LEAST_GROUPS} groups of 4 digits, as the hospital reads them")
+        raise ConfigError(
+            f"--fingerprint: expected at least {LEAST_GROUPS} groups of 4 digits, as the hospital reads them"
+        )
     if invitation.fingerprint.split("-")[: len(groups)] != groups:
         raise ConfigError(
             f"the key that asked for site {invitation.site} has another fingerprint than was compared: somebody else "

@@ -35,7 +35,7 @@ class CommandAuthority:
     timeout_s: float
 
     def sign(self, request: Request, role: Role, now_s: float, days: float) -> Certificate:
-        """As the port promises. Raises TransientError where the program fails, ConfigError for what is not asked for."""
+        """As promised. Raises TransientError where the program fails, ConfigError for what was not asked for."""
         pem = self._run([*self.command, "certificate", role.value, f"{days:g}"], request.pem)
         certificate = parse_certificate(pem)
         check_signed(certificate, request, self.certificate, now_s, days)

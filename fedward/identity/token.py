@@ -80,7 +80,9 @@ class TokenKeys:
     def check_request(self, message: Enrolment) -> None:
         """Raises PeerError (BAD_SIGNATURE) unless the token's holder has made exactly this request."""
         if not hmac.compare_digest(self.request_mac(message.request), message.mac):
-            raise PeerError(RejectReason.BAD_SIGNATURE, "an enrolment that the token's holder has not made as it stands")
+            raise PeerError(
+                RejectReason.BAD_SIGNATURE, "an enrolment that the token's holder has not made as it stands"
+            )
 
     def answer_mac(self, fingerprint: str, answer: Enrolled) -> bytes:
         """Of an answer to the holder of the key with this fingerprint."""
