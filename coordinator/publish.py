@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from coordinator.blobs import BlobFolder
 from fedward import topics
 from fedward.chunks import chunk_of, indices_of
-from fedward.messages import Announcement, Control, Get, Grant, Part, Receipt
+from fedward.messages import Announcement, Control, Get, Grant, Part, Receipt, Renewed
 from fedward.pack import pack
 from fedward.ports import Link
 from fedward.topics import Down
@@ -54,6 +54,9 @@ class Publisher:
 
     def control(self, site: str, control: Control) -> None:
         self._link.publish(topics.down(self._federation, site, Down.CONTROL), pack(control), retain=True)
+
+    def renewed(self, site: str, renewed: Renewed) -> None:
+        self._link.publish(topics.down(self._federation, site, Down.RENEWED), pack(renewed), expiry_s=600)
 
     def ask(self, site: str, get: Get, part: Part, now_s: float, online: Collection[str]) -> None:
         """Note which chunks of `part` the site lacks; they leave with `send_chunks`.

@@ -16,6 +16,7 @@ from coordinator.blobs import BlobFolder
 from coordinator.clock import FederationClock
 from coordinator.config import FederationConfig
 from coordinator.damage import LEDGER_FILE
+from coordinator.enrolment.desk import Desk, desk_of
 from coordinator.intake import Ended, Intake
 from coordinator.ledger import Ledger
 from coordinator.members import Members
@@ -40,6 +41,7 @@ from fedward.messages import (
     Offer,
     Outcome,
     Receipt,
+    Renewal,
     Status,
     Telemetry,
 )
@@ -84,6 +86,9 @@ class Service:
         self._clock = clock
         self._federation_clock = FederationClock(clock, ledger.latest_arrival_s())
         self._members = Members(config.sites, ledger)
+        self._desk: Desk | None = desk_of(config, link, clock)
+        if self._desk:
+            self._members.enrol(self._desk.sites)
         self._intake = Intake(config, ledger, blobs, versions.layout, self._federation_clock, self._terms)
         self._uploads = self._intake.uploads
         blobs.tidy()
@@ -105,6 +110,8 @@ class Service:
     def run(self, inbox: LinkInbox, stop: threading.Event) -> None:
         """Work until `stop` is set. The link delivers to `inbox`; what was handled by then does not come again."""
         self._link.subscribe(topics.up_all(self._config.federation))
+        if self._desk:
+            self._link.subscribe(self._desk.filter)
         self._link.open()
         while not stop.is_set():
             try:
@@ -158,6 +165,8 @@ class Service:
         self.looped_at_s = self._clock.monotonic_s()
         if self._operation.look() or (self.connected and self.looped_at_s >= self._announce_at_s):
             self._announce_all()
+        if self._desk and self._desk.look():
+            self._members.enrol(self._desk.sites)
         self._aggregate()
         self._publisher.send_chunks(self._clock.monotonic_s())
 
@@ -165,9 +174,9 @@ class Service:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         try:
-            received = receive(
-                delivery.topic, delivery.payload, self._config.federation, frozenset(self._members.sites)
-            )
+            if self._desk and self._desk.takes(delivery.topic, delivery.payload):
+                return
+            received = receive(delivery.topic, delivery.payload, self._config.federation, self._members.admitted())
         except PeerError as error:
             self._refuse_message(delivery.topic, error)
             return
@@ -195,6 +204,8 @@ class Service:
                     self._announce_at_s = min(self._announce_at_s, self._announced_at_s + ANNOUNCE_SOON_S)
             case Telemetry():
                 self._members.on_telemetry(site, message)
+            case Renewal():
+                self._on_renewal(site, message)
 
     def _refuse_message(self, topic: str, error: PeerError) -> None:
         """Count it; and answer when it was an offer of an admitted site, whose id the topic tells."""
@@ -299,6 +310,11 @@ class Service:
                 paused = state is FederationState.PAUSED
                 self._publisher.control(site, Control(sequence=self._ledger.next_sequence(), paused=paused))
 
+    def _on_renewal(self, site: str, renewal: Renewal) -> None:
+        renewed = self._desk.on_renewal(site, renewal) if self._desk else None
+        if renewed:
+            self._publisher.renewed(site, renewed)
+
     def _on_get(self, site: str, get: Get) -> None:
         online = self._members.online() if self._knows_who_is_there() else ()
         for part in self._versions.parts():
@@ -344,6 +360,7 @@ class Service:
             "federation": self._config.federation,
             "state": str(self._operation.state),
             "connected": self.connected,
+            "certificate_expires_s": self._desk.expires_s() if self._desk else None,
             "version": current.version,
             "version_created_at_s": current.created_at_s,
             "num_parameters": self._versions.layout.size,

@@ -23,6 +23,7 @@ from edge_agent.outbox import Outbox
 from edge_agent.progress import ProgressFile, SavedProgress
 from edge_agent.publish import Publisher
 from edge_agent.receive import receive
+from edge_agent.renewal import Renewer
 from edge_agent.report import Reporter, page_of
 from edge_agent.states import Situation, wants_evaluation, wants_fetch, wants_training
 from edge_agent.train import Trainer
@@ -31,7 +32,8 @@ from edge_agent.uplink import Uplink
 from fedward import topics
 from fedward.disk import free_bytes, has_room
 from fedward.errors import PeerError, RejectReason
-from fedward.messages import Announcement, Chunk, Control, Grant, Receipt
+from fedward.messages import Announcement, Chunk, Control, Grant, Receipt, Renewed
+from fedward.pack import pack
 from fedward.ports import Clock, Connected, Delivery, Disconnected, Link, LinkEvent, Room, check_broker
 
 LOG = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class Agent:
         self._uplink = Uplink(self._progress.now.uplink_bytes_s)
         self._publisher = Publisher(link, config.federation, config.site, outbox, rng, self._uplink)
         self._reporter = Reporter(link, config, boot_id)
+        self._renewer = Renewer(link, config, pack)
         self._refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
         self._failures: Counter[FailureKind] = Counter(dict.fromkeys(FailureKind, 0))
         self._failures[FailureKind.CRASHED] = int(self._trainer.was_cut_off)
@@ -127,6 +130,7 @@ class Agent:
         if self.connected:
             self._publisher.step(now_s)
             self._reporter.step(self.page(), now_s)
+            self._renewer.step(now_s, self._clock.now_s())
 
     # messages
 
@@ -144,6 +148,8 @@ class Agent:
                     self._on_receipt(message)
                 case Control():
                     self._announced.control(message)
+                case Renewed():
+                    self._renewer.take(message, self._clock.now_s())
         except PeerError as error:
             self._count_refusal(error)
 
@@ -271,6 +277,7 @@ class Agent:
             **page_of(self._config, self._situation(), self._progress.now),
             **self._trainer.page(),
             "connected": self.connected,
+            "certificate_expires_s": self._renewer.expires_s,
             "uplink_bytes_s": self._uplink.bytes_s,
             "disk_free_bytes": free_bytes(self._config.state_folder),
             "num_fetched": self._fetcher.num_fetched,

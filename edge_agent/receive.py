@@ -3,19 +3,20 @@
 from fedward import topics
 from fedward.errors import PeerError, RejectReason
 from fedward.limits import CHUNK_BYTES
-from fedward.messages import Announcement, Chunk, Control, Grant, Receipt
+from fedward.messages import Announcement, Chunk, Control, Grant, Receipt, Renewed
 from fedward.pack import unpack
 from fedward.topics import Down
 
-KINDS: dict[Down, type[Announcement | Grant | Receipt | Control]] = {
+KINDS: dict[Down, type[Announcement | Grant | Receipt | Control | Renewed]] = {
     Down.ANNOUNCE: Announcement,
     Down.GRANT: Grant,
     Down.RECEIPT: Receipt,
     Down.CONTROL: Control,
+    Down.RENEWED: Renewed,
 }
 
 
-def receive(topic: str, payload: bytes) -> Announcement | Chunk | Grant | Receipt | Control:
+def receive(topic: str, payload: bytes) -> Announcement | Chunk | Grant | Receipt | Control | Renewed:
     """Raises PeerError: MALFORMED, TOO_LARGE or PROTOCOL_VERSION."""
     address = topics.parse(topic)
     if not isinstance(address.kind, Down):

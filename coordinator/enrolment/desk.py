@@ -8,11 +8,11 @@ import logging
 from collections.abc import Mapping
 
 from coordinator.config import FederationConfig
-from coordinator.enrolment.membership import RENEW_BELOW, Membership, life_left
+from coordinator.enrolment.membership import Membership
 from coordinator.enrolment.rules import Invitation, may_connect, outcome, uncertified
 from fedward import topics
 from fedward.errors import ConfigError, PeerError, RejectReason, TransientError
-from fedward.identity.certificates import Certificate, load_certificate
+from fedward.identity.certificates import RENEW_BELOW, Certificate, life_left, load_certificate
 from fedward.identity.folder import COORDINATOR_CERTIFICATE
 from fedward.messages import Enrolled, Enrolment, Renewal, Renewed
 from fedward.pack import pack, unpack
@@ -55,23 +55,32 @@ class Desk:
         """What the coordinator subscribes to for the desk."""
         return topics.enrolment_requests(self._federation)
 
-    def look(self) -> set[str]:
-        """Look for decisions, if it is time, and carry them out; the sites that are not enrolled any more."""
+    def look(self) -> bool:
+        """Look for decisions, if it is time, and carry them out; whether `sites` is another one now."""
         now_s = self._clock.monotonic_s()
         if now_s < self._look_at_s:
-            return set()
+            return False
         self._look_at_s = now_s + LOOK_EVERY_S
-        gone = self._see()
+        changed = self._see()
         if self._certify(now_s):
-            gone |= self._see()
+            changed |= self._see()
         self._tell_decisions()
         if now_s >= self._warn_at_s:
             self._warn_at_s = now_s + WARN_EVERY_S
             self._warn()
-        return gone
+        return changed
 
-    def on_request(self, token_id: str, payload: bytes) -> None:
-        """A request of a token's holder. Raises PeerError for what is refused without an answer."""
+    def takes(self, topic: str, payload: bytes) -> bool:
+        """Whether the message is for the desk; it is answered then. Raises PeerError for what is refused silently."""
+        address = topics.parse(topic)
+        if address.token is None:
+            return False
+        if address.federation != self._federation or address.kind is not Enrol.REQUEST:
+            raise PeerError(RejectReason.MALFORMED, "not a topic that holders of a token send to")
+        self._on_request(address.token, payload)
+        return True
+
+    def _on_request(self, token_id: str, payload: bytes) -> None:
         message = unpack(payload, Enrolment)
         invitation = self._invitations.get(token_id)
         if invitation is None:
@@ -96,24 +105,24 @@ class Desk:
         now_s = self._clock.now_s()
         return [one for one in self._invitations.values() if may_connect(one, now_s)]
 
-    def certificate_expires_s(self) -> float:
-        """When the coordinator's own certificate ends."""
-        return load_certificate(self._membership.folder / COORDINATOR_CERTIFICATE).not_after_s
+    def expires_s(self) -> float:
+        """When the first certificate that is in use ends, a site's or the coordinator's own."""
+        own = load_certificate(self._membership.folder / COORDINATOR_CERTIFICATE)
+        return min(certificate.not_after_s for certificate in (own, *self.sites.values()))
 
-    def _see(self) -> set[str]:
-        """Read the folder where it has changed; the sites that are not enrolled any more."""
+    def _see(self) -> bool:
+        """Read the folder where it has changed; whether the register has."""
         stamp, now_s = self._membership.stamp(), self._clock.monotonic_s()
         if stamp != self._stamp:
             self._fresh_until_s = now_s + FRESH_S
         elif now_s >= self._fresh_until_s:
-            return set()
+            return False
         self._stamp = stamp
         self._invitations = {one.token_id: one for one in self._membership.invitations.all()}
         before, self.sites = self.sites, self._membership.register.sites()
-        gone = set(before.keys() - self.sites.keys())
-        for site in gone:
+        for site in before.keys() - self.sites.keys():
             LOG.warning("revoked", extra={"site": site})
-        return gone
+        return before.keys() != self.sites.keys()
 
     def _certify(self, now_s: float) -> bool:
         """Sign for those who are admitted; whether there was one."""
@@ -152,3 +161,11 @@ class Desk:
             if life_left(certificate, now_s) < RENEW_BELOW:
                 facts = {"party": certificate.name, "ends_at_s": certificate.not_after_s}
                 LOG.warning("certificate_ends_soon", extra=facts)
+
+
+def desk_of(config: FederationConfig, link: Link, clock: Clock) -> Desk | None:
+    """The desk of a federation that enrols; None for one on this machine, where nobody has an identity."""
+    if config.identity is None:
+        return None
+    membership = Membership(config.identity.folder, config.federation, config.authority)
+    return Desk(membership, config, link, clock)

@@ -15,9 +15,11 @@ from fedward.identity.authorities import check_signed
 from fedward.identity.certificates import (
     AUTHORITY_CERTIFICATE,
     DAY_S,
+    RENEW_BELOW,
     Certificate,
     Request,
     Role,
+    life_left,
     load_certificate,
     parse_request,
 )
@@ -25,16 +27,8 @@ from fedward.identity.folder import COORDINATOR_CERTIFICATE
 from fedward.identity.token import Token, new_secret, new_token_id
 from fedward.messages import Enrolled, Enrolment, Renewal
 
-RENEW_BELOW = 1 / 3
-"""Share of a certificate's life that is left when its owner asks for a new one; earlier requests get the same again."""
-
 SLACK = 0.05
-"""And so much more is granted: two clocks disagree."""
-
-
-def life_left(certificate: Certificate, now_s: float) -> float:
-    """Share of its life that a certificate has before it; negative after its end."""
-    return (certificate.not_after_s - now_s) / (certificate.not_after_s - certificate.not_before_s)
+"""Share of a certificate's life by which a site may be early, as two clocks disagree; earlier ones get the same again."""
 
 
 class Membership:

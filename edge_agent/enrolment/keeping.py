@@ -36,7 +36,7 @@ SAID = {
 
 
 def begin(folder: Path, token: Token) -> Request:
-    """The site's key, made when there is none yet, and its request. Raises ConfigError in another authority's folder."""
+    """The site's key, made when there is none, and its request. Raises ConfigError in another authority's folder."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     known = folder / AUTHORITY_CERTIFICATE
     if not known.exists():

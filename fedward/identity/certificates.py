@@ -27,6 +27,9 @@ DAY_S = 86_400.0
 BACKDATED_S = DAY_S
 """A certificate begins this long before it is made: a clock that is hours slow must not keep a site out."""
 
+RENEW_BELOW = 1 / 3
+"""Share of a certificate's life that is left when its owner asks for a new one."""
+
 AUTHORITY_DAYS = 3650
 AUTHORITY_KEY = "ca.key"
 AUTHORITY_CERTIFICATE = "ca.crt"
@@ -206,6 +209,11 @@ def check_certificate(certificate: Certificate, authority: Certificate, name: st
             f"the certificate of {name} holds from {begins:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d %H:%M} UTC, and it is "
             f"{_time(now_s):%Y-%m-%d %H:%M}: check this machine's clock, or renew it"
         )
+
+
+def life_left(certificate: Certificate, now_s: float) -> float:
+    """Share of its life that a certificate has before it; negative after its end."""
+    return (certificate.not_after_s - now_s) / (certificate.not_after_s - certificate.not_before_s)
 
 
 def fingerprint(key: EllipticCurvePublicKey) -> str:
