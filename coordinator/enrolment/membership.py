@@ -28,7 +28,7 @@ from fedward.identity.token import Token, new_secret, new_token_id
 from fedward.messages import Enrolled, Enrolment, Renewal
 
 SLACK = 0.05
-"""Share of a certificate's life by which a site may be early, as two clocks disagree; earlier ones get the same again."""
+"""Share of a certificate's life by which a site may be early: clocks disagree. Earlier ones get the same again."""
 
 
 class Membership:
