@@ -1,0 +1,333 @@
+"""Enrolment, renewal and revocation at a running coordinator, with the operator's decisions made beside it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from coordinator.access_enrolment import admit_enrolment, end_enrolment, rights_of_coordinator
+from coordinator.config import AuthoritySettings
+from fedward.errors import ConfigError, PeerError, RejectReason
+from fedward.identity.authorities import check_revocations
+from fedward.identity.certificates import DAY_S, Certificate, check_certificate, load_certificate, parse_certificate
+from fedward.identity.token import Token
+from fedward.messages import EnrolmentOutcome, Renewal, Status
+from fedward.settings import IdentitySettings
+from fedward.testing import ManualClock, MemoryBroker
+from fedward.topics import Up
+from tests.support.coordinator_bench import Bench, refusals
+from tests.support.enrolment import HOST, Holder, make_identity, message_of, request_of
+from tests.support.site import Site
+from tests.support.updates import FEDERATION
+
+WAITING, ADMITTED = EnrolmentOutcome.WAITING, EnrolmentOutcome.ADMITTED
+
+
+class Office:
+    """A coordinator that enrols, its operator, and time."""
+
+    def __init__(self, folder: Path, start: Callable[..., Bench], broker: MemoryBroker, clock: ManualClock) -> None:
+        self.folder, self._start, self._broker, self.clock = folder, start, broker, clock
+        self.membership = make_identity(folder / "identity", folder / "ca", clock.now_s())
+        self.authority = AuthoritySettings(folder=folder / "ca", days=90)
+        self.restart()
+
+    def restart(self) -> None:
+        """Another process, after a kill of the one before."""
+        if hasattr(self, "bench"):
+            self.bench.kill()
+        identity = IdentitySettings(folder=self.folder / "identity")
+        self.bench = self._start(identity=identity, authority=self.authority)
+        self.bench.link.subscribe(f"fl/v1/{FEDERATION}/enrol/+/request")
+
+    def settle(self, seconds: float = 1.0) -> None:
+        """Let time pass, so that the desk looks."""
+        self.clock.advance(seconds)
+        self.bench.settle()
+
+    def invite(self, site: str = "north", *, automatic: bool = False) -> Token:
+        token = self.membership.invite(site, HOST, self.clock.now_s() + 7 * DAY_S, automatic=automatic)
+        self.settle()
+        return token
+
+    def holder(self, token: Token, name: str = "hospital") -> Holder:
+        return Holder(self._broker, token, self.folder / name)
+
+    def admit(self, holder: Holder) -> None:
+        self.membership.admit(holder.token.site, holder.request.fingerprint[:19])
+        self.settle()
+
+    def enrolled(self, site: str = "north") -> Holder:
+        """A site that has its certificate."""
+        holder = self.holder(self.invite(site, automatic=True), site)
+        holder.ask()
+        self.settle()
+        return holder
+
+    def registered(self, site: str = "north") -> Certificate | None:
+        return self.membership.register.certificate(site)
+
+
+@pytest.fixture
+def office(tmp_path: Path, start: Callable[..., Bench], broker: MemoryBroker, clock: ManualClock) -> Office:
+    return Office(tmp_path, start, broker, clock)
+
+
+def outcomes(holder: Holder) -> list[EnrolmentOutcome]:
+    return [answer.outcome for answer in holder.answers()]
+
+
+def is_listened_to(office: Office, site: Site) -> bool:
+    """Whether a message of the site is refused for another reason than that it is none, or for none."""
+    before = refusals(office.bench).get("unknown_site", 0)
+    site.say(Up.STATUS, Status(boot_id=b"boot-two", online=True))
+    office.settle()
+    return refusals(office.bench).get("unknown_site", 0) == before
+
+
+def test_who_was_compared_gets_a_certificate_and_becomes_a_site(office: Office, north: Site) -> None:
+    holder = office.holder(office.invite())
+    holder.ask()
+    office.settle()
+    assert set(outcomes(holder)) == {WAITING}
+    assert not is_listened_to(office, north)
+    office.admit(holder)
+    [answer] = holder.answers()
+    assert answer.outcome is ADMITTED
+    assert answer.certificate is not None
+    certificate = parse_certificate(answer.certificate)
+    authority = load_certificate(office.folder / "identity" / "ca.crt")
+    check_certificate(certificate, authority, "north", office.clock.now_s())
+    assert certificate.fingerprint == holder.request.fingerprint
+    assert answer.authority == authority.pem
+    assert answer.coordinator == (office.folder / "identity" / "coordinator.crt").read_bytes()
+    assert is_listened_to(office, north)
+
+
+def test_the_holder_of_an_automatic_token_is_admitted_by_its_mac(office: Office) -> None:
+    holder = office.holder(office.invite(automatic=True))
+    holder.ask()
+    office.settle()
+    assert outcomes(holder)[-1] is ADMITTED
+
+
+def test_a_token_that_is_used_by_another_key_serves_the_first_one_alone(office: Office) -> None:
+    token = office.invite(automatic=True)
+    first, second = office.holder(token), office.holder(token, "elsewhere")
+    first.ask()
+    office.settle()
+    first.answers()
+    second.ask()
+    office.settle()
+    assert outcomes(second)[-1] is EnrolmentOutcome.USED
+    assert office.registered() is not None
+    assert office.registered().fingerprint == first.request.fingerprint  # type: ignore[union-attr]
+
+
+def test_a_token_that_was_not_used_in_time_is_expired(office: Office) -> None:
+    holder = office.holder(office.invite(automatic=True))
+    office.settle(7 * DAY_S)
+    holder.ask()
+    office.settle()
+    assert outcomes(holder) == [EnrolmentOutcome.EXPIRED]
+    assert office.registered() is None
+    assert office.bench.service._desk.holders() == []  # type: ignore[union-attr]
+
+
+def test_a_second_invitation_ends_the_first(office: Office) -> None:
+    first = office.holder(office.invite(automatic=True))
+    second = office.holder(office.invite(automatic=True), "again")
+    first.ask()
+    second.ask()
+    office.settle()
+    assert outcomes(first) == []
+    assert outcomes(second)[-1] is ADMITTED
+    assert refusals(office.bench) == {"unknown_site": 1}
+
+
+def test_a_wrong_secret_gets_no_answer_and_is_counted(office: Office) -> None:
+    token = office.invite(automatic=True)
+    guesser = office.holder(replace(token, secret=bytes(32)))
+    guesser.ask()
+    office.settle()
+    assert outcomes(guesser) == []
+    assert refusals(office.bench) == {RejectReason.BAD_SIGNATURE: 1}
+    assert office.registered() is None
+
+
+def test_a_request_that_the_broker_swapped_is_refused_and_the_right_one_still_counts(office: Office) -> None:
+    token = office.invite(automatic=True)
+    holder = office.holder(token)
+    swapped = replace(message_of(token, holder.request), request=request_of(office.folder / "broker", "north").pem)
+    holder.ask(swapped)
+    office.settle()
+    assert refusals(office.bench) == {RejectReason.BAD_SIGNATURE: 1}
+    assert office.registered() is None
+    holder.ask()
+    office.settle()
+    assert outcomes(holder)[-1] is ADMITTED
+
+
+@pytest.mark.parametrize("name", ["south", "coordinator-ward"])
+def test_a_request_for_another_name_than_the_tokens_is_refused(office: Office, name: str) -> None:
+    token = office.invite(automatic=True)
+    holder = office.holder(token)
+    holder.ask(message_of(token, request_of(office.folder / "other", name)))
+    office.settle()
+    assert refusals(office.bench) == {RejectReason.MALFORMED: 1}
+    assert office.membership.register.sites() == {}
+
+
+def test_who_is_denied_is_told_so_and_stays_out(office: Office) -> None:
+    holder = office.holder(office.invite())
+    holder.ask()
+    office.settle()
+    office.membership.deny("north")
+    office.settle()
+    assert outcomes(holder)[-1] is EnrolmentOutcome.DENIED
+    holder.ask()
+    office.settle()
+    assert outcomes(holder) == [EnrolmentOutcome.DENIED]
+    assert office.registered() is None
+
+
+def test_a_coordinator_that_is_killed_at_each_step_goes_on(office: Office) -> None:
+    token = office.invite()
+    office.restart()
+    office.settle()
+    holder = office.holder(token)
+    holder.ask()
+    office.settle()
+    office.restart()
+    office.membership.admit("north", holder.request.fingerprint)
+    office.restart()  # admitted, and not signed yet
+    office.settle()
+    certificate = office.registered()
+    assert certificate is not None
+    office.restart()  # signed, and not told yet
+    holder.answers()
+    holder.ask()
+    office.settle()
+    assert outcomes(holder)[-1] is ADMITTED
+    assert office.registered().serial == certificate.serial  # type: ignore[union-attr]
+
+
+def test_a_site_renews_its_key_once_a_third_of_its_life_is_left_and_not_before(office: Office) -> None:
+    holder = office.enrolled()
+    first, desk = office.registered(), office.bench.service._desk
+    assert first is not None
+    assert desk is not None
+    renewal = Renewal(request=holder.request.pem)
+    early = desk.on_renewal("north", renewal)
+    assert early is not None
+    assert early.certificate == first.pem
+    office.settle(70 * DAY_S)
+    renewed = desk.on_renewal("north", renewal)
+    assert renewed is not None
+    certificate = parse_certificate(renewed.certificate)
+    assert certificate.fingerprint == first.fingerprint
+    assert certificate.not_after_s == pytest.approx(office.clock.now_s() + 90 * DAY_S, abs=2)
+    again = desk.on_renewal("north", renewal)
+    assert again == renewed
+
+
+def test_a_renewal_for_another_key_or_name_is_refused(office: Office) -> None:
+    holder, desk = office.enrolled(), office.bench.service._desk
+    assert desk is not None
+    office.settle(70 * DAY_S)
+    for request, reason in (
+        (request_of(office.folder / "other key", "north"), RejectReason.BAD_SIGNATURE),
+        (request_of(office.folder / "other name", "south"), RejectReason.MALFORMED),
+    ):
+        with pytest.raises(PeerError) as refused:
+            desk.on_renewal("north", Renewal(request=request.pem))
+        assert refused.value.reason is reason
+    with pytest.raises(PeerError) as refused:
+        desk.on_renewal("south", Renewal(request=holder.request.pem))
+    assert refused.value.reason is RejectReason.MALFORMED
+
+
+def test_a_revoked_site_is_not_listened_to_from_the_next_look_on(office: Office, north: Site) -> None:
+    office.enrolled()
+    assert is_listened_to(office, north)
+    assert office.membership.revoke("north", "lost laptop", office.clock.now_s()) == 1
+    office.settle()
+    assert not is_listened_to(office, north)
+    assert refusals(office.bench)["unknown_site"] >= 1
+
+
+def test_all_certificates_of_a_revoked_site_are_on_the_list_also_those_before_a_renewal(office: Office) -> None:
+    holder, desk = office.enrolled(), office.bench.service._desk
+    assert desk is not None
+    first = office.registered()
+    office.settle(70 * DAY_S)
+    assert desk.on_renewal("north", Renewal(request=holder.request.pem))
+    second = office.registered()
+    assert first is not None
+    assert second is not None
+    now_s = office.clock.now_s()
+    assert office.membership.revoke("north", "", now_s) == 2
+    office.membership.publish_revocations(now_s)
+    authority = load_certificate(office.folder / "identity" / "ca.crt")
+    check_revocations((office.folder / "identity" / "ca.crl").read_bytes(), authority, [first.serial, second.serial])
+
+
+def test_a_revoked_key_does_not_come_back_and_a_new_one_does(office: Office, north: Site) -> None:
+    holder = office.enrolled()
+    holder.answers()
+    office.membership.revoke("north", "", office.clock.now_s())
+    holder.ask()
+    office.settle()
+    assert outcomes(holder) == []  # its token ended with it
+    token = office.invite(automatic=True)
+    office.holder(token, "unused").ask(message_of(token, holder.request))
+    office.settle()
+    assert office.registered() is None
+    fresh = office.holder(token, "fresh")
+    fresh.ask()
+    office.settle()
+    assert outcomes(fresh)[-1] is ADMITTED
+    assert is_listened_to(office, north)
+
+
+def test_a_revocation_that_was_killed_half_way_is_ended_by_the_next_one(office: Office) -> None:
+    office.enrolled()
+    office.membership.invitations.end("north")
+    (office.folder / "identity" / "sites" / "north.crt").unlink()  # and then the power went
+    office.settle()
+    assert office.registered() is None
+    assert office.membership.revoke("north", "", office.clock.now_s()) == 1
+    assert office.membership.revoke("north", "", office.clock.now_s()) == 0
+    assert [one.name for one in office.membership.register.revoked()] == ["north"]
+
+
+def test_a_site_that_is_enrolled_is_not_invited_and_one_that_never_was_is_not_revoked(office: Office) -> None:
+    office.enrolled()
+    with pytest.raises(ConfigError, match="site north is enrolled"):
+        office.membership.invite("north", HOST, office.clock.now_s() + DAY_S, automatic=False)
+    with pytest.raises(ConfigError, match="south was never enrolled"):
+        office.membership.revoke("south", "", office.clock.now_s())
+
+
+def test_the_page_says_when_the_first_certificate_ends(office: Office) -> None:
+    office.enrolled()
+    certificate = office.registered()
+    assert certificate is not None
+    assert office.bench.service.page()["certificate_expires_s"] <= certificate.not_after_s
+
+
+def test_the_holder_of_a_token_has_the_rights_to_its_two_topics_and_to_nothing_else(office: Office) -> None:
+    token = office.invite()
+    desk = office.bench.service._desk
+    assert desk is not None
+    [holder] = desk.holders()
+    role, client = admit_enrolment(holder)
+    assert client["username"] == client["clientid"] == role["rolename"] == token.user
+    assert client["password"] == token.keys.password
+    topics_of = {acl["topic"] for acl in role["acls"]}
+    prefix = f"fl/v1/{FEDERATION}/enrol/{token.token_id}"
+    assert topics_of == {f"{prefix}/request", f"{prefix}/answer"}
+    assert [acl["topic"] for acl in role["acls"] if acl["acltype"] == "publishClientSend"] == [f"{prefix}/request"]
+    assert not [acl for acl in (*role["acls"], *rights_of_coordinator(FEDERATION)) if "#" in acl["topic"]]
+    assert [command["command"] for command in end_enrolment(token.token_id)] == ["deleteClient", "deleteRole"]
