@@ -31,9 +31,9 @@ AGENT_STEPS: Mapping[str, str] = {
 }
 COORDINATOR_STEPS: Mapping[str, str] = {
     "take a message": "coordinator.service:Service._on_delivery",
-    "- store an update": "coordinator.service:Service._store",
+    "- store an update": "coordinator.intake:Intake._store",
     "-- adopt its file": "coordinator.blobs:BlobFolder.adopt",
-    "-- verify: norm": "coordinator.service:check_update",
+    "-- verify: norm": "coordinator.intake:check_update",
     "-- ledger": "coordinator.ledger:Ledger.add_update",
     "make a version": "coordinator.versions:Versions.make",
     "- fold, encode, write": "coordinator.versions:Versions._write",

@@ -26,6 +26,7 @@ import yaml
 
 from benchmarks.bounds import disk_s, sha256_s, tcp_s
 from benchmarks.waiting import cpu_seconds
+from edge_agent.config import SiteConfig
 from edge_agent.outbox import Outbox
 from edge_agent.publish import Publisher
 from edge_agent.receive import receive
@@ -78,7 +79,16 @@ class Site:
         self._link = MqttLink(settings, self._inbox, random.Random(1))  # noqa: S311 - jitter
         self._outbox = Outbox(folder)
         jitter = random.Random(2)  # noqa: S311
-        self._publisher = Publisher(self._link, FEDERATION, SITE, self._outbox, jitter, Uplink(None))
+        config = SiteConfig.model_validate(
+            {
+                "site": SITE,
+                "federation": FEDERATION,
+                "tasks": {"tiny": {}},
+                "state_folder": folder,
+                "broker": {"host": "127.0.0.1"},
+            }
+        )
+        self._publisher = Publisher(self._link, config, self._outbox, jitter, Uplink(None))
         self._link.subscribe(topics.down_all(FEDERATION, SITE))
         self._link.open()
         self._wait_for(lambda event: isinstance(event, Connected), READY_S, "a connection")

@@ -27,6 +27,7 @@ from coordinator.tables import ALL, Totals
 from coordinator.versions import Versions
 from fedward.errors import ConfigError, IntegrityError, TransientError
 from fedward.http import HttpServer, pages_of
+from fedward.identity.folder import CoordinatorIdentity
 from fedward.layout import Layout, Vector
 from fedward.messages import FederationState
 from fedward.modelfile import load_model, save_model
@@ -109,11 +110,19 @@ def _serve(config: FederationConfig, clock: Clock, stop: threading.Event) -> Non
     versions.begin(initial_P, clock.now_s())
     inbox: LinkInbox = queue.Queue(INBOX_EVENTS)
     link = MqttLink(_mqtt_settings(config), inbox, random.Random())  # noqa: S311 - jitter, not a secret
-    service = Service(config, ledger, blobs, versions, link, clock)
+    service = Service(config, versions, link, clock, identity_of(config, clock.now_s()))
     with HttpServer(config.http, pages_of(service, exposition, clock)) as http:
         LOG.info("started", extra={"federation": config.federation, "http_port": http.port})
         service.run(inbox, stop)
     ledger.close()
+
+
+def identity_of(config: FederationConfig, now_s: float) -> CoordinatorIdentity | None:
+    """The coordinator's keys; None for a federation on this machine. Raises ConfigError for keys that can't be used."""
+    if config.identity is None:
+        LOG.warning("unsigned", extra={"advice": "messages are neither signed nor sealed; for trying things out only"})
+        return None
+    return CoordinatorIdentity.load(config.identity.folder, config.federation, now_s)
 
 
 def open_ledger(config: FederationConfig, layout: Layout) -> Ledger:

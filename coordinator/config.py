@@ -19,6 +19,7 @@ from fedward.settings import (
     Settings,
     SiteNameSetting,
     UpdateCodecSetting,
+    check_identity,
     known_codec,
     update_codec,
 )
@@ -153,6 +154,11 @@ class FederationConfig(Settings):
     """How far back replay, export and the ledger reach."""
     finish: FinishSettings = FinishSettings()
     """When the federation is finished."""
+
+    @model_validator(mode="after")
+    def _signed_where_it_leaves(self) -> Self:
+        check_identity(self.identity, self.broker)
+        return self
 
     @property
     def precision(self) -> Precision:

@@ -3,23 +3,26 @@
 What comes back is what the site is told, and what is new for everybody else. Nothing is told before it is recorded.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
-from coordinator.blobs import BlobFolder
 from coordinator.clock import FederationClock
 from coordinator.config import FederationConfig
-from coordinator.ledger import Ledger
+from coordinator.making import Store
 from coordinator.tables import StoredUpdate
 from coordinator.uploads import Upload, Uploads
 from coordinator.verify import Terms, check_offer, check_update
+from fedward.chunks import manifest_of
 from fedward.disk import has_room
 from fedward.errors import PeerError, RejectReason
-from fedward.layout import Layout
 from fedward.messages import Chunk, Grant, Offer, Outcome, Receipt
 
 VERSION_BYTES = 24
 """What a version writes at most, for each parameter: four arrays of state, a snapshot and a delta."""
+
+
+Unseal = Callable[[memoryview, bytes], Iterator[bytes]]
+"""A sealed payload and the id of its update -> the payload in pieces. Raises PeerError (CANNOT_OPEN)."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +40,18 @@ class Intake:
     def __init__(
         self,
         config: FederationConfig,
-        ledger: Ledger,
-        blobs: BlobFolder,
-        layout: Layout,
+        store: Store,
         clock: FederationClock,
         terms: Callable[[Offer], Terms],
+        unseal: Unseal | None = None,
     ) -> None:
+        """With `unseal`, updates come sealed; without it, as they are."""
         self._config = config
-        self._ledger = ledger
-        self._blobs = blobs
-        self._layout = layout
+        self._ledger, self._blobs, self._layout = store.ledger, store.blobs, store.layout
         self._clock = clock
         self._terms = terms
-        self.uploads = Uploads(config.state_folder / "incoming", blobs)
+        self._unseal = unseal
+        self.uploads = Uploads(config.state_folder / "incoming", store.blobs)
         self.uploads.tidy(config.sites)
 
     def offer(self, site: str, offer: Offer) -> Grant | Ended:
@@ -98,23 +100,42 @@ class Intake:
         if known:  # recorded just before a crash, which left its files
             self.uploads.end(upload)
             return Ended(known)
+        opened = offer
         try:
             self._check_offer(site, offer)  # again: versions may have been made while the chunks came
             if upload.collected:
                 self._blobs.adopt(upload.collected)
-            norm = check_update(self._blobs.view(offer.manifest.digest), offer, self._layout)
+            opened = self._unsealed(offer)
+            norm = check_update(self._blobs.view(opened.manifest.digest), opened, self._layout)
         except PeerError as error:
-            return self._refuse(site, offer, error)
-        row = self._ledger.add_update(offer, site, self._clock.now(), norm, None)
+            ended = self._refuse(site, offer, error)
+            self._drop_unless_needed(opened)
+            return ended
+        row = self._ledger.add_update(opened, site, self._clock.now(), norm, None)
         self.uploads.end(upload)
+        self._drop_unless_needed(offer)
         return Ended(_receipt(row), row)
+
+    def _unsealed(self, offer: Offer) -> Offer:
+        """The offer with the manifest of what was sealed, which is a blob then. Raises PeerError (CANNOT_OPEN).
+
+        Again after a crash: the sealed payload is there until the update is recorded.
+        """
+        if self._unseal is None:
+            return offer
+        sealed = self._blobs.view(offer.manifest.digest)
+        digest = self._blobs.write(self._unseal(sealed, offer.update_id))
+        return replace(offer, manifest=manifest_of(self._blobs.view(digest)))
 
     def _refuse(self, site: str, offer: Offer, error: PeerError) -> Ended:
         row = self._ledger.add_update(offer, site, self._clock.now(), None, error.reason)
         self.uploads.abandon(site, offer.update_id)
+        self._drop_unless_needed(offer)
+        return Ended(_receipt(row), row, error)
+
+    def _drop_unless_needed(self, offer: Offer) -> None:
         if not self._ledger.needs_blob(offer.manifest.digest):
             self._blobs.drop(offer.manifest.digest)
-        return Ended(_receipt(row), row, error)
 
 
 def _receipt(row: StoredUpdate) -> Receipt:

@@ -19,6 +19,7 @@ from coordinator.clock import Moment
 from coordinator.damage import LEDGER_FILE, name_damage
 from coordinator.engine.rates import SiteRate
 from coordinator.tables import (
+    COUNTERS,
     FACTS,
     METADATA,
     PARTS,
@@ -93,6 +94,19 @@ class Ledger:
             number = int(_fact(connection, "sequence") or 0) + 1
             _set_fact(connection, "sequence", number)
             return number
+
+    def counters(self) -> dict[tuple[str, str], int]:
+        """The greatest number that each site has used for each kind of message."""
+        with self._engine.connect() as connection:
+            return {(row.site, row.kind): row.counter for row in connection.execute(sql.select(COUNTERS))}
+
+    def save_counters(self, used: Mapping[tuple[str, str], int]) -> None:
+        """Replace these of them."""
+        table = COUNTERS.c
+        with self._engine.begin() as connection:
+            for (site, kind), counter in used.items():
+                connection.execute(sql.delete(COUNTERS).where(table.site == site, table.kind == kind))
+                connection.execute(sql.insert(COUNTERS).values(site=site, kind=kind, counter=counter))
 
     @property
     def epoch(self) -> int | None:

@@ -5,14 +5,15 @@ sites asked for by then is published once for all of them; one that a single sit
 what leaves the coordinator does not grow with the number of hospitals.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from coordinator.blobs import BlobFolder
 from fedward import topics
 from fedward.chunks import chunk_of, indices_of
+from fedward.identity.signing import EVERYBODY
 from fedward.messages import Announcement, Control, Get, Grant, Part, Receipt, Renewed
-from fedward.pack import pack
+from fedward.pack import Sign, pack
 from fedward.ports import Link
 from fedward.topics import Down
 
@@ -21,6 +22,9 @@ SHARED_FROM = 2
 
 CHUNKS_AT_ONCE = 64
 """Chunks sent before other events are looked at again."""
+
+SignTo = Callable[[str], Sign]
+"""Receiver -> what signs the coordinator's messages to it."""
 
 
 @dataclass
@@ -35,8 +39,11 @@ class _Asked:
 class Publisher:
     """Sends over the link; keeps nothing that a restart would have to know: whoever lacks something asks again."""
 
-    def __init__(self, link: Link, federation: str, blobs: BlobFolder, gather_s: float) -> None:
+    def __init__(
+        self, link: Link, federation: str, blobs: BlobFolder, gather_s: float, sign_to: SignTo | None = None
+    ) -> None:
         self._link = link
+        self._sign_to = sign_to
         self._federation = federation
         self._blobs = blobs
         self._gather_s = gather_s
@@ -44,19 +51,21 @@ class Publisher:
         """By the digest of the part, in the order of the requests."""
 
     def announce(self, announcement: Announcement) -> None:
-        self._link.publish(topics.announce(self._federation), pack(announcement), retain=True)
+        self._link.publish(topics.announce(self._federation), self._packed(announcement, EVERYBODY), retain=True)
 
     def grant(self, site: str, grant: Grant) -> None:
-        self._link.publish(topics.down(self._federation, site, Down.GRANT), pack(grant), expiry_s=600)
+        self._link.publish(topics.down(self._federation, site, Down.GRANT), self._packed(grant, site), expiry_s=600)
 
     def receipt(self, site: str, receipt: Receipt) -> None:
-        self._link.publish(topics.down(self._federation, site, Down.RECEIPT), pack(receipt), expiry_s=7 * 86_400)
+        self._link.publish(
+            topics.down(self._federation, site, Down.RECEIPT), self._packed(receipt, site), expiry_s=7 * 86_400
+        )
 
     def control(self, site: str, control: Control) -> None:
-        self._link.publish(topics.down(self._federation, site, Down.CONTROL), pack(control), retain=True)
+        self._link.publish(topics.down(self._federation, site, Down.CONTROL), self._packed(control, site), retain=True)
 
     def renewed(self, site: str, renewed: Renewed) -> None:
-        self._link.publish(topics.down(self._federation, site, Down.RENEWED), pack(renewed), expiry_s=600)
+        self._link.publish(topics.down(self._federation, site, Down.RENEWED), self._packed(renewed, site), expiry_s=600)
 
     def ask(self, site: str, get: Get, part: Part, now_s: float, online: Collection[str]) -> None:
         """Note which chunks of `part` the site lacks; they leave with `send_chunks`.
@@ -93,6 +102,9 @@ class Publisher:
     def forget_asked(self) -> None:
         """The link was lost: whoever still lacks a chunk asks again."""
         self._asked.clear()
+
+    def _packed(self, message: object, receiver: str) -> bytes:
+        return pack(message, self._sign_to and self._sign_to(receiver))
 
     def _send_chunk(self, digest: bytes, chunks: dict[int, set[str]]) -> None:
         index = next(iter(chunks))

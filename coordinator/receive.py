@@ -1,13 +1,15 @@
 """What came in: a delivery -> who sent what, typed and bounded. Pure; nothing is believed beyond its form."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from fedward import topics
 from fedward.errors import PeerError, RejectReason
 from fedward.identity.names import update_id_of
 from fedward.limits import CHUNK_BYTES
 from fedward.messages import Chunk, Evaluation, Get, Offer, Renewal, Status, Telemetry
-from fedward.pack import unpack
+from fedward.pack import Envelope, unpack
 from fedward.topics import Up
 
 KINDS: dict[Up, type[Offer | Get | Evaluation | Status | Telemetry | Renewal]] = {
@@ -28,8 +30,15 @@ class Received:
     message: Offer | Chunk | Get | Evaluation | Status | Telemetry | Renewal
 
 
-def receive(topic: str, payload: bytes, federation: str, sites: frozenset[str]) -> Received:
-    """Raises PeerError: MALFORMED, TOO_LARGE, PROTOCOL_VERSION, UNKNOWN_SITE or WRONG_FEDERATION."""
+Check = Callable[[str, Envelope], None]
+"""Raises PeerError unless this site has signed the envelope, and never before."""
+
+
+def receive(topic: str, payload: bytes, federation: str, sites: frozenset[str], check: Check | None = None) -> Received:
+    """`check` is None where nothing is signed; a chunk never is: the digests in a signed offer prove it.
+
+    Raises PeerError: MALFORMED, TOO_LARGE, PROTOCOL_VERSION, UNKNOWN_SITE, WRONG_FEDERATION, BAD_SIGNATURE, REPLAYED.
+    """
     address = topics.parse(topic)
     if address.site is None or not isinstance(address.kind, Up):
         raise PeerError(RejectReason.MALFORMED, "not a topic that sites send to")
@@ -39,7 +48,7 @@ def receive(topic: str, payload: bytes, federation: str, sites: frozenset[str]) 
         if len(payload) > CHUNK_BYTES:
             raise PeerError(RejectReason.TOO_LARGE, f"a chunk of {len(payload)} bytes, the limit is {CHUNK_BYTES}")
         return Received(address.site, Chunk(address.owner, address.index, payload))
-    message = unpack(payload, KINDS[address.kind])
+    message = unpack(payload, KINDS[address.kind], check and partial(check, address.site))
     named = message.federation if isinstance(message, Offer | Get | Evaluation) else address.federation
     if {named, address.federation} != {federation}:
         raise PeerError(RejectReason.WRONG_FEDERATION, "the message is for another federation")

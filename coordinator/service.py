@@ -12,24 +12,24 @@ from collections import Counter
 from typing import Any
 
 from coordinator.aggregate import Aggregator
-from coordinator.blobs import BlobFolder
 from coordinator.clock import FederationClock
 from coordinator.config import FederationConfig
 from coordinator.damage import LEDGER_FILE
 from coordinator.enrolment.desk import Desk, desk_of
 from coordinator.intake import Ended, Intake
-from coordinator.ledger import Ledger
 from coordinator.members import Members
 from coordinator.operation import Operation
 from coordinator.precision import UpdateCodecs
 from coordinator.publish import Publisher
 from coordinator.receive import Received, receive
 from coordinator.retention import Retention
+from coordinator.senders import Senders
 from coordinator.verify import Terms, check_evaluation
 from coordinator.versions import Versions
 from fedward import topics
 from fedward.disk import free_bytes, used_bytes
-from fedward.errors import PeerError, RejectReason
+from fedward.errors import PeerError, RejectReason, UnprovenError
+from fedward.identity.folder import CoordinatorIdentity
 from fedward.messages import (
     Announcement,
     Chunk,
@@ -73,15 +73,18 @@ class Service:
     def __init__(
         self,
         config: FederationConfig,
-        ledger: Ledger,
-        blobs: BlobFolder,
         versions: Versions,
         link: Link,
         clock: Clock,
+        identity: CoordinatorIdentity | None = None,
     ) -> None:
+        """Without an identity nothing is signed or sealed, and whoever writes to a site's topics is taken for it."""
+        ledger, blobs = versions.store.ledger, versions.store.blobs
         self._config = config
         self._ledger = ledger
         self._versions = versions
+        self._identity = identity
+        self._senders = Senders(identity, config.federation, ledger, clock) if identity else None
         self._link = link
         self._clock = clock
         self._federation_clock = FederationClock(clock, ledger.latest_arrival_s())
@@ -89,13 +92,17 @@ class Service:
         self._desk: Desk | None = desk_of(config, link, clock)
         if self._desk:
             self._members.enrol(self._desk.sites)
-        self._intake = Intake(config, ledger, blobs, versions.layout, self._federation_clock, self._terms)
+        self._intake = Intake(
+            config, versions.store, self._federation_clock, self._terms, identity.unseal if identity else None
+        )
         self._uploads = self._intake.uploads
         blobs.tidy()
         self._retention = Retention(ledger, blobs, config.retention, self._uploads.digests)
         self._retention.begin()
         self._aggregator = Aggregator(ledger, versions, self._members, config.engine)
-        self._publisher = Publisher(link, config.federation, blobs, config.gather_s)
+        self._publisher = Publisher(
+            link, config.federation, blobs, config.gather_s, identity.sign_to(config.federation) if identity else None
+        )
         self._codecs = UpdateCodecs.of(config.codec, config.codecs, config.precision, versions.layout.size)
         self._unacknowledged: list[Delivery] = []
         self._boot_id = secrets.token_bytes(8)
@@ -156,6 +163,8 @@ class Service:
         would take longer than all else, so the files are synced here, once for all messages since the last time.
         """
         self._uploads.sync()
+        if self._senders:
+            self._senders.save()
         for delivery in self._unacknowledged:
             self._link.acknowledge(delivery)
         self._unacknowledged.clear()
@@ -176,7 +185,13 @@ class Service:
         try:
             if self._desk and self._desk.takes(delivery.topic, delivery.payload):
                 return
-            received = receive(delivery.topic, delivery.payload, self._config.federation, self._members.admitted())
+            received = receive(
+                delivery.topic,
+                delivery.payload,
+                self._config.federation,
+                self._members.admitted(),
+                self._senders.check if self._senders else None,
+            )
         except PeerError as error:
             self._refuse_message(delivery.topic, error)
             return
@@ -208,7 +223,10 @@ class Service:
                 self._on_renewal(site, message)
 
     def _refuse_message(self, topic: str, error: PeerError) -> None:
-        """Count it; and answer when it was an offer of an admitted site, whose id the topic tells."""
+        """Count it; and answer when it was an offer of an admitted site, whose id the topic tells.
+
+        Whoever is not proven ends nothing: at most the site is told to offer again.
+        """
         try:
             address = topics.parse(topic)
         except PeerError:
@@ -216,8 +234,10 @@ class Service:
             return
         site = address.site if address.site in self._members else None
         self._count_refusal(site, error)
+        later = error.reason is RejectReason.PROTOCOL_VERSION  # an upgrade of either side may still save the work
+        if isinstance(error, UnprovenError) and not later:
+            return
         if site and address.kind is topics.Up.OFFER and address.owner:
-            later = error.reason is RejectReason.PROTOCOL_VERSION  # an upgrade of either side may still save the work
             outcome = Outcome.LATER if later else Outcome.REFUSED
             new = Receipt(update_id=address.owner, outcome=outcome, reason=error.reason)
             self._publisher.receipt(site, self._intake.known(site, address.owner) or new)
@@ -238,6 +258,7 @@ class Service:
             codecs=self._codecs.allowed,
             state=self._operation.state,
             base_digest=self._ledger.model_digest(offer.base_version),
+            sealed=self._identity is not None,
         )
 
     def _answer(self, site: str, answer: Grant | Ended) -> None:
@@ -299,6 +320,7 @@ class Service:
                 repeat_base=self._config.engine.repeat_base,
                 epoch=self._ledger.epoch,
                 codecs=self._codecs.allowed,
+                sealing_key=self._identity.sealed_to if self._identity else None,
             )
         )
 

@@ -88,6 +88,15 @@ CHAIN = sql.Table(
 )
 """What was written, in its order (chain.py): appended to, never changed, and cut off at its beginning (pruning.py)."""
 
+COUNTERS = sql.Table(
+    "counters",
+    METADATA,
+    sql.Column("site", sql.String(64), primary_key=True),
+    sql.Column("kind", sql.String(16), primary_key=True),
+    sql.Column("counter", sql.BigInteger, nullable=False),
+)
+"""The greatest number that a site has signed a message of this kind with: what comes again has no greater one."""
+
 WISHES = sql.Table(
     "wishes",
     METADATA,

@@ -9,6 +9,7 @@ from fedward.chunks import check_manifest
 from fedward.codec import codec, norm
 from fedward.errors import PeerError, RejectReason
 from fedward.identity.names import update_seed
+from fedward.identity.sealing import unsealed_size
 from fedward.layout import Layout
 from fedward.limits import MAX_NORM
 from fedward.messages import Evaluation, FederationState, Offer
@@ -25,12 +26,14 @@ class Terms:
     state: FederationState
     base_digest: bytes | None
     """Of the model at the offered base version; None where it was never made."""
+    sealed: bool = False
+    """Whether updates come sealed."""
 
 
 def check_offer(offer: Offer, terms: Terms, repeated: bool) -> None:
     """`repeated`: the federation takes one update of a site from a version, and has one from this base.
 
-    Raises PeerError: FINISHED, STALE, UNKNOWN_BASE, REPEATED, LAYOUT_MISMATCH, UNKNOWN_CODEC, MALFORMED.
+    Raises PeerError: FINISHED, STALE, UNKNOWN_BASE, REPEATED, LAYOUT_MISMATCH, UNKNOWN_CODEC, CANNOT_OPEN, MALFORMED.
     """
     if terms.state is FederationState.FINISHED:
         raise PeerError(RejectReason.FINISHED, "the federation takes no more updates")
@@ -48,12 +51,13 @@ def check_offer(offer: Offer, terms: Terms, repeated: bool) -> None:
     if offer.codec not in terms.codecs:
         allowed = ", ".join(terms.codecs)
         raise PeerError(RejectReason.UNKNOWN_CODEC, f"got {offer.codec}, the announcement allows {allowed}")
-    _check_sizes(offer, terms.layout)
+    _check_sizes(offer, terms)
 
 
-def _check_sizes(offer: Offer, layout: Layout) -> None:
+def _check_sizes(offer: Offer, terms: Terms) -> None:
     check_manifest(offer.manifest)
-    codec(offer.codec).check_size(offer.manifest.size_bytes, layout)
+    size_bytes = offer.manifest.size_bytes
+    codec(offer.codec).check_size(unsealed_size(size_bytes) if terms.sealed else size_bytes, terms.layout)
     if offer.payload is not None and len(offer.payload) != offer.manifest.size_bytes:
         expected = offer.manifest.size_bytes
         raise PeerError(RejectReason.MALFORMED, f"{len(offer.payload)} bytes inside the offer, expected {expected}")

@@ -54,7 +54,7 @@ class Versions:
         self._blobs = blobs
         self._settings = settings
         self._precision = precision
-        self._store = Store(ledger, blobs, layout)
+        self.store = Store(ledger, blobs, layout)
         self.layout = layout
         self._current: StoredVersion | None = None
         self._parts: tuple[Part, ...] | None = None
@@ -77,7 +77,7 @@ class Versions:
             return
         self._check_optimizer(newest)
         self._current = newest
-        self._model = model_of(self._store, newest, self._settings)
+        self._model = model_of(self.store, newest, self._settings)
 
     def make(self, updates: Sequence[StoredUpdate], weights: Sequence[float], now_s: float) -> None:
         """Fold the updates into the model, in the order given, and persist the version; announce it after this.
@@ -94,7 +94,7 @@ class Versions:
     def _make(self, updates: Sequence[StoredUpdate], weights: Sequence[float], now_s: float) -> None:
         base, usual = self.current.version, self._settings
         settings = replace(usual, model_codec=self._precision.codec(usual.model_codec, base))
-        pieces = make_version(self._store, self._model, updates, weights, settings)
+        pieces = make_version(self.store, self._model, updates, weights, settings)
         parts = [self._write(kind_of_payload(settings), base + 1, settings.model_codec, pieces)]
         if self._needs_snapshot(parts[0]):
             parts.append(self._snapshot(base + 1))
@@ -128,7 +128,7 @@ class Versions:
         Raises as `vector_of` does, and ConfigError for one that is older than those whose payloads are kept.
         """
         check_kept(self._ledger, version, f"version {version}")
-        return vector_of(self._store, version)
+        return vector_of(self.store, version)
 
     def _snapshot(self, version: int) -> Part:
         pieces = snapshot_of(self.layout, self._model, codec(SNAPSHOT_CODEC))

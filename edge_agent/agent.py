@@ -29,11 +29,11 @@ from edge_agent.states import Situation, wants_evaluation, wants_fetch, wants_tr
 from edge_agent.train import Trainer
 from edge_agent.training.failures import FailureKind
 from edge_agent.uplink import Uplink
+from edge_agent.voice import Voice
 from fedward import topics
 from fedward.disk import free_bytes, has_room
 from fedward.errors import PeerError, RejectReason
 from fedward.messages import Announcement, Chunk, Control, Grant, Receipt, Renewed
-from fedward.pack import pack
 from fedward.ports import Clock, Connected, Delivery, Disconnected, Link, LinkEvent, Room, check_broker
 
 LOG = logging.getLogger(__name__)
@@ -56,23 +56,24 @@ class Agent:
     """One hospital's agent. `run` returns when `stop` is set; what matters is on disk at every moment."""
 
     def __init__(
-        self, config: SiteConfig, compute: Compute, link: Link, clock: Clock, rng: random.Random, boot_id: bytes
+        self, config: SiteConfig, compute: Compute, link: Link, clock: Clock, rng: random.Random, voice: Voice
     ) -> None:
         self._config = config
         self._compute = compute
         self._link = link
         self._clock = clock
+        self._voice = voice
         outbox = Outbox(config.state_folder / "outbox")
         models = ModelFolder(config.state_folder / "model")
         self._progress = SavedProgress(ProgressFile(config.state_folder / "progress.json"), outbox.take_over())
         self._announced = Announced(config, compute.layouts, self._progress)
-        self._fetcher = Fetcher(link, config.site, models)
-        self._evaluator = Evaluator(link, config, compute)
+        self._fetcher = Fetcher(link, config.site, models, voice.pack)
+        self._evaluator = Evaluator(link, config, compute, voice.pack)
         self._trainer = Trainer(config, compute, outbox, self._progress)
         self._uplink = Uplink(self._progress.now.uplink_bytes_s)
-        self._publisher = Publisher(link, config.federation, config.site, outbox, rng, self._uplink)
-        self._reporter = Reporter(link, config, boot_id)
-        self._renewer = Renewer(link, config, pack)
+        self._publisher = Publisher(link, config, outbox, rng, self._uplink, voice.pack)
+        self._reporter = Reporter(link, config, voice.boot_id, voice.pack)
+        self._renewer = Renewer(link, config, voice.pack)
         self._refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
         self._failures: Counter[FailureKind] = Counter(dict.fromkeys(FailureKind, 0))
         self._failures[FailureKind.CRASHED] = int(self._trainer.was_cut_off)
@@ -136,7 +137,7 @@ class Agent:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         try:
-            message = receive(delivery.topic, delivery.payload)
+            message = receive(delivery.topic, delivery.payload, self._voice.check_of)
             match message:
                 case Announcement():
                     self._on_announcement(message)

@@ -22,8 +22,10 @@ from edge_agent.models import ModelFolder
 from edge_agent.outbox import Outbox
 from edge_agent.progress import ProgressFile
 from edge_agent.report import will_of
+from edge_agent.voice import CounterFile, Voice
 from fedward.errors import ConfigError
 from fedward.http import HttpServer, pages_of
+from fedward.identity.folder import SiteIdentity
 from fedward.modelfile import save_model
 from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import LinkInbox, Will
@@ -87,12 +89,22 @@ def _serve(config: SiteConfig) -> None:
     checkpoints = CheckpointFile(config.state_folder / "training", config.checkpoint_s)
     releases = {name: release_of(name) for name in tasks}
     compute = Compute(tasks, releases, capability, inbox.put, checkpoints)
-    boot_id = secrets.token_bytes(8)
-    link = MqttLink(mqtt_settings(config, will_of(config, boot_id)), cast(LinkInbox, inbox), rng)
-    agent = Agent(config, compute, link, clock, rng, boot_id)
+    voice = voice_of(config, clock.now_s())
+    link = MqttLink(mqtt_settings(config, will_of(config, voice.boot_id, voice.pack)), cast(LinkInbox, inbox), rng)
+    agent = Agent(config, compute, link, clock, rng, voice)
     with HttpServer(config.http, pages_of(agent, exposition, clock)) as http:
         LOG.info("started", extra={"site": config.site, "device": capability.name, "http_port": http.port})
         agent.run(inbox, stop)
+
+
+def voice_of(config: SiteConfig, now_s: float) -> Voice:
+    """How a new process speaks. Raises ConfigError for an identity that can't be used."""
+    boot_id = secrets.token_bytes(8)
+    if config.identity is None:
+        LOG.warning("unsigned", extra={"advice": "messages are neither signed nor sealed; for trying things out only"})
+        return Voice(boot_id)
+    identity = SiteIdentity.load(config.identity.folder, config.federation, config.site, now_s)
+    return Voice.of(boot_id, identity, config, CounterFile(config.state_folder / "counter.json", now_s))
 
 
 def mqtt_settings(config: SiteConfig, will: Will) -> MqttSettings:

@@ -34,6 +34,7 @@ from edge_agent.training.train import train
 from fedward.codec import codec
 from fedward.errors import ConfigError, PeerError
 from fedward.identity.names import update_seed
+from fedward.identity.sealing import seal
 from fedward.layout import Layout, vector_digest
 from fedward.messages import Evaluation
 from fedward.pack import pack, unpack
@@ -193,6 +194,8 @@ class Compute:
             payload = encode(delta_P, layout, job.codec, update_seed(codec(job.codec), job.version, job.update_id))
         except ValueError:  # finite, but too large for the codec: as useless as infinite
             raise TrainingFailed(FailureKind.NOT_FINITE) from None
+        if job.sealing_key is not None:
+            payload = b"".join(seal(payload, job.sealing_key, job.update_id))
         return Encoded(job, trained, payload)
 
     def _resumable(self, job: TrainJob) -> Resumable:

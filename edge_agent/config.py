@@ -1,9 +1,9 @@
 """The agent's configuration: one hospital in one federation. `fedward agent run --help` prints every setting."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedward.settings import (
     BrokerSettings,
@@ -13,6 +13,7 @@ from fedward.settings import (
     Settings,
     SiteNameSetting,
     UpdateCodecSetting,
+    check_identity,
 )
 
 
@@ -61,3 +62,8 @@ class SiteConfig(Settings):
     """Seconds between two reports to the coordinator."""
     checkpoint_s: float = Field(default=30.0, ge=0, le=3600)
     """Seconds of training that a crash may cost, or one step if that is longer; a checkpoint is written as often."""
+
+    @model_validator(mode="after")
+    def _signed_where_it_leaves(self) -> Self:
+        check_identity(self.identity, self.broker)
+        return self

@@ -4,6 +4,7 @@ from edge_agent.compute import Compute
 from edge_agent.config import SiteConfig
 from edge_agent.jobs import Evaluated, EvaluateJob
 from edge_agent.models import Held
+from edge_agent.voice import Pack
 from fedward import topics
 from fedward.messages import Announcement, Evaluation
 from fedward.pack import pack
@@ -17,8 +18,9 @@ class Evaluator:
     What is sent says which model was measured: a coordinator whose version of that number is another one refuses it.
     """
 
-    def __init__(self, link: Link, config: SiteConfig, compute: Compute) -> None:
+    def __init__(self, link: Link, config: SiteConfig, compute: Compute, pack: Pack = pack) -> None:
         self._link = link
+        self._pack = pack
         self._topic = topics.up(config.federation, config.site, Up.EVALUATION)
         self._compute = compute
         self._evaluation: Evaluation | None = None
@@ -47,7 +49,7 @@ class Evaluator:
     def send(self) -> None:
         """Send the latest one, if there is one: it has no receipt, and the link or the coordinator may be new."""
         if self._evaluation:
-            self._link.publish(self._topic, pack(self._evaluation))
+            self._link.publish(self._topic, self._pack(self._evaluation))
 
     def _end(self, job: EvaluateJob, evaluation: Evaluation | None) -> None:
         self._last, self._evaluation = (job.version, job.model_digest), evaluation

@@ -5,6 +5,7 @@ import logging
 from edge_agent.asking import Asking
 from edge_agent.download import Download
 from edge_agent.models import Held, ModelFolder
+from edge_agent.voice import Pack
 from fedward import topics
 from fedward.layout import Layout
 from fedward.messages import Announcement, Chunk, Get
@@ -18,8 +19,9 @@ LOG = logging.getLogger(__name__)
 class Fetcher:
     """Keeps the held version up with the announced one, one download at a time."""
 
-    def __init__(self, link: Link, site: str, folder: ModelFolder) -> None:
+    def __init__(self, link: Link, site: str, folder: ModelFolder, pack: Pack = pack) -> None:
         self._link = link
+        self._pack = pack
         self._site = site
         self._folder = folder
         self._asking = Asking()
@@ -60,7 +62,7 @@ class Fetcher:
             self._asking.ask_now()
         for digest, missing in self._asking.due(now_s, download.missing).items():
             get = Get(federation=announcement.federation, digest=digest, missing=missing)
-            self._link.publish(topics.up(announcement.federation, self._site, Up.GET), pack(get), expiry_s=60)
+            self._link.publish(topics.up(announcement.federation, self._site, Up.GET), self._pack(get), expiry_s=60)
         return None
 
     def hold(self, held: Held) -> None:

@@ -32,6 +32,7 @@ class TrainJob:
     update_id: bytes
     share: float
     min_examples: int = 1
+    sealing_key: bytes | None = None  # of the coordinator; None: the update travels unsealed
     num_done: int = 0  # steps that the checkpoint holds, from which this job goes on
 
     def order(self, layout: Layout) -> Order:

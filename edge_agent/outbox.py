@@ -6,7 +6,7 @@ An update is saved before the first byte of it is sent, and deleted after its re
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedward.chunks import chunk_of
@@ -26,12 +26,11 @@ class Entry:
     offer: Offer
     payload: Path
 
-    def packed_offer(self, *, alone: bool = False) -> bytes:
-        """The offer's bytes, with the payload inside when it is small, unless the offer goes alone."""
-        offer = self.offer
-        if not alone and offer.manifest.size_bytes <= INLINE_BYTES:
-            offer = Offer(**{**vars(offer), "payload": self.payload.read_bytes()})
-        return pack(offer)
+    def offer_to_send(self, *, alone: bool = False) -> Offer:
+        """The offer with the payload inside when it is small, unless the offer goes alone."""
+        if alone or self.offer.manifest.size_bytes > INLINE_BYTES:
+            return self.offer
+        return replace(self.offer, payload=self.payload.read_bytes())
 
     def chunk(self, index: int) -> bytes:
         return chunk_of(self.payload, index)

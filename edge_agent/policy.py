@@ -7,7 +7,10 @@ from fedward.messages import Announcement
 
 
 def check_announcement(announcement: Announcement, config: SiteConfig) -> None:
-    """Raises PeerError: WRONG_FEDERATION, TASK_NOT_ALLOWED, UNKNOWN_CODEC. Nothing is fetched before this passes."""
+    """Nothing is fetched before this passes.
+
+    Raises PeerError: WRONG_FEDERATION, TASK_NOT_ALLOWED, UNKNOWN_CODEC, MALFORMED.
+    """
     if announcement.federation != config.federation:
         raise PeerError(RejectReason.WRONG_FEDERATION, "an announcement of another federation")
     if announcement.task not in config.tasks:
@@ -15,6 +18,8 @@ def check_announcement(announcement: Announcement, config: SiteConfig) -> None:
             RejectReason.TASK_NOT_ALLOWED,
             f"the federation asks for task {announcement.task}; allowed here: {', '.join(config.tasks)}",
         )
+    if config.identity and announcement.sealing_key is None:
+        raise PeerError(RejectReason.MALFORMED, "no key to seal updates with, and this site sends none unsealed")
     if announcement.codec not in CODECS:
         raise PeerError(RejectReason.UNKNOWN_CODEC, f"codec {announcement.codec}; known here: {', '.join(CODECS)}")
     if not allowed_codecs(announcement, config.policy):

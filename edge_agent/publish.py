@@ -6,11 +6,14 @@ Everything is repeated until the receipt comes, whoever dies meanwhile; what the
 import random
 from collections import deque
 
+from edge_agent.config import SiteConfig
 from edge_agent.outbox import Entry, Outbox
 from edge_agent.uplink import Uplink
+from edge_agent.voice import Pack
 from fedward import topics
 from fedward.chunks import indices_of
 from fedward.messages import Grant, Outcome, Receipt
+from fedward.pack import pack
 from fedward.ports import Link
 
 OFFER_AGAIN_S = 3.0
@@ -30,13 +33,14 @@ class Publisher:
     """Uploads the oldest update of the outbox."""
 
     def __init__(
-        self, link: Link, federation: str, site: str, outbox: Outbox, rng: random.Random, uplink: Uplink
+        self, link: Link, config: SiteConfig, outbox: Outbox, rng: random.Random, uplink: Uplink, pack: Pack = pack
     ) -> None:
         """`uplink` is told what is sent, and what has arrived."""
         self._link = link
+        self._pack = pack
         self._uplink = uplink
-        self._federation = federation
-        self._site = site
+        self._federation = config.federation
+        self._site = config.site
         self._outbox = outbox
         self._rng = rng
         self._entry: Entry | None = None
@@ -84,7 +88,7 @@ class Publisher:
         if not self._granted and now_s >= self._offer_at_s:
             topic = topics.offer(self._federation, self._site, self._entry.offer.update_id)
             alone = self._patience_s >= ALONE_FROM_S
-            if self._send(topic, self._entry.packed_offer(alone=alone), now_s):
+            if self._send(topic, self._pack(self._entry.offer_to_send(alone=alone)), now_s):
                 self._awaits_grant = True
                 self._wait_for_answer(now_s)
                 self._patience_s = min(2 * self._patience_s, LONGEST_OFFER_S)

@@ -1,10 +1,13 @@
 """What came in: a delivery -> a typed, bounded message of the coordinator. Pure."""
 
+from collections.abc import Callable
+
 from fedward import topics
 from fedward.errors import PeerError, RejectReason
+from fedward.identity.signing import EVERYBODY
 from fedward.limits import CHUNK_BYTES
 from fedward.messages import Announcement, Chunk, Control, Grant, Receipt, Renewed
-from fedward.pack import unpack
+from fedward.pack import Check, unpack
 from fedward.topics import Down
 
 KINDS: dict[Down, type[Announcement | Grant | Receipt | Control | Renewed]] = {
@@ -16,8 +19,17 @@ KINDS: dict[Down, type[Announcement | Grant | Receipt | Control | Renewed]] = {
 }
 
 
-def receive(topic: str, payload: bytes) -> Announcement | Chunk | Grant | Receipt | Control | Renewed:
-    """Raises PeerError: MALFORMED, TOO_LARGE or PROTOCOL_VERSION."""
+CheckOf = Callable[[str], Check]
+"""Receiver -> what lets the coordinator's messages to it pass."""
+
+
+def receive(
+    topic: str, payload: bytes, check_of: CheckOf | None = None
+) -> Announcement | Chunk | Grant | Receipt | Control | Renewed:
+    """`check_of` is None where nothing is signed; a chunk never is: the digests in a signed announcement prove it.
+
+    Raises PeerError: MALFORMED, TOO_LARGE, PROTOCOL_VERSION or BAD_SIGNATURE.
+    """
     address = topics.parse(topic)
     if not isinstance(address.kind, Down):
         raise PeerError(RejectReason.MALFORMED, "not a topic that the coordinator sends to")
@@ -25,4 +37,4 @@ def receive(topic: str, payload: bytes) -> Announcement | Chunk | Grant | Receip
         if len(payload) > CHUNK_BYTES:
             raise PeerError(RejectReason.TOO_LARGE, f"a chunk of {len(payload)} bytes, the limit is {CHUNK_BYTES}")
         return Chunk(address.owner, address.index, payload)
-    return unpack(payload, KINDS[address.kind])
+    return unpack(payload, KINDS[address.kind], check_of and check_of(address.site or EVERYBODY))

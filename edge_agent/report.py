@@ -6,6 +6,7 @@ from typing import Any
 from edge_agent.config import SiteConfig
 from edge_agent.progress import Progress
 from edge_agent.states import Situation, phase
+from edge_agent.voice import Pack
 from fedward import __version__, topics
 from fedward.messages import Phase, Status, Telemetry
 from fedward.pack import pack
@@ -16,7 +17,7 @@ SOON_S = 0.2
 """Least time between two reports when the phase changes."""
 
 
-def will_of(config: SiteConfig, boot_id: bytes) -> Will:
+def will_of(config: SiteConfig, boot_id: bytes, pack: Pack = pack) -> Will:
     """What the broker says in our name when we are gone without a word."""
     topic = topics.up(config.federation, config.site, Up.STATUS)
     return Will(topic, pack(Status(boot_id=boot_id, online=False)), config.broker.will_delay_s)
@@ -58,8 +59,9 @@ def telemetry_of(page: Mapping[str, Any], boot_id: bytes) -> Telemetry:
 class Reporter:
     """Sends status and telemetry; lost telemetry is not sent again."""
 
-    def __init__(self, link: Link, config: SiteConfig, boot_id: bytes) -> None:
+    def __init__(self, link: Link, config: SiteConfig, boot_id: bytes, pack: Pack = pack) -> None:
         self._link = link
+        self._pack = pack
         self._config = config
         self._boot_id = boot_id
         self._told_phase: str | None = None
@@ -80,9 +82,9 @@ class Reporter:
         if self._told_phase is not None and now_s - self._told_at_s < due_s:
             return
         topic = topics.up(self._config.federation, self._config.site, Up.TELEMETRY)
-        if self._link.publish(topic, pack(telemetry_of(page, self._boot_id)), qos=0, expiry_s=60):
+        if self._link.publish(topic, self._pack(telemetry_of(page, self._boot_id)), qos=0, expiry_s=60):
             self._told_phase, self._told_at_s = page["phase"], now_s
 
     def _status(self, status: Status) -> None:
         topic = topics.up(self._config.federation, self._config.site, Up.STATUS)
-        self._link.publish(topic, pack(status), retain=True)
+        self._link.publish(topic, self._pack(status), retain=True)

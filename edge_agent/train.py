@@ -85,6 +85,7 @@ class Trainer:
             self._compute.forget_unfinished()  # it is in the outbox, has been counted, or never will be
             LOG.info("unfinished_dropped", extra={"version": job.version})
             return
+        job = replace(job, sealing_key=announcement.sealing_key)
         if job.codec not in allowed_codecs(announcement, self._config.policy):
             job = replace(job, codec=self._choose_codec(announcement))
         self._begin(job, "resuming")
@@ -172,6 +173,7 @@ class Trainer:
             update_id=self._update_id(held.version),
             share=self._config.policy.compute_share,
             min_examples=self._config.policy.min_examples,
+            sealing_key=announcement.sealing_key,
         )
 
     def _choose_codec(self, announcement: Announcement) -> str:

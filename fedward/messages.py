@@ -128,6 +128,7 @@ class Announcement:
     repeat_base: bool  # whether a site may train again from a version that it has trained from
     epoch: Counter | None = None  # where a new or restored ledger began: what was receipted before may be lost
     codecs: Annotated[tuple[SiteName, ...], Len(1, MAX_CODECS)] | None = None  # allowed beside `codec`
+    sealing_key: Annotated[bytes, Len(32, 32)] | None = None  # X25519: what updates are sealed with
 
 
 @dataclass(frozen=True, kw_only=True)

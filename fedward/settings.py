@@ -168,6 +168,8 @@ def _problems(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
             yield f"{place}: unknown setting; known here: {', '.join(_known(model, problem['loc'][:-1]))}"
         elif problem["type"] == "missing":
             yield f"{place}: missing"
+        elif not place:  # of the file as a whole, whose content is no part of the message
+            yield problem["msg"].removeprefix("Value error, ")
         else:
             yield f"{place}: {problem['msg']}, got {_short(problem['input'])}"
 

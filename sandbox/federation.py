@@ -23,6 +23,7 @@ from fedward.errors import ConfigError, TransientError
 from sandbox.broker import EmbeddedBroker, Kind
 from sandbox.child import Child
 from sandbox.datasets import Split, split
+from sandbox.identities import make_identities
 from sandbox.ports import free_port
 
 HOST = "127.0.0.1"
@@ -63,6 +64,7 @@ class Plan:
     routes: Mapping[str, int] = field(default_factory=dict)  # site -> the port of its own way to the broker
     broker: Kind | None = None
     broker_port: int = 0
+    signed: bool = True  # messages are signed and updates sealed
     agent_http: bool = False
     threads: int = 1
     gather_s: float = 0.05
@@ -89,6 +91,8 @@ class Federation:
         self.agent_ports = {site: free_port(HOST) for site in self.sites} if plan.agent_http else {}
         self.children: dict[str, Child] = {}
         (plan.folder / "logs").mkdir(exist_ok=True)
+        if plan.signed:
+            make_identities(plan.folder / "identities", FEDERATION, self.sites, time.time())
         self._write_configs()
 
     def __enter__(self) -> Self:
@@ -203,6 +207,7 @@ class Federation:
                 "work": dict(self.work),
                 "state_folder": str(self.state_folder("coordinator")),
                 "broker": broker,
+                **self._identity("coordinator"),
                 "http": {"host": HOST, "port": self.http_port},
                 "engine": dict(plan.engine),
                 "codec": plan.codec,
@@ -222,6 +227,7 @@ class Federation:
                     "tasks": dict(plan.allowed.get(site.name, {plan.task: site.options})),
                     "state_folder": str(self.state_folder(site.name)),
                     "broker": broker | {"port": plan.routes.get(site.name, self.broker.port)},
+                    **self._identity(site.name),
                     "policy": {"compute_share": 1 / plan.slow.get(site.name, 1.0), **plan.policy},
                     "http": {"host": HOST, "port": self.agent_ports.get(site.name)},
                     "device": "cpu",
@@ -229,6 +235,9 @@ class Federation:
                     "telemetry_s": plan.telemetry_s,
                 },
             )
+
+    def _identity(self, name: str) -> dict[str, object]:
+        return {"identity": {"folder": str(self.plan.folder / "identities" / name)}} if self.plan.signed else {}
 
     def _environment(self) -> dict[str, str]:
         found = environment()

@@ -73,19 +73,22 @@ class Register:
         write_durably(self._issued / f"{name}-{serial:x}.crt", certificate.pem)
         write_durably(self._sites / f"{name}.crt", certificate.pem)
 
-    def revoke(self, site: str, reason: str, now_s: float) -> list[Certificate]:
-        """The site is not enrolled any more, which takes effect first; its certificates are revoked."""
-        (self._sites / f"{site}.crt").unlink(missing_ok=True)
-        sync_folder(self._sites)
+    def revoke(self, site: str, reason: str, now_s: float) -> int:
+        """The site is not enrolled any more, which takes effect first; the number of certificates that were revoked."""
+        current, gone = self._sites / f"{site}.crt", []
+        if current.exists():
+            certificate = load_certificate(current)
+            move_durably(current, self._revoked / f"{site}-{certificate.serial:x}.crt")
+            sync_folder(self._sites)
+            gone.append(certificate)
         record = {"site": site, "reason": reason, "at_s": now_s}
         write_durably(self._revoked / f"{site}.json", json.dumps(record).encode())
-        gone = []
         for path in sorted(self._issued.glob(f"{site}-*.crt")):
             certificate = load_certificate(path)
             if certificate.name == site:  # `st-anna-1` begins like `st-anna`
                 move_durably(path, self._revoked / path.name)
                 gone.append(certificate)
-        return gone
+        return len({certificate.serial for certificate in gone})
 
     def revoked(self) -> list[Certificate]:
         """All that were revoked and would still hold."""

@@ -140,7 +140,7 @@ class Membership:
             if not self.register.knows(site):
                 raise ConfigError(f"site {site} was never enrolled in {self._federation}; `deny` refuses a request")
             self.invitations.end(site)
-            return len(self.register.revoke(site, reason, now_s))
+            return self.register.revoke(site, reason, now_s)
 
     def publish_revocations(self, now_s: float) -> None:
         """Sign the list anew. Raises TransientError where the authority is not at hand."""

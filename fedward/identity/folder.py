@@ -1,5 +1,6 @@
 """A party's identity on disk: where its key and certificates are, read and checked at the start."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +9,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedward.identity.certificates import AUTHORITY_CERTIFICATE, Certificate, check_certificate, load_certificate
 from fedward.identity.keys import load_sealing_key, load_signing_key
+from fedward.identity.sealing import public_half, unseal
+from fedward.identity.signing import COORDINATOR, signer
+from fedward.pack import Sign
 
 COORDINATOR_CERTIFICATE = "coordinator.crt"
 """At a site: whose signatures count. At the coordinator: its own."""
@@ -47,6 +51,19 @@ class CoordinatorIdentity:
     sealing_key: X25519PrivateKey = field(repr=False)
     authority: Certificate
     register: Path
+
+    @property
+    def sealed_to(self) -> bytes:
+        """What sites seal their updates with."""
+        return public_half(self.sealing_key)
+
+    def unseal(self, sealed: memoryview, purpose: bytes) -> Iterator[bytes]:
+        """As `sealing.unseal`, with this coordinator's key."""
+        return unseal(sealed, self.sealing_key, purpose)
+
+    def sign_to(self, federation: str) -> Callable[[str], Sign]:
+        """Receiver -> what signs messages to it. They have no numbers: each has a sequence or an id inside."""
+        return lambda receiver: signer(self.key, federation, COORDINATOR, receiver, lambda: 0)
 
     @classmethod
     def load(cls, folder: Path, federation: str, now_s: float) -> "CoordinatorIdentity":

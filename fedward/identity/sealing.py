@@ -35,6 +35,15 @@ def sealed_size(num_bytes: int) -> int:
     return KEY_BYTES + num_bytes + TAG_BYTES * max(1, -(-num_bytes // SEGMENT_BYTES))
 
 
+def unsealed_size(num_bytes: int) -> int:
+    """Of the payload in so many sealed bytes. Raises PeerError (CANNOT_OPEN) where no payload has that size sealed."""
+    rest = num_bytes - KEY_BYTES
+    size = rest - TAG_BYTES * max(1, -(-rest // (SEGMENT_BYTES + TAG_BYTES)))
+    if size < 0 or sealed_size(size) != num_bytes:
+        raise PeerError(RejectReason.CANNOT_OPEN, f"no payload has {num_bytes} bytes when it is sealed")
+    return size
+
+
 def seal(payload: bytes | memoryview, receiver: bytes, purpose: bytes) -> Iterator[bytes]:
     """The sealed payload in pieces. Raises ValueError for a `receiver` that is no X25519 public key of 32 bytes."""
     fresh = X25519PrivateKey.generate()

@@ -17,6 +17,7 @@ from coordinator.service import LISTEN_S, Service
 from coordinator.versions import Versions
 from fedward import topics
 from fedward.errors import RejectReason
+from fedward.identity.folder import CoordinatorIdentity
 from fedward.layout import Layout
 from fedward.messages import Offer, Outcome, Range, Receipt
 from fedward.modelfile import save_model
@@ -40,7 +41,7 @@ def config_of(folder: Path, **changes: Any) -> FederationConfig:
         "model": folder / "initial.safetensors",
         "work": WorkSettings(local_epochs=1, batch_size=16, local_lr=0.1),
         "state_folder": folder / "state",
-        "broker": BrokerSettings(host="broker"),
+        "broker": BrokerSettings(host="localhost"),
         "engine": EngineSettings(buffer_size=2, flush_after_s=600.0),
         "codec": "f32",
         "precise_versions": 0,
@@ -60,7 +61,7 @@ def write_config(folder: Path) -> Path:
         "model": str(folder / "initial.safetensors"),
         "work": {"local_epochs": 1, "batch_size": 16, "local_lr": 0.1},
         "state_folder": str(folder / "state"),
-        "broker": {"host": "broker"},
+        "broker": {"host": "localhost"},
     }
     (folder / "federation.yaml").write_text(yaml.safe_dump(settings))
     return folder / "federation.yaml"
@@ -76,6 +77,7 @@ class Bench:
         clock: ManualClock,
         layout: Layout = SMALL,
         window: int = 8,
+        identity: CoordinatorIdentity | None = None,
     ) -> None:
         self.config = config
         self.killed = False
@@ -88,7 +90,7 @@ class Bench:
         self.versions.begin(vector(layout, seed=0, scale=1.0), clock.now_s())
         self.inbox: LinkInbox = Queue()
         self.link = MemoryLink(broker, "coordinator", self.inbox, window=window)
-        self.service = Service(config, self.ledger, self.blobs, self.versions, self.link, clock)
+        self.service = Service(config, self.versions, self.link, clock, identity)
         self.link.subscribe(topics.up_all(FEDERATION))
         self.link.open()
 

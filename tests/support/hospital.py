@@ -20,7 +20,9 @@ from edge_agent.training.checkpoint import CheckpointFile
 from edge_agent.training.metrics import Sums
 from edge_agent.training.module import layout_of
 from edge_agent.training.task import Batch, Task
+from edge_agent.voice import CounterFile, Voice
 from fedward import topics
+from fedward.identity.folder import SiteIdentity
 from fedward.ports import LinkInbox
 from fedward.testing import ManualClock, MemoryBroker, MemoryLink
 from tests.support.office import FEDERATION, SITE, TASK, Office
@@ -76,13 +78,22 @@ class Hospital:
         self.boots += 1
         self.inbox: Inbox = queue.Queue()
         boot_id = self.boots.to_bytes(8, "big")
+        voice = self.voice(boot_id)
         inbox = cast(LinkInbox, self.inbox)  # takes the compute thread's events too
-        self.link = MemoryLink(self._broker, SITE, inbox, will=will_of(self.config, boot_id))
+        self.link = MemoryLink(self._broker, SITE, inbox, will=will_of(self.config, boot_id, voice.pack))
         checkpoints = CheckpointFile(self.config.state_folder / "training", self.config.checkpoint_s)
         self.compute = Compute({TASK: self.task}, {TASK: self.release}, CPU, self.inbox.put, checkpoints)
-        self.agent = Agent(self.config, self.compute, self.link, self.clock, random.Random(1), boot_id)
+        self.agent = Agent(self.config, self.compute, self.link, self.clock, random.Random(1), voice)
         self.link.subscribe(topics.announce(FEDERATION), topics.down_all(FEDERATION, SITE))
         self.link.open()
+
+    def voice(self, boot_id: bytes) -> Voice:
+        """How the agent speaks: signed where its configuration has an identity."""
+        if self.config.identity is None:
+            return Voice(boot_id)
+        identity = SiteIdentity.load(self.config.identity.folder, FEDERATION, SITE, self.clock.now_s())
+        counter = CounterFile(self.config.state_folder / "counter.json", self.clock.now_s())
+        return Voice.of(boot_id, identity, self.config, counter)
 
     def kill(self) -> None:
         """As a power cut: nothing is said, nothing is saved."""

@@ -1,6 +1,7 @@
 """The coordinator's end of an agent's wire, in memory, and the site that the tests of the agent configure."""
 
 import queue
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from edge_agent.config import SiteConfig
 from fedward import topics
 from fedward.chunks import indices_of, manifest_of
 from fedward.codec import codec, seed_of
+from fedward.identity.signing import EVERYBODY
 from fedward.layout import Layout, Vector, vector_digest
 from fedward.messages import Announcement, Control, FederationState, Get, Offer, Outcome, Part, PartKind, Receipt, Work
-from fedward.pack import pack, unpack
+from fedward.pack import Sign, pack, unpack
 from fedward.ports import LinkInbox
 from fedward.testing import MemoryBroker, MemoryLink
 from fedward.topics import Down
@@ -34,6 +36,8 @@ class Office:
         self.parts: list[Part] = []
         self.heard: list[tuple[str, bytes]] = []
         self.answers_gets = True
+        self.sign_to: Callable[[str], Sign] | None = None
+        """Receiver -> what signs messages to it."""
         self._broker = broker
         self._inbox: LinkInbox = queue.Queue()
         self._link = MemoryLink(broker, "office", self._inbox, window=1000)
@@ -87,10 +91,13 @@ class Office:
 
     def announce(self, announcement: Announcement | None = None, **changes: Any) -> None:
         message = announcement or self.announcement(**changes)
-        self._broker.publish(topics.announce(FEDERATION), pack(message), retain=True)
+        self._broker.publish(topics.announce(FEDERATION), self.packed(message, EVERYBODY), retain=True)
 
     def tell(self, kind: Down, message: Receipt | Control) -> None:
-        self._broker.publish(topics.down(FEDERATION, SITE, kind), pack(message))
+        self._broker.publish(topics.down(FEDERATION, SITE, kind), self.packed(message, SITE))
+
+    def packed(self, message: object, receiver: str) -> bytes:
+        return pack(message, self.sign_to and self.sign_to(receiver))
 
     def receipt(self, offer: Offer, outcome: Outcome = Outcome.ACCEPTED) -> None:
         self.tell(Down.RECEIPT, Receipt(update_id=offer.update_id, outcome=outcome))
@@ -142,7 +149,7 @@ def site_config(folder: Path, **changes: Any) -> SiteConfig:
         "federation": FEDERATION,
         "tasks": {TASK: {}},
         "state_folder": folder / "state",
-        "broker": {"host": "broker.example.org"},
+        "broker": {"host": "localhost"},
     }
     return SiteConfig.model_validate({**fields, **changes})
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from queue import Queue
 from random import Random
 
+from edge_agent.config import SiteConfig
 from edge_agent.outbox import Outbox
 from edge_agent.publish import Publisher
 from edge_agent.receive import receive
@@ -76,7 +77,16 @@ class UploadingSite:
         self.outbox.tidy()
         self.inbox: LinkInbox = Queue()
         self.link = MemoryLink(self._broker, self.name, self.inbox, window=2)
-        self.publisher = Publisher(self.link, FEDERATION, self.name, self.outbox, Random(1), Uplink(None))
+        config = SiteConfig.model_validate(
+            {
+                "site": self.name,
+                "federation": FEDERATION,
+                "tasks": {"tiny": {}},
+                "state_folder": self._folder,
+                "broker": {"host": "127.0.0.1"},
+            }
+        )
+        self.publisher = Publisher(self.link, config, self.outbox, Random(1), Uplink(None))
         self.link.subscribe(topics.down_all(FEDERATION, self.name))
         self.link.open()
 

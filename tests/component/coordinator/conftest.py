@@ -7,6 +7,7 @@ import pytest
 
 from coordinator.blobs import BlobFolder
 from coordinator.ledger import Ledger
+from fedward.identity.folder import CoordinatorIdentity
 from fedward.layout import Layout
 from fedward.testing import ManualClock, MemoryBroker
 from tests.support.coordinator_bench import Bench, config_of, write_config
@@ -36,8 +37,14 @@ def start(tmp_path: Path, broker: MemoryBroker, clock: ManualClock) -> Iterator[
     """Starts a coordinator with the settings given by name, and ends it after the test."""
     started: list[Bench] = []
 
-    def begin(layout: Layout = SMALL, folder: str = "", window: int = 8, **changes: object) -> Bench:
-        bench = Bench(config_of(tmp_path / folder, **changes), broker, clock, layout, window)
+    def begin(
+        layout: Layout = SMALL,
+        folder: str = "",
+        window: int = 8,
+        identity: CoordinatorIdentity | None = None,
+        **changes: object,
+    ) -> Bench:
+        bench = Bench(config_of(tmp_path / folder, **changes), broker, clock, layout, window, identity)
         started.append(bench)
         return bench
 

@@ -12,6 +12,7 @@ from edge_agent.outbox import Outbox
 from edge_agent.report import will_of
 from fedward.cli import EXIT_CONFIG, main
 from fedward.modelfile import load_model
+from fedward.pack import pack
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_site_keeps_one_session_whatever_process_it_is(config: SiteConfig) -> None:
-    first, second = (mqtt_settings(config, will_of(config, boot)) for boot in (b"boot-one", b"boot-two"))
+    first, second = (mqtt_settings(config, will_of(config, boot, pack)) for boot in (b"boot-one", b"boot-two"))
     assert first.client_id == second.client_id == "ward-st-anna"
     assert first.session_expiry_s == 7 * 86_400
     assert first.will != second.will

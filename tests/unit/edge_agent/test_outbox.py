@@ -7,7 +7,7 @@ import pytest
 
 from edge_agent.outbox import Outbox
 from fedward.messages import Offer
-from fedward.pack import pack, unpack
+from fedward.pack import pack
 
 PAYLOAD = b"trained on eight records"
 
@@ -47,7 +47,7 @@ def test_a_small_update_rides_inside_its_offer_and_a_large_one_does_not(tmp_path
     for payload, inside in ((PAYLOAD, PAYLOAD), (bytes(200_000), None)):
         offer = new_offer(payload=payload)
         (entry,) = saved(tmp_path / str(len(payload)), offer, payload).entries()
-        assert unpack(entry.packed_offer(), Offer).payload == inside
+        assert entry.offer_to_send().payload == inside
         assert entry.chunk(0) == payload
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent.config import SiteConfig
 from edge_agent.outbox import Outbox
 from edge_agent.publish import LONGEST_OFFER_S, OFFER_AGAIN_S, Publisher
 from edge_agent.uplink import Uplink
@@ -31,7 +32,16 @@ class Upload:
         self.link = MemoryLink(broker, "st-anna", queue.Queue(), window=WINDOW)
         self.link.open()
         self.uplink = Uplink(None)
-        self.publisher = Publisher(self.link, "ward", "st-anna", self.outbox, random.Random(1), self.uplink)
+        config = SiteConfig.model_validate(
+            {
+                "site": "st-anna",
+                "federation": "ward",
+                "tasks": {"tiny": {}},
+                "state_folder": folder,
+                "broker": {"host": "127.0.0.1"},
+            }
+        )
+        self.publisher = Publisher(self.link, config, self.outbox, random.Random(1), self.uplink)
         self.offers = list(offers.values())
         self._office = office
 

@@ -9,7 +9,7 @@ import pytest
 from edge_agent.config import SiteConfig
 from edge_agent.report import SOON_S, Reporter, telemetry_of, will_of
 from fedward.messages import Phase, Status, Telemetry
-from fedward.pack import unpack
+from fedward.pack import pack, unpack
 from fedward.testing import MemoryBroker, MemoryLink
 
 BOOT = b"boot-one"
@@ -96,7 +96,7 @@ def test_telemetry_that_found_no_link_is_due_at_the_next_step(office: Any, broke
 
 def test_leaving_is_told_as_a_purpose_and_the_will_is_not(reporter: Reporter, office: Any, config: SiteConfig) -> None:
     reporter.leave()
-    will = will_of(config, BOOT)
+    will = will_of(config, BOOT, pack)
     office.listen()
     assert office.heard[-1][0] == will.topic
     assert unpack(office.heard[-1][1], Status) == Status(boot_id=BOOT, online=False, leaving=True)

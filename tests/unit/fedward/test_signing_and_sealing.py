@@ -21,7 +21,7 @@ from fedward.identity.certificates import (
     parse_request,
 )
 from fedward.identity.keys import load_sealing_key, load_signing_key, make_sealing_key, make_signing_key
-from fedward.identity.sealing import SEGMENT_BYTES, TAG_BYTES, public_half, seal, sealed_size, unseal
+from fedward.identity.sealing import SEGMENT_BYTES, TAG_BYTES, public_half, seal, sealed_size, unseal, unsealed_size
 from fedward.identity.signing import Context, check_signature, sign
 
 NOW_S = 1_790_000_000.0
@@ -150,6 +150,7 @@ def test_what_is_sealed_comes_out_again_and_has_the_told_size(tmp_path: Path, si
     payload = bytes(range(256)) * (size // 256) + bytes(size % 256)
     sealed = b"".join(seal(payload, public_half(key), b"update 1"))
     assert len(sealed) == sealed_size(size)
+    assert unsealed_size(len(sealed)) == size
     assert b"".join(unseal(sealed, key, b"update 1")) == payload
 
 
@@ -169,6 +170,12 @@ def test_segments_are_not_dropped_repeated_exchanged_or_cut_off(tmp_path: Path) 
     head, one, two, three = seal(bytes(3 * SEGMENT_BYTES), public_half(key), b"update 1")
     for pieces in ([one, three], [one, one, two, three], [two, one, three], [one, two], []):
         refused_to_open(b"".join([head, *pieces]), key, b"update 1")
+
+
+@pytest.mark.parametrize("size", [0, 32, 47, 32 + SEGMENT_BYTES + 2 * TAG_BYTES])
+def test_a_size_that_nothing_sealed_has_is_refused(size: int) -> None:
+    with pytest.raises(PeerError, match="no payload has"):
+        unsealed_size(size)
 
 
 def test_what_is_sealed_for_one_update_or_coordinator_is_not_opened_as_another(tmp_path: Path) -> None:
