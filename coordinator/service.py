@@ -15,7 +15,7 @@ from coordinator.aggregate import Aggregator
 from coordinator.clock import FederationClock
 from coordinator.config import FederationConfig
 from coordinator.damage import LEDGER_FILE
-from coordinator.enrolment.desk import Desk, desk_of
+from coordinator.enrolment.desk import desk_of
 from coordinator.intake import Ended, Intake
 from coordinator.members import Members
 from coordinator.operation import Operation
@@ -89,9 +89,9 @@ class Service:
         self._clock = clock
         self._federation_clock = FederationClock(clock, ledger.latest_arrival_s())
         self._members = Members(config.sites, ledger)
-        self._desk: Desk | None = desk_of(config, link, clock)
-        if self._desk:
-            self._members.enrol(self._desk.sites)
+        self.desk = desk_of(config, link, clock)
+        if self.desk:
+            self._members.enrol(self.desk.sites)
         self._intake = Intake(
             config, versions.store, self._federation_clock, self._terms, identity.unseal if identity else None
         )
@@ -117,8 +117,8 @@ class Service:
     def run(self, inbox: LinkInbox, stop: threading.Event) -> None:
         """Work until `stop` is set. The link delivers to `inbox`; what was handled by then does not come again."""
         self._link.subscribe(topics.up_all(self._config.federation))
-        if self._desk:
-            self._link.subscribe(self._desk.filter)
+        if self.desk:
+            self._link.subscribe(self.desk.filter)
         self._link.open()
         while not stop.is_set():
             try:
@@ -174,8 +174,8 @@ class Service:
         self.looped_at_s = self._clock.monotonic_s()
         if self._operation.look() or (self.connected and self.looped_at_s >= self._announce_at_s):
             self._announce_all()
-        if self._desk and self._desk.look():
-            self._members.enrol(self._desk.sites)
+        if self.desk and self.desk.look():
+            self._members.enrol(self.desk.sites)
         self._aggregate()
         self._publisher.send_chunks(self._clock.monotonic_s())
 
@@ -183,7 +183,7 @@ class Service:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         try:
-            if self._desk and self._desk.takes(delivery.topic, delivery.payload):
+            if self.desk and self.desk.takes(delivery.topic, delivery.payload):
                 return
             received = receive(
                 delivery.topic,
@@ -333,7 +333,7 @@ class Service:
                 self._publisher.control(site, Control(sequence=self._ledger.next_sequence(), paused=paused))
 
     def _on_renewal(self, site: str, renewal: Renewal) -> None:
-        renewed = self._desk.on_renewal(site, renewal) if self._desk else None
+        renewed = self.desk.on_renewal(site, renewal) if self.desk else None
         if renewed:
             self._publisher.renewed(site, renewed)
 
@@ -382,7 +382,7 @@ class Service:
             "federation": self._config.federation,
             "state": str(self._operation.state),
             "connected": self.connected,
-            "certificate_expires_s": self._desk.expires_s() if self._desk else None,
+            "certificate_expires_s": self.desk.expires_s() if self.desk else None,
             "version": current.version,
             "version_created_at_s": current.created_at_s,
             "num_parameters": self._versions.layout.size,

@@ -6,31 +6,24 @@ from queue import Queue
 from coordinator.config import AuthoritySettings
 from coordinator.enrolment.membership import Membership
 from fedward import topics
-from fedward.files import write_durably
-from fedward.identity.certificates import FileAuthority, Request, Role, make_request, parse_request
-from fedward.identity.folder import COORDINATOR_KEY, SEALING_KEY, coordinator_name
-from fedward.identity.keys import make_sealing_key, make_signing_key
+from fedward.identity.certificates import Request, make_request, parse_request
+from fedward.identity.keys import make_signing_key
 from fedward.identity.token import Token
 from fedward.messages import Enrolled, Enrolment
 from fedward.pack import pack, unpack
 from fedward.ports import Delivery, LinkInbox
 from fedward.testing import MemoryBroker, MemoryLink
 from fedward.topics import Enrol
+from sandbox.identities import make_identities
 from tests.support.updates import FEDERATION
 
 HOST = ("127.0.0.1", 1883)
 
 
-def make_identity(folder: Path, authority: Path, now_s: float, federation: str = FEDERATION) -> Membership:
-    """A coordinator's identity folder, of an authority that is made in the other one."""
-    made = FileAuthority.make(authority, "the authority", now_s)
-    folder.mkdir(parents=True, exist_ok=True)
-    name = coordinator_name(federation)
-    request = parse_request(make_request(make_signing_key(folder / COORDINATOR_KEY), name))
-    make_sealing_key(folder / SEALING_KEY)
-    write_durably(folder / "ca.crt", made.certificate.pem)
-    write_durably(folder / "coordinator.crt", made.sign(request, Role.CLIENT, now_s, 90).pem)
-    return Membership(folder, federation, AuthoritySettings(folder=authority, days=90))
+def new_membership(folder: Path, now_s: float) -> Membership:
+    """A coordinator's identity folder, `coordinator` in this one, and its authority's, `authority`. No site yet."""
+    make_identities(folder, FEDERATION, (), now_s)
+    return Membership(folder / "coordinator", FEDERATION, AuthoritySettings(folder=folder / "authority", days=90))
 
 
 def request_of(folder: Path, name: str) -> Request:

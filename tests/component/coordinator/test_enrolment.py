@@ -1,23 +1,31 @@
 """Enrolment, renewal and revocation at a running coordinator, with the operator's decisions made beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coordinator.access_enrolment import admit_enrolment, end_enrolment, rights_of_coordinator
 from coordinator.config import AuthoritySettings
+from coordinator.enrolment.desk import Desk
+from fedward import topics
 from fedward.errors import ConfigError, PeerError, RejectReason
 from fedward.identity.authorities import check_revocations
 from fedward.identity.certificates import DAY_S, Certificate, check_certificate, load_certificate, parse_certificate
+from fedward.identity.folder import CoordinatorIdentity, SiteIdentity
+from fedward.identity.keys import load_signing_key
+from fedward.identity.signing import COORDINATOR, checker
 from fedward.identity.token import Token
-from fedward.messages import EnrolmentOutcome, Renewal, Status
+from fedward.messages import EnrolmentOutcome, Renewal, Renewed, Status
+from fedward.pack import unpack
 from fedward.settings import IdentitySettings
 from fedward.testing import ManualClock, MemoryBroker
-from fedward.topics import Up
-from tests.support.coordinator_bench import Bench, refusals
-from tests.support.enrolment import HOST, Holder, make_identity, message_of, request_of
+from fedward.topics import Down, Up
+from tests.support.coordinator_bench import Bench, config_of, refusals
+from tests.support.enrolment import HOST, Holder, message_of, new_membership, request_of
+from tests.support.signatures import SignedSite
 from tests.support.site import Site
 from tests.support.updates import FEDERATION
 
@@ -29,17 +37,29 @@ class Office:
 
     def __init__(self, folder: Path, start: Callable[..., Bench], broker: MemoryBroker, clock: ManualClock) -> None:
         self.folder, self._start, self._broker, self.clock = folder, start, broker, clock
-        self.membership = make_identity(folder / "identity", folder / "ca", clock.now_s())
-        self.authority = AuthoritySettings(folder=folder / "ca", days=90)
-        self.restart()
+        self.membership = new_membership(folder / "identities", clock.now_s())
+        self.identity = folder / "identities" / "coordinator"
+        self.bench = self.begin()
+
+    def begin(self) -> Bench:
+        """A coordinator's process."""
+        authority = AuthoritySettings(folder=self.folder / "identities" / "authority", days=90)
+        config = config_of(self.folder, identity=IdentitySettings(folder=self.identity), authority=authority)
+        identity = CoordinatorIdentity.load(self.identity, FEDERATION, self.clock.now_s())
+        bench = self._start(config, self._broker, self.clock, identity=identity)
+        bench.link.subscribe(topics.enrolment_requests(FEDERATION))
+        return bench
 
     def restart(self) -> None:
         """Another process, after a kill of the one before."""
-        if hasattr(self, "bench"):
-            self.bench.kill()
-        identity = IdentitySettings(folder=self.folder / "identity")
-        self.bench = self._start(identity=identity, authority=self.authority)
-        self.bench.link.subscribe(f"fl/v1/{FEDERATION}/enrol/+/request")
+        self.bench.kill()
+        self.bench = self.begin()
+
+    @property
+    def desk(self) -> Desk:
+        """The coordinator's own part in it."""
+        assert self.bench.service.desk is not None
+        return self.bench.service.desk
 
     def settle(self, seconds: float = 1.0) -> None:
         """Let time pass, so that the desk looks."""
@@ -70,8 +90,16 @@ class Office:
 
 
 @pytest.fixture
-def office(tmp_path: Path, start: Callable[..., Bench], broker: MemoryBroker, clock: ManualClock) -> Office:
-    return Office(tmp_path, start, broker, clock)
+def office(tmp_path: Path, broker: MemoryBroker, clock: ManualClock) -> Iterator[Office]:
+    started: list[Bench] = []
+
+    def start(*arguments: Any, **named: Any) -> Bench:
+        started.append(Bench(*arguments, **named))
+        return started[-1]
+
+    yield Office(tmp_path, start, broker, clock)
+    for bench in started:
+        bench.kill()
 
 
 def outcomes(holder: Holder) -> list[EnrolmentOutcome]:
@@ -97,11 +125,11 @@ def test_who_was_compared_gets_a_certificate_and_becomes_a_site(office: Office, 
     assert answer.outcome is ADMITTED
     assert answer.certificate is not None
     certificate = parse_certificate(answer.certificate)
-    authority = load_certificate(office.folder / "identity" / "ca.crt")
+    authority = load_certificate(office.identity / "ca.crt")
     check_certificate(certificate, authority, "north", office.clock.now_s())
     assert certificate.fingerprint == holder.request.fingerprint
     assert answer.authority == authority.pem
-    assert answer.coordinator == (office.folder / "identity" / "coordinator.crt").read_bytes()
+    assert answer.coordinator == (office.identity / "coordinator.crt").read_bytes()
     assert is_listened_to(office, north)
 
 
@@ -132,7 +160,7 @@ def test_a_token_that_was_not_used_in_time_is_expired(office: Office) -> None:
     office.settle()
     assert outcomes(holder) == [EnrolmentOutcome.EXPIRED]
     assert office.registered() is None
-    assert office.bench.service._desk.holders() == []  # type: ignore[union-attr]
+    assert office.desk.holders() == []
 
 
 def test_a_second_invitation_ends_the_first(office: Office) -> None:
@@ -215,9 +243,8 @@ def test_a_coordinator_that_is_killed_at_each_step_goes_on(office: Office) -> No
 
 def test_a_site_renews_its_key_once_a_third_of_its_life_is_left_and_not_before(office: Office) -> None:
     holder = office.enrolled()
-    first, desk = office.registered(), office.bench.service._desk
+    first, desk = office.registered(), office.desk
     assert first is not None
-    assert desk is not None
     renewal = Renewal(request=holder.request.pem)
     early = desk.on_renewal("north", renewal)
     assert early is not None
@@ -232,9 +259,33 @@ def test_a_site_renews_its_key_once_a_third_of_its_life_is_left_and_not_before(o
     assert again == renewed
 
 
+def test_a_signed_renewal_is_answered_over_the_wire_for_the_site_alone(office: Office, broker: MemoryBroker) -> None:
+    holder = office.enrolled()
+    key = load_signing_key(office.folder / "north" / "north.key")
+    site = SignedSite(broker, "north", SiteIdentity(key, load_certificate(office.identity / "coordinator.crt")))
+    office.settle(70 * DAY_S)
+    site.say(Up.RENEWAL, Renewal(request=holder.request.pem))
+    office.settle()
+    topic = topics.down(FEDERATION, "north", Down.RENEWED)
+    check = checker(site.identity.coordinator.public_key, FEDERATION, COORDINATOR, "north")
+    [renewed] = [unpack(one.payload, Renewed, check) for one in site.deliveries() if one.topic == topic]
+    registered = office.registered()
+    assert registered is not None
+    assert renewed.certificate == registered.pem
+    assert registered.not_after_s > office.clock.now_s() + 89 * DAY_S
+
+
+def test_a_renewal_that_is_not_signed_by_the_site_renews_nothing(office: Office, north: Site) -> None:
+    holder = office.enrolled()
+    before = office.registered()
+    office.settle(70 * DAY_S)
+    north.say(Up.RENEWAL, Renewal(request=holder.request.pem))
+    office.settle()
+    assert office.registered() == before
+
+
 def test_a_renewal_for_another_key_or_name_is_refused(office: Office) -> None:
-    holder, desk = office.enrolled(), office.bench.service._desk
-    assert desk is not None
+    holder, desk = office.enrolled(), office.desk
     office.settle(70 * DAY_S)
     for request, reason in (
         (request_of(office.folder / "other key", "north"), RejectReason.BAD_SIGNATURE),
@@ -248,18 +299,16 @@ def test_a_renewal_for_another_key_or_name_is_refused(office: Office) -> None:
     assert refused.value.reason is RejectReason.MALFORMED
 
 
-def test_a_revoked_site_is_not_listened_to_from_the_next_look_on(office: Office, north: Site) -> None:
+def test_a_revoked_site_is_not_listened_to_from_the_next_message_on(office: Office, north: Site) -> None:
     office.enrolled()
     assert is_listened_to(office, north)
     assert office.membership.revoke("north", "lost laptop", office.clock.now_s()) == 1
-    office.settle()
     assert not is_listened_to(office, north)
     assert refusals(office.bench)["unknown_site"] >= 1
 
 
 def test_all_certificates_of_a_revoked_site_are_on_the_list_also_those_before_a_renewal(office: Office) -> None:
-    holder, desk = office.enrolled(), office.bench.service._desk
-    assert desk is not None
+    holder, desk = office.enrolled(), office.desk
     first = office.registered()
     office.settle(70 * DAY_S)
     assert desk.on_renewal("north", Renewal(request=holder.request.pem))
@@ -269,8 +318,8 @@ def test_all_certificates_of_a_revoked_site_are_on_the_list_also_those_before_a_
     now_s = office.clock.now_s()
     assert office.membership.revoke("north", "", now_s) == 2
     office.membership.publish_revocations(now_s)
-    authority = load_certificate(office.folder / "identity" / "ca.crt")
-    check_revocations((office.folder / "identity" / "ca.crl").read_bytes(), authority, [first.serial, second.serial])
+    authority = load_certificate(office.identity / "ca.crt")
+    check_revocations((office.identity / "ca.crl").read_bytes(), authority, [first.serial, second.serial])
 
 
 def test_a_revoked_key_does_not_come_back_and_a_new_one_does(office: Office, north: Site) -> None:
@@ -294,7 +343,7 @@ def test_a_revoked_key_does_not_come_back_and_a_new_one_does(office: Office, nor
 def test_a_revocation_that_was_killed_half_way_is_ended_by_the_next_one(office: Office) -> None:
     office.enrolled()
     office.membership.invitations.end("north")
-    (office.folder / "identity" / "sites" / "north.crt").unlink()  # and then the power went
+    (office.identity / "sites" / "north.crt").unlink()  # and then the power went
     office.settle()
     assert office.registered() is None
     assert office.membership.revoke("north", "", office.clock.now_s()) == 1
@@ -319,8 +368,7 @@ def test_the_page_says_when_the_first_certificate_ends(office: Office) -> None:
 
 def test_the_holder_of_a_token_has_the_rights_to_its_two_topics_and_to_nothing_else(office: Office) -> None:
     token = office.invite()
-    desk = office.bench.service._desk
-    assert desk is not None
+    desk = office.desk
     [holder] = desk.holders()
     role, client = admit_enrolment(holder)
     assert client["username"] == client["clientid"] == role["rolename"] == token.user
