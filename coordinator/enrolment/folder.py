@@ -69,9 +69,11 @@ class Register:
 
     def enter(self, certificate: Certificate) -> None:
         """The site is enrolled with this certificate when this returns."""
-        name, serial = certificate.name, certificate.serial
-        write_durably(self._issued / f"{name}-{serial:x}.crt", certificate.pem)
-        write_durably(self._sites / f"{name}.crt", certificate.pem)
+        before = self.certificate(certificate.name)
+        for one in (before, certificate):  # the one before still holds: it is revoked together with this one
+            if one is not None:
+                write_durably(self._issued / f"{one.name}-{one.serial:x}.crt", one.pem)
+        write_durably(self._sites / f"{certificate.name}.crt", certificate.pem)
 
     def revoke(self, site: str, reason: str, now_s: float) -> int:
         """The site is not enrolled any more, which takes effect first; the number of certificates that were revoked."""

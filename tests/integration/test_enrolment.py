@@ -12,12 +12,25 @@ import pytest
 import yaml
 
 from fedward.cli import EXIT_CONFIG, EXIT_UNAVAILABLE
-from fedward.identity.certificates import check_certificate, load_certificate
+from fedward.identity.authorities import check_revocations
+from fedward.identity.certificates import (
+    FileAuthority,
+    Role,
+    check_certificate,
+    load_certificate,
+    make_request,
+    parse_request,
+)
 from fedward.identity.folder import SiteIdentity
+from fedward.identity.keys import load_signing_key
 from fedward.identity.token import read_token, write_token
 from fedward.modelfile import save_model
 from sandbox.broker import EmbeddedBroker
 from sandbox.child import Child
+from sandbox.datasets import site_name
+from sandbox.federation import FEDERATION as DEMO
+from sandbox.federation import Federation
+from sandbox.identities import make_identities
 from tests.support.updates import SMALL, vector
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
@@ -263,6 +276,35 @@ def test_a_revoked_site_is_known_to_the_running_coordinator_within_seconds(town:
     assert reason == "lost laptop"
     assert (town.folder / "coordinator" / "ca.crl").exists()
     assert "never enrolled" in town.operator("revoke", "south", code=EXIT_CONFIG)
+
+
+def test_a_site_renews_its_certificate_without_a_restart_and_a_revoked_one_is_refused(
+    federation: Callable[..., Federation], tmp_path: Path
+) -> None:
+    identities, site = tmp_path / "federation" / "identities", site_name(0)
+    make_identities(identities, DEMO, [site, site_name(1)], time.time())
+    authority = FileAuthority(identities / "authority")
+    request = parse_request(make_request(load_signing_key(identities / site / f"{site}.key"), site))
+    old = authority.sign(request, Role.CLIENT, time.time(), days=0.3)  # and a day behind it: a quarter is left
+    for path in (identities / site / f"{site}.crt", identities / "coordinator" / "sites" / f"{site}.crt"):
+        path.write_bytes(old.pem)
+    running = federation(folder=tmp_path / "federation")
+    pid = running.children[site].pid
+    running.wait_for(
+        lambda _: load_certificate(identities / site / f"{site}.crt").serial != old.serial, READY_S, "a new certificate"
+    )
+    renewed = load_certificate(identities / site / f"{site}.crt")
+    assert renewed.fingerprint == old.fingerprint
+    assert renewed.not_after_s > old.not_after_s
+    version = running.state()["version"]
+    running.wait_for(lambda state: state["version"] >= version + 2, READY_S, "two more versions")
+    assert running.children[site].pid == pid
+    running.fedward("coordinator", "revoke", site, "--config", str(running.config_path("coordinator")))
+    running.wait_for(lambda state: state["refused"]["unknown_site"] > 0, READY_S, "a refusal of the revoked site")
+    running.wait_for(lambda state: state["sites"][site]["phase"] == "offline", READY_S, "the revoked site offline")
+    check_revocations(
+        (identities / "coordinator" / "ca.crl").read_bytes(), authority.certificate, [old.serial, renewed.serial]
+    )
 
 
 def fingerprint_in(output: str) -> str:
