@@ -5,11 +5,12 @@ are read every few seconds, and of each state folder the bytes on disk. What the
 error (`benchmarks/growth.py`), and the bar is met when all of the error of a process's memory lies below it.
 
 Memory of its own is anonymous memory: pages of libraries and payloads, which the kernel may drop and read again, come
-and go by its own rules. The programs collect their garbage all the time (`sandbox/collect.py`). By themselves they do
-so rarely, and what waits for it, a few megabytes at most, fills up more slowly than a soak lasts.
+and go by its own rules. The programs give back all the time what they don't use (`sandbox/collect.py`). By themselves
+they keep garbage, free pages and a table of names, some megabytes at most, which fill up in steps and more slowly than
+a soak lasts: `docs/runbook.md` has the list.
 
-A single step of some megabytes is no leak, and leaves a process undecided: an allocator that found a new peak, or the
-interpreter's table of names, which may double or halve at any time. It is printed; a longer run tells.
+A single step that is left leaves a process undecided. It is printed, and a longer run tells: a table that doubles comes
+in steps too, each twice as large and after twice as many versions.
 
 The run is warm when all that is bounded has come to its bound, which versions tell and minutes don't: the policy keeps
 little, and after FULL_AT versions rows and payloads have been deleted many times over.
@@ -38,7 +39,7 @@ RETENTION = {"versions": 50, "records": 200}
 FULL_AT = 5 * RETENTION["records"]
 """Versions. Rows come to their bound after `records`; SQLite's pages and the allocator's peak after two times more."""
 
-WORK = {"local_epochs": 4, "batch_size": 16, "local_lr": 0.001, "max_steps": 5}
+WORK = {"local_epochs": 1, "batch_size": 16, "local_lr": 0.001, "max_steps": 1}
 """Little: each version costs the same memory whatever was trained, and there are more of them so."""
 
 MB_BAR, COUNT_BAR = 1.0, 1.0
@@ -132,6 +133,7 @@ def run(folder: Path, minutes: float) -> tuple[str, Mapping[str, list[Sample]]]:
         num_sites=3,
         work=WORK,
         retention=RETENTION,
+        gather_s=0.0,  # more versions again
         program=("sandbox.collect", str(COLLECT_EVERY_S)),
     )
     began_s = time.monotonic()

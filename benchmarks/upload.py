@@ -4,6 +4,9 @@ A real broker, a real coordinator process, and in this process what an agent upl
 The time is that from the offer of a saved update until its receipt is here: by then every byte is verified, its
 values were looked at, it is on the disk, and its row is in the ledger. Each run stands beside what no upload can beat
 on this machine at that moment: the same bytes over one TCP connection, written to the same disk, and hashed.
+
+Beside it the same upload, signed and sealed, to a coordinator that believes nothing else; its time has that of sealing
+in it, too, which a site takes before it offers. The exit code is 1 when a bar is missed.
 """
 
 import argparse
@@ -17,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from queue import Queue
 
@@ -31,11 +34,14 @@ from edge_agent.outbox import Outbox
 from edge_agent.publish import Publisher
 from edge_agent.receive import receive
 from edge_agent.uplink import Uplink
+from edge_agent.voice import CounterFile, Voice
 from fedward import topics
 from fedward.chunks import manifest_of
 from fedward.codec import codec
 from fedward.errors import TransientError
+from fedward.identity.folder import CoordinatorIdentity, SiteIdentity
 from fedward.identity.names import update_id_of
+from fedward.identity.sealing import seal
 from fedward.layout import Layout, Tensor
 from fedward.messages import Grant, Offer, Outcome, Receipt
 from fedward.modelfile import save_model
@@ -44,8 +50,14 @@ from fedward.ports import Connected, Delivery, LinkInbox
 from sandbox.broker import EmbeddedBroker
 from sandbox.child import Child
 from sandbox.federation import environment
+from sandbox.identities import make_identities
 
 FEDERATION, SITE = "upload", "hospital-a"
+SEALED_FEDERATION = "upload-sealed"
+LEAST_MB_S = 60.0
+MOST_COST = 0.1
+"""Of signing and sealing: the share of the rate that it takes away."""
+
 READY_S = 60.0
 UPLOAD_S = 300.0
 TICK_S = 0.25
@@ -60,6 +72,7 @@ class Run:
     """One upload and its bounds, in MB (10^6 bytes) a second; CPU in seconds for 100 MB."""
 
     upload: float
+    sealed: float
     tcp: float
     disk: float
     sha256: float
@@ -71,10 +84,10 @@ class Run:
 class Site:
     """What an agent uploads with, around its own loop."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, federation: str, identity: SiteIdentity | None = None) -> None:
         self._inbox: LinkInbox = Queue(10_000)
         settings = MqttSettings(
-            host="127.0.0.1", port=port, client_id=f"{FEDERATION}-{SITE}", session_expiry_s=3600, reconnect_max_s=1.0
+            host="127.0.0.1", port=port, client_id=f"{federation}-{SITE}", session_expiry_s=3600, reconnect_max_s=1.0
         )
         self._link = MqttLink(settings, self._inbox, random.Random(1))  # noqa: S311 - jitter
         self._outbox = Outbox(folder)
@@ -82,14 +95,16 @@ class Site:
         config = SiteConfig.model_validate(
             {
                 "site": SITE,
-                "federation": FEDERATION,
+                "federation": federation,
                 "tasks": {"tiny": {}},
                 "state_folder": folder,
                 "broker": {"host": "127.0.0.1"},
             }
         )
-        self._publisher = Publisher(self._link, config, self._outbox, jitter, Uplink(None))
-        self._link.subscribe(topics.down_all(FEDERATION, SITE))
+        boot_id, counter = bytes(8), CounterFile(folder / "counter.json", time.time())
+        self._voice = Voice.of(boot_id, identity, config, counter) if identity else Voice(boot_id)
+        self._publisher = Publisher(self._link, config, self._outbox, jitter, Uplink(None), self._voice.pack)
+        self._link.subscribe(topics.down_all(federation, SITE))
         self._link.open()
         self._wait_for(lambda event: isinstance(event, Connected), READY_S, "a connection")
 
@@ -122,7 +137,7 @@ class Site:
     def _is_receipt(self, event: object) -> bool:
         if not isinstance(event, Delivery):
             return False
-        message = receive(event.topic, event.payload)
+        message = receive(event.topic, event.payload, self._voice.check_of)
         self._link.acknowledge(event)
         if isinstance(message, Grant):
             self._publisher.on_grant(message)
@@ -143,11 +158,11 @@ def layout_for(payload_bytes: int, codec_name: str) -> Layout:
     return Layout.of([Tensor("weight", (rows, WIDTH))])
 
 
-def offer_of(payload: bytes, sequence: int, layout: Layout, codec_name: str) -> Offer:
+def offer_of(payload: bytes, sequence: int, layout: Layout, codec_name: str, federation: str = FEDERATION) -> Offer:
     """The offer of the site's update of this number, trained from version 0."""
     return Offer(
-        federation=FEDERATION,
-        update_id=update_id_of(FEDERATION, SITE, 0, sequence),
+        federation=federation,
+        update_id=update_id_of(federation, SITE, 0, sequence),
         sequence=sequence,
         base_version=0,
         codec=codec_name,
@@ -159,12 +174,13 @@ def offer_of(payload: bytes, sequence: int, layout: Layout, codec_name: str) -> 
     )
 
 
-def start_coordinator(folder: Path, port: int, layout: Layout, codec_name: str) -> Child:
-    """A coordinator that makes no version while updates come."""
+def start_coordinator(folder: Path, port: int, layout: Layout, codec_name: str, federation: str = FEDERATION) -> Child:
+    """A coordinator that makes no version while updates come; that of SEALED_FEDERATION has an identity."""
+    folder.mkdir(exist_ok=True)
     model = folder / "initial.safetensors"
     save_model(model, layout, np.zeros(layout.size, np.float32), {})
     settings = {
-        "federation": FEDERATION,
+        "federation": federation,
         "sites": [SITE],
         "task": "upload",
         "model": str(model),
@@ -174,6 +190,9 @@ def start_coordinator(folder: Path, port: int, layout: Layout, codec_name: str) 
         "engine": {"buffer_size": 1000, "flush_after_s": 86_400, "repeat_base": True},
         "codec": codec_name,
     }
+    if federation == SEALED_FEDERATION:
+        make_identities(folder / "identities", federation, [SITE], time.time())
+        settings["identity"] = {"folder": str(folder / "identities" / "coordinator")}
     config = folder / "federation.yaml"
     config.write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "fedward.cli", "coordinator", "run", "--config", str(config)]
@@ -195,20 +214,38 @@ def measure(folder: Path, payload_bytes: int, codec_name: str, num_runs: int) ->
     rng = np.random.default_rng(1)
     with ExitStack() as stack:
         broker = stack.enter_context(EmbeddedBroker(folder))
-        coordinator = start_coordinator(folder, broker.port, layout, codec_name)
-        stack.callback(coordinator.wait, 10.0)
-        stack.callback(coordinator.terminate)
-        wait_until_it_listens(coordinator)
-        site = Site(folder / "outbox", broker.port)
-        stack.callback(site.close)
-        pids = (coordinator.pid, os.getpid(), broker.pid or 0)
+        sites, pids = [], []
+        for federation in (FEDERATION, SEALED_FEDERATION):
+            coordinator = start_coordinator(folder / federation, broker.port, layout, codec_name, federation)
+            stack.callback(coordinator.wait, 10.0)
+            stack.callback(coordinator.terminate)
+            wait_until_it_listens(coordinator)
+            pids.append(coordinator.pid)
+        sealed = folder / SEALED_FEDERATION / "identities"
+        identity = SiteIdentity.load(sealed / SITE, SEALED_FEDERATION, SITE, time.time())
+        key = CoordinatorIdentity.load(sealed / "coordinator", SEALED_FEDERATION, time.time()).sealed_to
+        for federation, own in ((FEDERATION, None), (SEALED_FEDERATION, identity)):
+            sites.append(Site(folder / f"outbox-{federation}", broker.port, federation, own))
+            stack.callback(sites[-1].close)
         runs = []
         for sequence in range(1 + num_runs):
             delta_P = rng.standard_normal(layout.size, np.float32)
             payload = codec(codec_name).encode(delta_P, layout, update_id_of(FEDERATION, SITE, 0, sequence))
-            site.save(offer_of(payload, sequence, layout, codec_name), payload)
-            runs.append(measure_once(site, payload, folder, pids))
+            sites[0].save(offer_of(payload, sequence, layout, codec_name), payload)
+            sealed_s = upload_sealed(sites[1], payload, sequence, layout, (codec_name, key))
+            run = measure_once(sites[0], payload, folder, (pids[0], os.getpid(), broker.pid or 0))
+            runs.append(replace(run, sealed=len(payload) / 1e6 / sealed_s))
         return runs[1:]
+
+
+def upload_sealed(site: Site, payload: bytes, sequence: int, layout: Layout, how: tuple[str, bytes]) -> float:
+    """Seconds to seal and to upload, without the saving in between; `how` is codec and sealing key."""
+    codec_name, key = how
+    begin = time.perf_counter()
+    sealed = b"".join(seal(payload, key, update_id_of(SEALED_FEDERATION, SITE, 0, sequence)))
+    seal_s = time.perf_counter() - begin
+    site.save(offer_of(sealed, sequence, layout, codec_name, SEALED_FEDERATION), sealed)
+    return seal_s + site.upload()
 
 
 def measure_once(site: Site, payload: bytes, folder: Path, pids: tuple[int, int, int]) -> Run:
@@ -220,6 +257,7 @@ def measure_once(site: Site, payload: bytes, folder: Path, pids: tuple[int, int,
     cpu_s = [(cpu_seconds(pid) - earlier) * 100 / megabytes for pid, earlier in zip(pids, before, strict=True)]
     return Run(
         upload=megabytes / upload_s,
+        sealed=0.0,
         tcp=megabytes / tcp,
         disk=megabytes / disk,
         sha256=megabytes / sha256,
@@ -234,8 +272,8 @@ def medians(runs: Sequence[Run]) -> Run:
     return Run(**{field.name: statistics.median(getattr(run, field.name) for run in runs) for field in fields(Run)})
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 1 when a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=float, default=100.0, help="size of the payload (default: %(default)g)")
     parser.add_argument("--runs", type=int, default=3, help="uploads, 3 or more (default: %(default)s)")
@@ -250,10 +288,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{given.megabytes:g} MB of {given.codec}, median of {given.runs} uploads; MB/s, and CPU seconds for 100 MB")
     for name, value in asdict(middle).items():
         print(f"  {name:18} {value:10.2f}   {', '.join(f'{getattr(run, name):.2f}' for run in runs)}")
+    cost = 1 - statistics.median(run.sealed / run.upload for run in runs)
+    print(f"signed and sealed: {cost:.1%} slower (bar {MOST_COST:.0%}); at least {LEAST_MB_S:g} MB/s asked for")
     if given.json:
-        document = {"megabytes": given.megabytes, "codec": given.codec, "median": asdict(middle)}
+        document = {"megabytes": given.megabytes, "codec": given.codec, "median": asdict(middle), "cost": cost}
         given.json.write_text(json.dumps(document | {"runs": [asdict(run) for run in runs]}, indent=2) + "\n")
+    return 1 if min(middle.upload, middle.sealed) < LEAST_MB_S or cost > MOST_COST else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

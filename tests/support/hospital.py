@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, TensorDataset
 from edge_agent.agent import Agent, Inbox
 from edge_agent.compute import Compute
 from edge_agent.config import SiteConfig
+from edge_agent.jobs import ComputeEvent
 from edge_agent.report import will_of
 from edge_agent.training.capability import Capability, Precision
 from edge_agent.training.checkpoint import CheckpointFile
@@ -76,6 +77,7 @@ class Hospital:
 
     def start(self) -> None:
         self.boots += 1
+        self._has_left = False
         self.inbox: Inbox = queue.Queue()
         boot_id = self.boots.to_bytes(8, "big")
         voice = self.voice(boot_id)
@@ -97,7 +99,8 @@ class Hospital:
 
     def kill(self) -> None:
         """As a power cut: nothing is said, nothing is saved."""
-        wait_for_compute()
+        self.wait_for_compute()
+        self.compute.stop(10.0)
         self.link.kill()
 
     def restart(self) -> None:
@@ -119,20 +122,28 @@ class Hospital:
         while True:
             self.take_events()
             self.agent.step()
-            wait_for_compute()
+            self.wait_for_compute()
             self.office.listen()
             if self.inbox.empty():
                 return
 
     def wait_for_compute(self) -> None:
-        """Until the job that runs, if any, has delivered its event."""
-        wait_for_compute()
+        """Until the job that runs, if any, has delivered its event. Raises RuntimeError when the thread dies of it."""
+        while self.compute.job and not self._has_left:
+            with self.inbox.not_empty:
+                if self.inbox.not_empty.wait_for(self._holds_what_was_computed, timeout=0.05):
+                    return
+            self.compute.check()
+
+    def _holds_what_was_computed(self) -> bool:
+        return any(isinstance(event, ComputeEvent) for event in self.inbox.queue)
 
     def run_until_told(self) -> None:
         """The agent's own loop, told to stop before its first turn."""
         stop = threading.Event()
         stop.set()
         self.agent.run(self.inbox, stop)
+        self._has_left = True
 
     def wait(self, seconds: float) -> None:
         self.clock.advance(seconds)
@@ -141,9 +152,3 @@ class Hospital:
     @property
     def page(self) -> dict[str, Any]:
         return self.agent.page()
-
-
-def wait_for_compute() -> None:
-    for thread in threading.enumerate():
-        if thread.name == "compute":
-            thread.join()

@@ -26,7 +26,8 @@ class TabularTask(Task):
 
     `columns` is a shipped column map's name or a map's path. `train` is the file with the records. `held_out` is
     another file, or the fraction of `train` to hold out (the same records at every start, chosen at random).
-    Without `train` or `held_out` there is a model but no records of that sort.
+    Without `train` or `held_out` there is a model but no records of that sort. Each file is read once, when it is
+    first asked for.
     Raises ConfigError with every problem of the options.
     """
 
@@ -54,9 +55,7 @@ class TabularTask(Task):
         return self._records[0]
 
     def held_out_data(self) -> Dataset[Batch]:
-        if self._held_out_share is None:
-            return self._read(self._held_out_path, "held_out")
-        return self._records[1]
+        return self._records_held_out
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs, labels = batch
@@ -75,6 +74,12 @@ class TabularTask(Task):
         whole = self._read(self._train_path, "train")
         held_out, train = split_order(len(whole), self._held_out_share or 0.0)
         return TensorDataset(*whole[train]), TensorDataset(*whole[held_out])
+
+    @cached_property
+    def _records_held_out(self) -> TensorDataset:
+        if self._held_out_share is None:
+            return self._read(self._held_out_path, "held_out")
+        return self._records[1]
 
     def _read(self, path: Path | None, option: str) -> TensorDataset:
         if path is None:

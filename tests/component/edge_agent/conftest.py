@@ -10,7 +10,7 @@ import torch
 from edge_agent.config import SiteConfig
 from fedward.messages import Offer
 from fedward.testing import MemoryBroker
-from tests.support.hospital import Hospital, wait_for_compute
+from tests.support.hospital import Hospital
 from tests.support.office import offer_of, site_config
 
 
@@ -31,17 +31,21 @@ def config(tmp_path: Path) -> SiteConfig:
 def hospital(config: SiteConfig, broker: MemoryBroker) -> Iterator[Hospital]:
     running = Hospital(config, broker)
     yield running
-    wait_for_compute()
+    running.compute.stop(10.0)
 
 
 @pytest.fixture
-def new_hospital(broker: MemoryBroker, tmp_path: Path) -> Callable[..., Hospital]:
+def new_hospital(broker: MemoryBroker, tmp_path: Path) -> Iterator[Callable[..., Hospital]]:
     """A hospital whose configuration differs."""
+    running = list[Hospital]()
 
     def build(**changes: Any) -> Hospital:
-        return Hospital(site_config(tmp_path, **changes), broker)
+        running.append(Hospital(site_config(tmp_path, **changes), broker))
+        return running[-1]
 
-    return build
+    yield build
+    for hospital in running:
+        hospital.compute.stop(10.0)
 
 
 @pytest.fixture

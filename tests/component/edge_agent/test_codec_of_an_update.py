@@ -19,7 +19,7 @@ from fedward.codec import codec, decode
 from fedward.messages import Grant, Offer, Range, Work
 from fedward.testing import MemoryBroker
 from fedward.topics import Down
-from tests.support.hospital import Hospital, wait_for_compute
+from tests.support.hospital import Hospital
 from tests.support.office import site_config
 
 NUM_INPUTS = 600_000
@@ -34,11 +34,15 @@ THREE_STEPS = Work(local_epochs=3, batch_size=8, local_lr=0.1)
 def wide(broker: MemoryBroker, tmp_path: Path) -> Iterator[Callable[..., Hospital]]:
     """A hospital whose model takes several chunks, with this policy; on the same folder and wire each time."""
 
+    running = list[Hospital]()
+
     def start(**policy: Any) -> Hospital:
-        return Hospital(site_config(tmp_path, policy=policy), broker, NUM_INPUTS)
+        running.append(Hospital(site_config(tmp_path, policy=policy), broker, NUM_INPUTS))
+        return running[-1]
 
     yield start
-    wait_for_compute()
+    for hospital in running:
+        hospital.compute.stop(10.0)
 
 
 def announce(hospital: Hospital, asked: str = "eden4", codecs: tuple[str, ...] | None = CODECS) -> None:

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,9 +197,34 @@ def test_a_training_whose_delta_cannot_be_encoded_has_failed(
     compute.check()
 
 
+def test_every_job_runs_in_the_same_thread_which_ends_when_asked(hospital: Any, event_of: Callable[..., Any]) -> None:
+    seen = list[threading.Thread]()
+    hospital.task.before_loss = lambda: seen.append(threading.current_thread())
+    for job in (train_job(hospital), evaluate_job(hospital), train_job(hospital)):
+        event_of(job)
+    assert len(seen) == 4 + 1 + 4
+    assert len(set(seen)) == 1
+    hospital.compute.stop(10.0)
+    assert not seen[0].is_alive()
+
+
+def test_a_job_that_is_done_is_not_kept_in_memory(hospital: Any, event_of: Callable[..., Any]) -> None:
+    gone = threading.Event()
+    job = train_job(hospital)
+    weakref.finalize(job, gone.set)
+    event_of(job)
+    hospital.compute.taken()
+    del job
+    assert gone.wait(10)
+
+
 def test_a_stopped_training_says_nothing(hospital: Any, event_of: Callable[..., Any]) -> None:
-    hospital.compute.stop(0.0)
+    in_step, may_go_on = threading.Event(), threading.Event()
+    hospital.task.before_loss = lambda: in_step.set() or may_go_on.wait(10)
     hospital.compute.begin(train_job(hospital))
+    assert in_step.wait(10)
+    hospital.compute.stop(0.0)
+    may_go_on.set()
     hospital.compute.stop(10.0)
     assert hospital.inbox.empty()
     hospital.compute.check()

@@ -7,7 +7,7 @@ import pytest
 from fedward.disk import RESERVE_BYTES, free_bytes
 from fedward.testing import MemoryBroker
 from tests.support.disk import fill, small_disk
-from tests.support.hospital import Hospital, wait_for_compute
+from tests.support.hospital import Hospital
 from tests.support.office import site_config
 
 
@@ -29,7 +29,6 @@ def test_an_agent_starts_on_a_disk_that_is_full_of_what_it_left_half_written(
         assert not rubbish.exists()
         assert hospital.page["phase"] == "publishing"
         hospital.kill()
-        wait_for_compute()
 
 
 def test_a_checkpoint_leaves_free_what_the_update_and_the_counters_need(

@@ -191,6 +191,15 @@ def test_held_out_records_in_a_file_of_their_own_leave_all_others_to_training(co
     assert num_records(task.train_data()) == num_records(task.held_out_data()) == 4
 
 
+def test_a_file_of_held_out_records_is_read_for_the_first_version_and_not_for_each(
+    columns: Path, records: Path
+) -> None:
+    task = TabularTask(columns, held_out=str(records))
+    first = task.held_out_data()
+    records.unlink()
+    assert task.held_out_data() is first
+
+
 def test_options_of_a_table_are_all_checked_at_once(columns: Path) -> None:
     with pytest.raises(ConfigError, match=r"option train.*option held_out"):
         TabularTask(columns, "nowhere.csv", held_out=1.5)
