@@ -155,7 +155,8 @@ def sign_file(authority: Authority, content: bytes, now_s: float) -> tuple[bytes
 def take_signed(folder: Path, federation: str, content: bytes, now_s: float) -> list[Certificate]:
     """File what came back from the offline machine. Raises ConfigError, and files nothing of what is not as asked for.
 
-    A certificate that was filed before, and one whose request is gone, is passed over: the file may be taken twice.
+    A certificate that was filed before, and one whose request is gone, is passed over: the file may be taken twice, and
+    a site that was revoked meanwhile does not come back with it. The caller is `changing` the folder.
     """
     given = _parse(content, SIGNED)
     waiting = offline(folder)

@@ -11,7 +11,7 @@ from coordinator.config import FederationConfig
 from coordinator.enrolment.membership import Membership
 from coordinator.enrolment.rules import Invitation, may_connect, outcome, uncertified
 from fedward import topics
-from fedward.errors import ConfigError, PeerError, RejectReason, TransientError
+from fedward.errors import ConfigError, IntegrityError, PeerError, RejectReason, TransientError
 from fedward.identity.certificates import RENEW_BELOW, Certificate, life_left, load_certificate
 from fedward.identity.folder import COORDINATOR_CERTIFICATE
 from fedward.messages import Enrolled, Enrolment, Renewal, Renewed
@@ -93,7 +93,7 @@ class Desk:
         """The answer, None where the authority is not at hand: the site asks again. Raises PeerError."""
         try:
             certificate = self._membership.renew(site, message, self._clock.now_s())
-        except TransientError as error:
+        except (TransientError, ConfigError) as error:
             LOG.warning("renewal_waits", extra={"site": site, "detail": str(error)})
             return None
         self._look_at_s = 0.0
@@ -118,11 +118,19 @@ class Desk:
         elif now_s >= self._fresh_until_s:
             return False
         self._stamp = stamp
-        self._invitations = {one.token_id: one for one in self._membership.invitations.all()}
+        self._invitations = self._read_invitations()
         before, self.sites = self.sites, self._membership.register.sites()
         for site in before.keys() - self.sites.keys():
             LOG.warning("revoked", extra={"site": site})
         return before.keys() != self.sites.keys()
+
+    def _read_invitations(self) -> dict[str, Invitation]:
+        """None of them where one is damaged: nobody enrols until the operator has looked, and all else goes on."""
+        try:
+            return {one.token_id: one for one in self._membership.invitations.all()}
+        except IntegrityError as error:
+            LOG.error("invitation_damaged", extra={"detail": str(error)})
+            return {}
 
     def _certify(self, now_s: float) -> bool:
         """Sign for those who are admitted; whether there was one."""

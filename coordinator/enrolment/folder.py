@@ -50,8 +50,9 @@ class Register:
             room.mkdir(parents=True, exist_ok=True)
 
     def sites(self) -> dict[str, Certificate]:
-        """The enrolled sites. Raises ConfigError for a file that is no certificate."""
-        return {path.stem: load_certificate(path) for path in sorted(self._sites.glob("*.crt"))}
+        """The enrolled sites; who has no certificate that can be read is none."""
+        found = {path.stem: _certificate(path) for path in sorted(self._sites.glob("*.crt"))}
+        return {site: certificate for site, certificate in found.items() if certificate is not None}
 
     def stamp(self) -> tuple[int, int]:
         """Another one after each change."""
@@ -59,8 +60,7 @@ class Register:
 
     def certificate(self, site: str) -> Certificate | None:
         """The site's newest one; None where it is not enrolled."""
-        path = self._sites / f"{site}.crt"
-        return load_certificate(path) if path.exists() else None
+        return _certificate(self._sites / f"{site}.crt")
 
     def knows(self, site: str) -> bool:
         """Whether the site has ever been enrolled."""
@@ -110,11 +110,12 @@ class Invitations:
 
     def all(self) -> list[Invitation]:
         """By the names of the sites. Raises IntegrityError for a file that is not as it was written."""
-        return [_read(path) for path in sorted(self._folder.glob("*.json"))]
+        found = (_invitation(path) for path in sorted(self._folder.glob("*.json")))
+        return [invitation for invitation in found if invitation is not None]
 
     def of(self, site: str) -> Invitation | None:
-        path = self._folder / f"{site}.json"
-        return _read(path) if path.exists() else None
+        """The site's newest one. Raises as `all` does."""
+        return _invitation(self._folder / f"{site}.json")
 
     def asked(self, site: str) -> Invitation:
         """The site's invitation. Raises ConfigError where there is none."""
@@ -135,13 +136,24 @@ class Invitations:
         sync_folder(self._folder)
 
 
-def _read(path: Path) -> Invitation:
+def _certificate(path: Path) -> Certificate | None:
+    """None for one that is not there: it may be revoked between two looks."""
+    try:
+        return load_certificate(path)
+    except ConfigError:
+        return None
+
+
+def _invitation(path: Path) -> Invitation | None:
+    """None for one that is not there: it may be ended between two looks."""
     try:
         facts: dict[str, Any] = json.loads(path.read_text())
         facts["keys"]["mac_key"] = bytes.fromhex(facts["keys"]["mac_key"])
         keys = TokenKeys(**facts.pop("keys"))
         request = facts.pop("request").encode()
         return Invitation(keys=keys, request=request, stage=Stage(facts.pop("stage")), **facts)
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # its text could quote the file
         raise IntegrityError(
             f"{path}: not an invitation as it was written; delete it and invite the site again"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from coordinator.config import AuthoritySettings
-from coordinator.enrolment.authority import authority_of, file_certificate, publish_revocations
+from coordinator.enrolment.authority import authority_of, file_certificate, offline, publish_revocations
 from coordinator.enrolment.folder import Invitations, Register, changing
 from coordinator.enrolment.rules import Invitation, Stage, admitted, answer, denied, received
 from fedward.errors import ConfigError, PeerError, RejectReason, TransientError
@@ -118,7 +118,7 @@ class Membership:
         """The newest certificate of the site's key: a new one when it is time, else the one that it has.
 
         Raises PeerError for another key or name than the registered one, TransientError where the authority is not at
-        hand: the site asks again.
+        hand and ConfigError where it can't be used: the site asks again.
         """
         request = _request_of(site, message.request)
         with changing(self.folder):
@@ -140,6 +140,7 @@ class Membership:
             if not self.register.knows(site):
                 raise ConfigError(f"site {site} was never enrolled in {self._federation}; `deny` refuses a request")
             self.invitations.end(site)
+            offline(self.folder).done(site, Role.CLIENT)
             return self.register.revoke(site, reason, now_s)
 
     def publish_revocations(self, now_s: float) -> None:

@@ -9,11 +9,20 @@ import pytest
 
 from coordinator.access_enrolment import admit_enrolment, end_enrolment, rights_of_coordinator
 from coordinator.config import AuthoritySettings
-from coordinator.enrolment.desk import Desk
+from coordinator.enrolment.authority import offline, sign_file, take_signed, to_sign
+from coordinator.enrolment.desk import SIGN_AGAIN_S, Desk
+from coordinator.enrolment.membership import Membership
 from fedward import topics
-from fedward.errors import ConfigError, PeerError, RejectReason
+from fedward.errors import ConfigError, PeerError, RejectReason, TransientError
 from fedward.identity.authorities import check_revocations
-from fedward.identity.certificates import DAY_S, Certificate, check_certificate, load_certificate, parse_certificate
+from fedward.identity.certificates import (
+    DAY_S,
+    Certificate,
+    FileAuthority,
+    check_certificate,
+    load_certificate,
+    parse_certificate,
+)
 from fedward.identity.folder import CoordinatorIdentity, SiteIdentity
 from fedward.identity.keys import load_signing_key
 from fedward.identity.signing import COORDINATOR, checker
@@ -349,6 +358,59 @@ def test_a_revocation_that_was_killed_half_way_is_ended_by_the_next_one(office: 
     assert office.membership.revoke("north", "", office.clock.now_s()) == 1
     assert office.membership.revoke("north", "", office.clock.now_s()) == 0
     assert [one.name for one in office.membership.register.revoked()] == ["north"]
+
+
+def test_what_is_signed_offline_for_a_site_that_was_revoked_meanwhile_does_not_bring_it_back(office: Office) -> None:
+    holder = office.enrolled()
+    waiting = Membership(office.identity, FEDERATION, AuthoritySettings())
+    office.settle(70 * DAY_S)
+    now_s = office.clock.now_s()
+    with pytest.raises(TransientError, match="waits for an offline authority"):
+        waiting.renew("north", Renewal(request=holder.request.pem), now_s)
+    authority = FileAuthority(office.folder / "identities" / "authority")
+    signed, [certificate] = sign_file(authority, to_sign(offline(office.identity), []), now_s)
+    assert certificate.fingerprint == holder.request.fingerprint
+    waiting.revoke("north", "", now_s)
+    assert take_signed(office.identity, FEDERATION, signed, now_s) == []
+    assert office.registered() is None
+
+
+def test_a_renewal_that_is_signed_offline_reaches_the_site_with_its_next_request(office: Office) -> None:
+    holder = office.enrolled()
+    waiting = Membership(office.identity, FEDERATION, AuthoritySettings())
+    renewal = Renewal(request=holder.request.pem)
+    office.settle(70 * DAY_S)
+    now_s = office.clock.now_s()
+    with pytest.raises(TransientError):
+        waiting.renew("north", renewal, now_s)
+    authority = FileAuthority(office.folder / "identities" / "authority")
+    signed, [certificate] = sign_file(authority, to_sign(offline(office.identity), []), now_s)
+    assert take_signed(office.identity, FEDERATION, signed, now_s) == [certificate]
+    assert waiting.renew("north", renewal, now_s) == certificate
+
+
+def test_a_damaged_invitation_or_certificate_stops_enrolment_and_nothing_else(office: Office, north: Site) -> None:
+    office.enrolled()
+    office.invite("south")
+    (office.identity / "invitations" / "south.json").write_text("{")
+    office.settle()
+    assert office.desk.holders() == []
+    assert is_listened_to(office, north)
+    (office.identity / "sites" / "north.crt").write_text("nothing")
+    office.settle()
+    assert not is_listened_to(office, north)
+    assert office.bench.service.page()["certificate_expires_s"] is not None
+
+
+def test_an_authority_that_can_not_be_used_delays_and_the_coordinator_goes_on(office: Office) -> None:
+    (office.folder / "identities" / "authority" / "ca.key").chmod(0o644)
+    holder = office.holder(office.invite(automatic=True))
+    holder.ask()
+    office.settle()
+    assert set(outcomes(holder)) == {WAITING}
+    (office.folder / "identities" / "authority" / "ca.key").chmod(0o600)
+    office.settle(SIGN_AGAIN_S)
+    assert outcomes(holder)[-1] is ADMITTED
 
 
 def test_a_site_that_is_enrolled_is_not_invited_and_one_that_never_was_is_not_revoked(office: Office) -> None:
