@@ -6,7 +6,8 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.accuracy_figures import FLOAT32, Row
+from benchmarks.accuracy_figures import Row
+from benchmarks.simulation import FLOAT32
 
 SIZE_INCHES = (7.0, 4.2)
 BAND = 0.003

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.accuracy_run import Point, Run
-from benchmarks.simulation import Pair
-
-FLOAT32 = Pair("f32", "f32")
+from benchmarks.simulation import FLOAT32, Pair
 
 TARGET = 0.94
 LAST_VERSIONS = 5
@@ -43,7 +41,7 @@ class Row:
     num_counted: int  # of the seeds those whose saving is known: float32 reached TARGET
     saving: float | None  # float32's bytes over this pair's, median of the seeds that count
     saving_by_version: float  # the same with both counted up to the version in which float32 reached it, or the last
-    saving_joined: float  # the same without the first model of each site, which costs all pairs the same
+    saving_alike: float  # the same where float32 is spared the sites' first models, too
     shares: dict[str, float]  # of those bytes: up, down after joining, joining, messages
 
     @property
@@ -135,7 +133,7 @@ def _row(runs: Sequence[Run], reference: dict[int, Run]) -> Row:
         num_counted=sum(known is not None for known in savings),
         saving=_median(savings),
         saving_by_version=statistics.median(saving_by_version(*pair, TARGET, joining=True) for pair in pairs),
-        saving_joined=statistics.median(saving_by_version(*pair, TARGET, joining=False) for pair in pairs),
+        saving_alike=statistics.median(saving_by_version(*pair, TARGET, joining=False) for pair in pairs),
         shares=_shares([point or run.curve[-1] for point, run in zip(reached, runs, strict=True)]),
     )
 

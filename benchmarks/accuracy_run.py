@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.simulation import Conditions, Pair, Simulation, size_of
+from benchmarks.simulation import Conditions, Pair, Simulation
 from fedward.layout import Vector
-from fedward.recipe import cheapest_recipe
+from fedward.recipe import cheapest_recipe, size_of
 
 Judge = Callable[[Vector], float]
 """(P,) float32 -> the AUC on the pooled held-out records."""

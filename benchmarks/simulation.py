@@ -3,7 +3,10 @@
 Training, codecs, engine, versions and ledger are the real ones. Network and clock are not: an update takes as long as
 the site's records times its pace, and transfers take no time. So two runs with the same conditions differ in their
 codecs alone: the same sites train from versions of the same number, at the same time, in the same order of records,
-from the same initial weights. Shape letter: P parameters.
+from the same initial weights.
+
+Each site makes version 0 itself from the announced seed, as an agent does where that spares bytes. Not so float32 both
+ways, which stands for the plain way: there each site downloads its first model. Shape letter: P parameters.
 """
 
 import heapq
@@ -34,9 +37,9 @@ from fedward.codec import codec, norm
 from fedward.errors import IntegrityError
 from fedward.identity.names import update_id_of, update_seed
 from fedward.layout import Layout, Vector, vector_digest
-from fedward.messages import Announcement, FederationState, Offer, Part, Status, Work
+from fedward.messages import Announcement, FederationState, Initial, Offer, Status, Work
 from fedward.pack import pack
-from fedward.recipe import apply_part, cheapest_recipe
+from fedward.recipe import apply_part, cheapest_recipe, initial_to_make, size_of
 from sandbox.datasets import Split
 
 UPDATE_CODECS = ("q8", "eden4", "eden2", "eden1")
@@ -55,6 +58,10 @@ class Pair:
 
     up: str
     down: str
+
+
+FLOAT32 = Pair("f32", "f32")
+"""The plain way, which all others are compared with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +90,8 @@ class Conditions:
 class Traffic:
     """Bytes over all sites since the start.
 
-    `up` and `down` are payloads, `joining` the part of `down` that brought each site its first model, `messages` the
+    `up` and `down` are payloads, `joining` the part of `down` that brought each site its first model, where it did not
+    make it, `messages` the
     offers and announcements as they are packed, without what they carry inline. Headers of MQTT and TCP, receipts,
     and requests for chunks are not counted: some hundred bytes an update.
     """
@@ -132,13 +140,15 @@ class Simulation:
         self.traffic = Traffic()
         self._conditions = conditions
         self._capability = measure("cpu")
-        self._layout, initial_P = conditions.initial
+        self._layout, self._initial_P = conditions.initial
+        self._plain = pair == FLOAT32
+        self._announced: Announcement
         self._codecs = UpdateCodecs.of(pair.up, UPDATE_CODECS, conditions.precision, self._layout.size)
         self._ledger = Ledger.in_folder(folder)
         self._blobs = BlobFolder(folder / "blobs")
         settings = Settings(conditions.engine, pair.down)
         self.versions = Versions(self._ledger, self._blobs, self._layout, settings, conditions.precision)
-        self.versions.begin(initial_P, now_s=0.0)
+        self.versions.begin(self._initial_P, now_s=0.0)
         self._members = Members([site.name for site in conditions.split], self._ledger)
         self._aggregator = Aggregator(self._ledger, self.versions, self._members, conditions.engine)
         self._sites = list(_sites(conditions))
@@ -178,6 +188,9 @@ class Simulation:
 
     def _fetch(self, site: Site, version: int) -> None:
         """By the cheapest recipe, as an agent does. Raises IntegrityError unless it leads to what was announced."""
+        joins = site.held is None
+        if joins and initial_to_make(self._announced):
+            site.held, site.vector_P = 0, self._initial_P.copy()
         recipe = cheapest_recipe(self.versions.parts(), version, site.held)
         for part in recipe:
             site.vector_P = apply_part(site.vector_P, part, self._blobs.view(part.manifest.digest), self._layout)
@@ -185,7 +198,7 @@ class Simulation:
             raise IntegrityError(f"version {version} at {site.name} is not what was announced")
         size_bytes = size_of(recipe)
         self.traffic.down += size_bytes
-        self.traffic.joining += size_bytes if site.held is None else 0
+        self.traffic.joining += size_bytes if joins else 0
         self.traffic.num_fetches += 1 if recipe else 0
         site.held = version
 
@@ -233,7 +246,7 @@ class Simulation:
     def _announce(self, now_s: float) -> None:
         """Tell all sites of the newest version; those that wait for one begin."""
         current, conditions = self.versions.current, self._conditions
-        announcement = Announcement(
+        self._announced = Announcement(
             federation=conditions.federation,
             sequence=self._ledger.next_sequence(),
             boot_id=bytes(8),
@@ -249,14 +262,10 @@ class Simulation:
             repeat_base=conditions.engine.repeat_base,
             epoch=self._ledger.epoch,
             codecs=self._codecs.allowed,
+            initial=None if self._plain else Initial(seed=conditions.seed, model_digest=vector_digest(self._initial_P)),
         )
-        self.traffic.messages += len(self._sites) * len(pack(announcement))
+        self.traffic.messages += len(self._sites) * len(pack(self._announced))
         self._begin_all(now_s)
-
-
-def size_of(recipe: tuple[Part, ...]) -> int:
-    """Bytes of the parts together."""
-    return sum(part.manifest.size_bytes for part in recipe)
 
 
 def _sites(conditions: Conditions) -> Iterator[Site]:

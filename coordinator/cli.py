@@ -30,7 +30,7 @@ from fedward.http import HttpServer, pages_of
 from fedward.identity.folder import CoordinatorIdentity
 from fedward.layout import Layout, Vector
 from fedward.messages import FederationState
-from fedward.modelfile import load_model, save_model
+from fedward.modelfile import TASK_KEY, load_model, load_seed, save_model
 from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import Clock, LinkInbox
 from fedward.process import SystemClock, log_to_stderr, only_process_in, stop_on_signals
@@ -107,7 +107,7 @@ def _serve(config: FederationConfig, clock: Clock, stop: threading.Event) -> Non
     ledger = open_ledger(config, layout)
     blobs = BlobFolder(config.state_folder / "blobs")
     versions = Versions(ledger, blobs, layout, Settings(config.engine, config.model_codec), config.precision)
-    versions.begin(initial_P, clock.now_s())
+    versions.begin(initial_P, clock.now_s(), load_seed(config.model, config.task))
     inbox: LinkInbox = queue.Queue(INBOX_EVENTS)
     link = MqttLink(_mqtt_settings(config), inbox, random.Random())  # noqa: S311 - jitter, not a secret
     service = Service(config, versions, link, clock, identity_of(config, clock.now_s()))
@@ -208,7 +208,7 @@ def _export(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"version {version} was never made; the newest is {newest and newest.version}") from None
     metadata = {
         "fedward.federation": config.federation,
-        "fedward.task": config.task,
+        TASK_KEY: config.task,
         "fedward.version": str(version),
         "fedward.model_digest": ledger.version(version).model_digest.hex(),
     }

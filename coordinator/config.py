@@ -144,7 +144,8 @@ class FederationConfig(Settings):
     codecs: list[UpdateCodecSetting] = Field(default=["q8", "eden4", "eden2", "eden1"], max_length=MAX_CODECS - 1)
     """Codecs that updates may come in, beside `codec`: a site on a slow link takes one of fewer bits."""
     precise_versions: int = Field(default=1, ge=0, le=1_000_000)
-    """So many first versions, and as many last ones before finish.version, travel at 8 bits or more, both ways."""
+    """At so many first versions, and as many last ones before finish.version, updates are asked for in the next more
+    precise one of the allowed codecs, up to 8 bits; and the model's last deltas travel at 8 bits or more."""
     model_codec: Annotated[str, AfterValidator(_codec_for_models)] = "uqz"
     """Codec of the model deltas that sites download."""
     gather_s: float = Field(default=0.25, ge=0, le=60)

@@ -1,7 +1,11 @@
 """How precisely what leads from a version to the next one travels: the updates up, the model's delta down. Pure.
 
-Early deltas are large and steer all that follows, and nothing comes after the last ones that would even their errors
-out. So the first versions and the last ones travel at 8 bits, at least, whatever the federation takes otherwise.
+Early updates are large and steer all that follows; nothing comes after the last ones that would even their errors out.
+So the first versions and the last ones ask for updates one step more precise than the federation takes otherwise.
+
+What a delta on the way down loses, the coordinator carries to the next one (`making.py`), so the first deltas need no
+more than others: their error is gone a version later. Only what the last ones lose is never carried, and stays in the
+model that everybody ends with; they travel in PRECISE at least.
 """
 
 from collections.abc import Sequence
@@ -22,16 +26,28 @@ FEW_PARAMETERS = 1_000_000
 
 @dataclass(frozen=True)
 class Precision:
-    """Which versions travel precisely: so many first ones, and so many last ones where the last one is known."""
+    """Which versions are precise: so many first ones, and so many last ones where the last one is known."""
 
     num_versions: int = 0
     last_version: int | None = None
 
-    def codec(self, usual: str, version: int) -> str:
-        """Of what leads from `version` to the next one, in a federation that usually takes `usual`."""
-        first = version < self.num_versions
-        last = self.last_version is not None and 0 < self.last_version - version <= self.num_versions
-        return max(usual, PRECISE, key=lambda name: codec(name).bits) if first or last else usual
+    def update_codec(self, usual: str, allowed: Sequence[str], version: int) -> str:
+        """Of the updates from `version`: `usual`, or at a precise version the next more precise one of those allowed.
+
+        None goes above PRECISE, so what is as precise itself stays.
+        """
+        if not (version < self.num_versions or self._is_last(version)):
+            return usual
+        bits, most = codec(usual).bits, codec(PRECISE).bits
+        finer = [name for name in allowed if bits < codec(name).bits <= most]
+        return min(finer, key=lambda name: codec(name).bits, default=usual)
+
+    def delta_codec(self, usual: str, version: int) -> str:
+        """Of the model's delta from `version` to the next one: PRECISE at the last ones, unless `usual` is finer."""
+        return max(usual, PRECISE, key=lambda name: codec(name).bits) if self._is_last(version) else usual
+
+    def _is_last(self, version: int) -> bool:
+        return self.last_version is not None and 0 < self.last_version - version <= self.num_versions
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,5 @@ class UpdateCodecs:
         return cls(usual, tuple(ordered), precision)
 
     def asked(self, version: int) -> str:
-        """The codec that the announcement of `version` asks for: a precise one only where it is allowed."""
-        precise = self.precision.codec(self.usual, version)
-        return precise if precise in self.allowed else self.usual
+        """The codec that the announcement of `version` asks for."""
+        return self.precision.update_codec(self.usual, self.allowed, version)

@@ -321,6 +321,7 @@ class Service:
                 epoch=self._ledger.epoch,
                 codecs=self._codecs.allowed,
                 sealing_key=self._identity.sealed_to if self._identity else None,
+                initial=self._versions.initial,
             )
         )
 

@@ -27,9 +27,9 @@ from coordinator.tables import StoredUpdate, StoredVersion
 from fedward.chunks import manifest_of
 from fedward.codec import codec
 from fedward.errors import ConfigError
-from fedward.layout import Layout, Vector
+from fedward.layout import Layout, Vector, vector_digest
 from fedward.limits import MAX_PARTS
-from fedward.messages import Part, PartKind
+from fedward.messages import Initial, Part, PartKind
 
 LONGEST_CHAIN = MAX_PARTS - 12
 """Deltas since the last snapshot at which a new one is made, and how far back an announcement lists deltas."""
@@ -56,6 +56,8 @@ class Versions:
         self._precision = precision
         self.store = Store(ledger, blobs, layout)
         self.layout = layout
+        self.initial: Initial | None = None
+        """How version 0 of this ledger was made, for sites that make it themselves; None where that is not known."""
         self._current: StoredVersion | None = None
         self._parts: tuple[Part, ...] | None = None
         self._model: Model
@@ -67,17 +69,22 @@ class Versions:
             raise RuntimeError("begin() makes or loads the first version")
         return self._current
 
-    def begin(self, initial_P: Vector, now_s: float) -> None:
-        """Make version 0 of the initial model, unless the ledger has versions: then go on with the newest."""
+    def begin(self, initial_P: Vector, now_s: float, seed: int | None = None) -> None:
+        """Make version 0 of the initial model, unless the ledger has versions: then go on with the newest.
+
+        `seed` is the one that the initial model was made with, where that is known.
+        """
         newest = self._ledger.newest_version()
         if newest is None:
             self._ledger.begin_epoch(int(now_s * 1e6))  # sites may remember another ledger of this name: docs/adr/0004
             self._model = Model.initial(initial_P, self._settings)
             self._persist(0, [self._snapshot(0)], [], [], now_s, self._settings)
-            return
-        self._check_optimizer(newest)
-        self._current = newest
-        self._model = model_of(self.store, newest, self._settings)
+        else:
+            self._check_optimizer(newest)
+            self._current = newest
+            self._model = model_of(self.store, newest, self._settings)
+        if seed is not None:
+            self.initial = self._made_with(seed, vector_digest(initial_P))
 
     def make(self, updates: Sequence[StoredUpdate], weights: Sequence[float], now_s: float) -> None:
         """Fold the updates into the model, in the order given, and persist the version; announce it after this.
@@ -93,7 +100,7 @@ class Versions:
 
     def _make(self, updates: Sequence[StoredUpdate], weights: Sequence[float], now_s: float) -> None:
         base, usual = self.current.version, self._settings
-        settings = replace(usual, model_codec=self._precision.codec(usual.model_codec, base))
+        settings = replace(usual, model_codec=self._precision.delta_codec(usual.model_codec, base))
         pieces = make_version(self.store, self._model, updates, weights, settings)
         parts = [self._write(kind_of_payload(settings), base + 1, settings.model_codec, pieces)]
         if self._needs_snapshot(parts[0]):
@@ -129,6 +136,10 @@ class Versions:
         """
         check_kept(self._ledger, version, f"version {version}")
         return vector_of(self.store, version)
+
+    def _made_with(self, seed: int, digest: bytes) -> Initial | None:
+        """None where the ledger began with another model than the configured one of today, or its row is deleted."""
+        return Initial(seed=seed, model_digest=digest) if self._ledger.model_digest(0) == digest else None
 
     def _snapshot(self, version: int) -> Part:
         pieces = snapshot_of(self.layout, self._model, codec(SNAPSHOT_CODEC))

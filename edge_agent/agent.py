@@ -17,7 +17,19 @@ from edge_agent.compute import Compute
 from edge_agent.config import SiteConfig
 from edge_agent.evaluate import Evaluator
 from edge_agent.fetch import Fetcher
-from edge_agent.jobs import Assembled, AssembleJob, ComputeEvent, Encoded, Evaluated, Failed, TrainJob, Unfit
+from edge_agent.jobs import (
+    Assembled,
+    AssembleJob,
+    ComputeEvent,
+    Encoded,
+    Evaluated,
+    EvaluateJob,
+    Failed,
+    InitialJob,
+    Made,
+    TrainJob,
+    Unfit,
+)
 from edge_agent.models import ModelFolder
 from edge_agent.outbox import Outbox
 from edge_agent.progress import ProgressFile, SavedProgress
@@ -64,10 +76,10 @@ class Agent:
         self._clock = clock
         self._voice = voice
         outbox = Outbox(config.state_folder / "outbox")
-        models = ModelFolder(config.state_folder / "model")
+        self._models = ModelFolder(config.state_folder / "model")
         self._progress = SavedProgress(ProgressFile(config.state_folder / "progress.json"), outbox.take_over())
         self._announced = Announced(config, compute.layouts, self._progress)
-        self._fetcher = Fetcher(link, config.site, models, voice.pack)
+        self._fetcher = Fetcher(link, config.site, self._models, voice.pack)
         self._evaluator = Evaluator(link, config, compute, voice.pack)
         self._trainer = Trainer(config, compute, outbox, self._progress)
         self._uplink = Uplink(self._progress.now.uplink_bytes_s)
@@ -194,7 +206,9 @@ class Agent:
         if not wants_fetch(self._situation()):
             return
         try:
-            if complete := self._fetcher.step(announcement, layout, now_s):
+            if initial := self._fetcher.take_initial(announcement):
+                self._compute.begin(InitialJob(announcement.task, initial, self._models))
+            elif complete := self._fetcher.step(announcement, layout, now_s):
                 self._compute.begin(AssembleJob(complete))
         except PeerError as error:
             self._count_refusal(error)
@@ -216,17 +230,24 @@ class Agent:
                 self._fetcher.hold(event.held)
             case Unfit():
                 self._on_unfit(event)
+            case Made():
+                self._fetcher.made(event.held)
             case Evaluated():
                 self._evaluator.take(event)
             case Encoded():
                 if self._trainer.save(event):
                     self._publisher.take_next()
             case Failed():
-                self._failures[event.kind] += 1
-                if isinstance(event.job, TrainJob):
-                    self._trainer.failed(event.job, event.kind)
-                else:
-                    self._evaluator.failed(event.job)
+                self._on_failed(event)
+
+    def _on_failed(self, event: Failed) -> None:
+        """What could not be measured or trained is left; version 0, which could not be made, is downloaded."""
+        self._failures[event.kind] += 1
+        match event.job:
+            case EvaluateJob():
+                self._evaluator.failed(event.job)
+            case TrainJob():
+                self._trainer.failed(event.job, event.kind)
 
     def _leave(self, inbox: Inbox) -> None:
         self._compute.stop(STOP_S)
@@ -253,7 +274,7 @@ class Agent:
             failed_at=self._trainer.failed_at,
             repeat_base=bool(announcement and announcement.repeat_base),
             computing=self._compute.job is not None,
-            assembling=isinstance(self._compute.job, AssembleJob),
+            assembling=isinstance(self._compute.job, AssembleJob | InitialJob),
             training=self._trainer.training,
             outbox=self._publisher.entry is not None,
             full=self._is_full(),

@@ -26,7 +26,7 @@ from edge_agent.voice import CounterFile, Voice
 from fedward.errors import ConfigError
 from fedward.http import HttpServer, pages_of
 from fedward.identity.folder import SiteIdentity
-from fedward.modelfile import save_model
+from fedward.modelfile import SEED_KEY, TASK_KEY, checked_seed, save_model
 from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import LinkInbox, Will
 from fedward.process import SystemClock, claim_folder, log_to_stderr, only_process_in, stop_on_signals
@@ -151,7 +151,15 @@ def _init_model(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--options: expected YAML, got: {error}") from error
     if not isinstance(options, dict):
         raise ConfigError(f"--options: expected `{{key: value}}`, got {type(options).__name__}")
-    layout, vector_P = initial_model(load_task(arguments.task, options), arguments.seed)
-    metadata = {"fedward.task": arguments.task, "fedward.options": json.dumps(options)}
+    try:
+        seed = checked_seed(arguments.seed)
+    except ValueError as error:
+        raise ConfigError(f"--seed: {error}") from None
+    layout, vector_P = initial_model(load_task(arguments.task, options), seed)
+    metadata = {
+        TASK_KEY: arguments.task,
+        "fedward.options": json.dumps(options),
+        SEED_KEY: str(seed),  # so that a site may make this model itself
+    }
     save_model(arguments.out, layout, vector_P, metadata)
     print(f"{arguments.out}: {layout.size} parameters, layout digest {layout.digest.hex()}")

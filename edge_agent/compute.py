@@ -1,7 +1,7 @@
 """The thread that assembles, measures, trains and encodes, so that the agent's loop never waits for a GPU or a disk.
 
 One job at a time. What comes of it goes to the agent's inbox as an event; nothing is sent from here, and nothing saved
-but the version that was assembled and the checkpoint of the training in progress.
+but the version that was assembled or made and the checkpoint of the training in progress.
 
 It is the same thread for every job. MKL, which multiplies matrices for torch, keeps 64 bytes of each thread that ever
 used it, in a table that doubles: a thread for each job was a leak, of 1 MB at once after 16,384 of them.
@@ -22,16 +22,26 @@ from edge_agent.jobs import (
     Evaluated,
     EvaluateJob,
     Failed,
+    InitialJob,
     Job,
+    Made,
+    TaskJob,
     TrainJob,
     Unfit,
 )
+from edge_agent.models import Held
 from edge_agent.training.capability import Capability
 from edge_agent.training.checkpoint import CheckpointFile, Resumable
 from edge_agent.training.encode import encode
 from edge_agent.training.evaluate import evaluate
-from edge_agent.training.failures import FailureKind, TrainingFailed, TrainingStopped, out_of_memory_named
-from edge_agent.training.module import layout_of
+from edge_agent.training.failures import (
+    FailureKind,
+    TrainingFailed,
+    TrainingStopped,
+    failures_named,
+    out_of_memory_named,
+)
+from edge_agent.training.module import initial_model, layout_of
 from edge_agent.training.task import Task
 from edge_agent.training.train import Progress as StepProgress
 from edge_agent.training.train import train
@@ -159,11 +169,17 @@ class Compute:
             self._deliver(event)
         return True
 
-    def _run_task(self, job: EvaluateJob | TrainJob) -> ComputeEvent | None:
+    def _run_task(self, job: TaskJob) -> ComputeEvent | None:
         """What needs the hospital's own code. None: it was asked to stop, because the agent leaves."""
         try:
             with out_of_memory_named():
-                return self._train(job) if isinstance(job, TrainJob) else self._evaluate(job)
+                match job:
+                    case InitialJob():
+                        return self._make(job)
+                    case EvaluateJob():
+                        return self._evaluate(job)
+                    case TrainJob():
+                        return self._train(job)
         except TrainingStopped:
             return None
         except TrainingFailed as error:
@@ -172,6 +188,16 @@ class Compute:
         except ConfigError as error:
             LOG.error("records_unusable", extra={"problem": str(error)})
             return Failed(job, FailureKind.EXCEPTION)
+
+    def _make(self, job: InitialJob) -> Made:
+        """The digest decides whether this is version 0. Seeds are other ones afterwards: a training sets its own."""
+        with failures_named():
+            _, vector_P = initial_model(self._tasks[job.task], job.initial.seed)
+        held = Held(0, vector_digest(vector_P), vector_P)
+        if held.digest != job.initial.model_digest:
+            return Made(None)
+        job.folder.save(held)
+        return Made(held)
 
     def _evaluate(self, job: EvaluateJob) -> Evaluated:
         count, metrics = evaluate(self._tasks[job.task], self.layouts[job.task], job.vector_P, self._capability)

@@ -1,4 +1,7 @@
-"""Keeps the held version up with the announced one: asks for chunks, and hands out the download that is complete."""
+"""Keeps the held version up with the announced one: asks for chunks, and hands out the download that is complete.
+
+Who holds nothing may make version 0 in place of downloading a snapshot, and goes on from there.
+"""
 
 import logging
 
@@ -8,9 +11,10 @@ from edge_agent.models import Held, ModelFolder
 from edge_agent.voice import Pack
 from fedward import topics
 from fedward.layout import Layout
-from fedward.messages import Announcement, Chunk, Get
+from fedward.messages import Announcement, Chunk, Get, Initial
 from fedward.pack import pack
 from fedward.ports import Link
+from fedward.recipe import initial_to_make
 from fedward.topics import Up
 
 LOG = logging.getLogger(__name__)
@@ -27,6 +31,7 @@ class Fetcher:
         self._asking = Asking()
         self._download: Download | None = None
         self._looked_on_disk = False
+        self._tried: Initial | None = None
         self.held: Held | None = None
         self.num_fetched = 0
 
@@ -41,6 +46,26 @@ class Fetcher:
         same_number = held.version == announcement.version
         if held.vector_P.size != layout.size or (same_number and held.digest != announcement.model_digest):
             self.forget()
+
+    def take_initial(self, announcement: Announcement) -> Initial | None:
+        """How to make version 0 here, where nothing is held and fewer bytes lead on from there.
+
+        Told once, and `made` takes what comes of it: if another model came out, or what it leads to is wrong, only a
+        snapshot helps. Raises PeerError when the announcement leads nowhere.
+        """
+        initial = initial_to_make(announcement) if self.held is None else None
+        if initial is None or initial == self._tried:
+            return None
+        self._tried = initial
+        return initial
+
+    def made(self, held: Held | None) -> None:
+        """Version 0 was made and is on disk; None where another model came out: another torch, or other options."""
+        if held is None:
+            LOG.warning("initial_model_differs")  # from the announced one, which is downloaded now
+            return
+        self.held = held
+        LOG.info("made", extra={"version": held.version})
 
     def step(self, announcement: Announcement, layout: Layout, now_s: float) -> Download | None:
         """Go on with the download of this version; the download itself once it is complete, to be assembled.

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from edge_agent.download import Download
-from edge_agent.models import Held
+from edge_agent.models import Held, ModelFolder
 from edge_agent.training.checkpoint import Order
 from edge_agent.training.failures import FailureKind
 from edge_agent.training.train import Trained
 from fedward.errors import PeerError
 from fedward.layout import Layout, Vector
-from fedward.messages import Evaluation, Work
+from fedward.messages import Evaluation, Initial, Work
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,15 @@ class AssembleJob:
     """Make the version that a complete download leads to, and save it."""
 
     download: Download
+
+
+@dataclass(frozen=True)
+class InitialJob:
+    """Make version 0 with the installed task, as the announcement says that it was made, and save it."""
+
+    task: str
+    initial: Initial
+    folder: ModelFolder
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,10 @@ class EvaluateJob:
     model_digest: bytes  # of the vector
 
 
+TaskJob = InitialJob | EvaluateJob | TrainJob
+"""What runs the hospital's own code."""
+
+
 @dataclass(frozen=True)
 class Assembled:
     """A version is complete, proved by its digest, and on disk."""
@@ -64,6 +77,13 @@ class Unfit:
 
     version: int
     error: PeerError
+
+
+@dataclass(frozen=True)
+class Made:
+    """Version 0 was made here, proved by its digest, and is on disk; None where another model came out."""
+
+    held: Held | None
 
 
 @dataclass(frozen=True)
@@ -87,9 +107,9 @@ class Encoded:
 class Failed:
     """A job ended without a result; what is known of it stays in the log of the hospital."""
 
-    job: EvaluateJob | TrainJob
+    job: TaskJob
     kind: FailureKind
 
 
-Job = AssembleJob | EvaluateJob | TrainJob
-ComputeEvent = Assembled | Unfit | Evaluated | Encoded | Failed
+Job = AssembleJob | TaskJob
+ComputeEvent = Assembled | Unfit | Made | Evaluated | Encoded | Failed

@@ -68,7 +68,11 @@ class StateCollector(Collector):
         yield codecs
         for name, field, text in (
             ("fed_agent_messages_refused", "refused", "Messages of the other side that were refused, by reason."),
-            ("fed_agent_failures", "failures", "Training or evaluation that failed, by kind; see the log."),
+            (
+                "fed_agent_failures",
+                "failures",
+                "Training, evaluation or making version 0 that failed, by kind; see the log.",
+            ),
         ):
             counter = CounterMetricFamily(name, text, labels=["reason"])
             for reason, count in self._page[field].items():

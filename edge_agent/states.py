@@ -21,7 +21,7 @@ class Situation:
     failed_at: int | None  # the version at which training failed: not tried again before the next one
     repeat_base: bool
     computing: bool  # the compute thread has a job
-    assembling: bool  # and that job makes a version of a complete download
+    assembling: bool  # and that job makes a version: of a complete download, or version 0
     training: bool  # or trains
     outbox: bool  # a finished update waits for its receipt
     full: bool  # no room on the disk for another version and another update

@@ -32,6 +32,9 @@ MAX_NAME = 64
 MAX_VERSION = 2**53 - 1
 """Versions and counters stay exact in JSON and in float64."""
 
+MAX_SEED = 2**53 - 1
+"""Seed of version 0: any that torch takes and JSON holds exactly."""
+
 MAX_EXAMPLES = 10**9
 """Records of one site: bounds the weight that a site can claim."""
 

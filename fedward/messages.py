@@ -23,6 +23,7 @@ from fedward.limits import (
     MAX_PAYLOAD_BYTES,
     MAX_PEM_BYTES,
     MAX_RANGES,
+    MAX_SEED,
     MAX_STEPS,
     MAX_VERSION,
 )
@@ -37,6 +38,7 @@ Digest = Annotated[bytes, Len(32, 32)]
 SiteName = Annotated[str, Name()]
 Version = Annotated[int, Interval(ge=0, le=MAX_VERSION)]
 Counter = Annotated[int, Interval(ge=0, le=MAX_VERSION)]
+Seed = Annotated[int, Interval(ge=0, le=MAX_SEED)]
 Seconds = Annotated[float, Interval(ge=0, le=1e10)]
 Text = Annotated[str, Len(0, MAX_NAME)]
 Pem = Annotated[bytes, Len(1, MAX_PEM_BYTES)]
@@ -110,6 +112,14 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Initial:
+    """How version 0 was made, for a site that would rather make it than download it: the digest says whether it did."""
+
+    seed: Seed
+    model_digest: Digest  # SHA-256 of the vector of version 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Announcement:
     """The coordinator to all sites, retained: the current version, how to get it, and what to do with it."""
 
@@ -129,6 +139,7 @@ class Announcement:
     epoch: Counter | None = None  # where a new or restored ledger began: what was receipted before may be lost
     codecs: Annotated[tuple[SiteName, ...], Len(1, MAX_CODECS)] | None = None  # allowed beside `codec`
     sealing_key: Annotated[bytes, Len(32, 32)] | None = None  # X25519: what updates are sealed with
+    initial: Initial | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

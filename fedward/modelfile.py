@@ -4,7 +4,8 @@ Anyone can read it with the safetensors package; nothing in it is code.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,16 @@ from safetensors.numpy import save_file
 
 from fedward.errors import ConfigError, PeerError
 from fedward.layout import Kind, Layout, Tensor, Vector
+from fedward.limits import MAX_SEED
 
 STATISTICS_KEY = "fedward.statistics"
 """Metadata key: JSON list of the tensors that are statistics; all others are weights."""
+
+TASK_KEY = "fedward.task"
+"""Metadata key: the task whose model it is."""
+
+SEED_KEY = "fedward.seed"
+"""Metadata key: the seed that an initial model was made with, in decimal."""
 
 
 def save_model(path: Path, layout: Layout, vector_P: Vector, metadata: Mapping[str, str]) -> None:
@@ -30,7 +38,7 @@ def load_model(path: Path) -> tuple[Layout, Vector]:
 
     Raises ConfigError for a file that is missing, is no safetensors file or holds no float tensors.
     """
-    try:
+    with _problems_told(path):
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -40,8 +48,35 @@ def load_model(path: Path) -> tuple[Layout, Vector]:
             for name, array in arrays.items()
             if np.issubdtype(array.dtype, np.floating)
         )
+        return layout, layout.join(arrays)
+
+
+def load_seed(path: Path, task: str) -> int | None:
+    """The seed that this model of `task` was made with; None where the file names none, or another task.
+
+    Raises ConfigError for a file that is missing or no safetensors file, or a seed that `checked_seed` refuses.
+    """
+    with _problems_told(path):
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+        if metadata.get(TASK_KEY) != task or SEED_KEY not in metadata:
+            return None
+        return checked_seed(int(metadata[SEED_KEY]))
+
+
+def checked_seed(seed: int) -> int:
+    """The seed itself. Raises ValueError unless an announcement may carry it."""
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"a seed from 0 to {MAX_SEED} was expected, not {seed}")
+    return seed
+
+
+@contextmanager
+def _problems_told(path: Path) -> Iterator[None]:
+    """What reading the file may raise inside -> ConfigError."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise ConfigError(f"model file {path}: not found; make it with `fedward agent init-model`") from error
     except (OSError, SafetensorError, ValueError, TypeError, PeerError) as error:
         raise ConfigError(f"model file {path}: expected a safetensors file of float tensors, got: {error}") from error
-    return layout, layout.join(arrays)

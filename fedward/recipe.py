@@ -10,7 +10,7 @@ import numpy as np
 from fedward import codec
 from fedward.errors import PeerError, RejectReason
 from fedward.layout import Layout, Vector
-from fedward.messages import Part, PartKind
+from fedward.messages import Announcement, Initial, Part, PartKind
 
 
 def cheapest_recipe(parts: Iterable[Part], version: int, held: int | None) -> tuple[Part, ...]:
@@ -33,7 +33,25 @@ def cheapest_recipe(parts: Iterable[Part], version: int, held: int | None) -> tu
     ]
     if not recipes:
         raise PeerError(RejectReason.MALFORMED, f"the announced parts do not lead to version {version}")
-    return min(recipes, key=lambda recipe: sum(part.manifest.size_bytes for part in recipe))
+    return min(recipes, key=size_of)
+
+
+def size_of(recipe: Iterable[Part]) -> int:
+    """Bytes of the parts together."""
+    return sum(part.manifest.size_bytes for part in recipe)
+
+
+def initial_to_make(announcement: Announcement) -> Initial | None:
+    """How version 0 is made, where whoever holds nothing has fewer bytes to fetch from there than from nothing.
+
+    None where it is not announced, where that spares nothing, or where it contradicts the announced version. Raises
+    PeerError (MALFORMED) when the parts lead nowhere.
+    """
+    initial, version, parts = announcement.initial, announcement.version, announcement.parts
+    if initial is None or (version == 0 and initial.model_digest != announcement.model_digest):
+        return None
+    from_version_0, from_nothing = (size_of(cheapest_recipe(parts, version, held)) for held in (0, None))
+    return initial if from_version_0 < from_nothing else None
 
 
 def codec_of(part: Part) -> codec.Codec:

@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from fedward.modelfile import load_model, save_model
 from sandbox.datasets import SiteData, Split, site_name
 from sandbox.federation import Federation, Plan
 
@@ -17,7 +18,8 @@ WORK = {"local_epochs": 1, "batch_size": 16, "local_lr": 0.01, "max_steps": 1}
 def wide_federation(folder: Path, hidden: Sequence[int], rng: Random, num_sites: int, **plan: Any) -> Federation:
     """A federation with its records and initial model, float32 updates, not started; `plan`, as of Plan, goes before.
 
-    In float32, an update has 4 bytes for each parameter of a network with these hidden layers.
+    The model's file names no seed, so the sites have to download it. In float32, an update has 4 bytes for each
+    parameter of a network with these hidden layers.
     """
     columns, records = write_records(folder, hidden, rng, num_sites)
     usual: dict[str, Any] = {"codec": "f32", "work": WORK}
@@ -25,6 +27,7 @@ def wide_federation(folder: Path, hidden: Sequence[int], rng: Random, num_sites:
     options = json.dumps({"columns": str(columns)})
     arguments = ("--task", "tabular", "--options", options, "--out", str(federation.model_path))
     federation.fedward("agent", "init-model", *arguments)
+    save_model(federation.model_path, *load_model(federation.model_path), metadata={})
     return federation
 
 

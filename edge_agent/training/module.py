@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from edge_agent.training.snapshot import seed_all
 from edge_agent.training.task import Task
 from fedward.errors import ConfigError, PeerError
 from fedward.layout import Kind, Layout, Vector
@@ -67,8 +68,9 @@ def write_vector(model: nn.Module, layout: Layout, vector_P: Vector) -> None:
 
 
 def initial_model(task: Task, seed: int) -> tuple[Layout, Vector]:
-    """Version 0 of a task's model: its layout and (P,) float32. The same seed gives the same bytes."""
-    torch.manual_seed(seed)
+    """Version 0 of a task's model: its layout and (P,) float32. The same seed gives the same bytes, with one release
+    of torch and of the task. The seeds of torch, numpy and random are other ones afterwards."""
+    seed_all(seed)
     model = task.model()
     layout = layout_of(model)
     return layout, read_vector(model, layout)

@@ -22,6 +22,7 @@ from fedward.messages import (
     FederationState,
     Get,
     Grant,
+    Initial,
     LocalOptimizer,
     Manifest,
     Offer,
@@ -135,6 +136,11 @@ SAMPLES["evaluation_with_model_digest"] = dataclasses.replace(
 
 SAMPLES["announcement_with_codecs"] = dataclasses.replace(
     cast(Announcement, SAMPLES["announcement"]), codecs=("q8", "eden4", "eden2", "eden1")
+)
+
+
+SAMPLES["announcement_with_initial"] = dataclasses.replace(
+    cast(Announcement, SAMPLES["announcement"]), initial=Initial(seed=2**53 - 1, model_digest=DIGEST)
 )
 
 

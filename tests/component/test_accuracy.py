@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks.accuracy import ENGINE, Measurement, document, main
 from benchmarks.accuracy_chart import write_chart
-from benchmarks.accuracy_figures import FLOAT32, final_auc, first_reaching, rows, saving, saving_by_version
+from benchmarks.accuracy_figures import final_auc, first_reaching, rows, saving, saving_by_version
 from benchmarks.accuracy_run import Point, Run, simulate
-from benchmarks.simulation import Conditions, Pair, Simulation
+from benchmarks.simulation import FLOAT32, Conditions, Pair, Simulation
 from coordinator.engine.settings import engine_settings
 from coordinator.ledger import Ledger
 from coordinator.precision import Precision
@@ -111,7 +111,7 @@ def test_the_command_fails_when_a_bar_is_missed_and_says_how_many_seeds_count(
     runs += [run(EDEN4, seed, [0.95], bytes_a_version) for seed in range(2)]
     runs += [run(EDEN4, 2, [0.93], bytes_a_version)]
     path = tmp_path / "figures.json"
-    path.write_text(json.dumps(document(Measurement(ENGINE, 8, 0, None), runs)))
+    path.write_text(json.dumps(document(Measurement(ENGINE, 8, 1, None), runs)))
 
     assert main(["--seeds", "0", "--json", str(path)]) == code
     assert "2 of 3 reached it, 2 count" in capsys.readouterr().out
@@ -172,12 +172,14 @@ def test_all_pairs_of_codecs_see_the_same_schedule_and_the_same_weights(tmp_path
 
 
 @pytest.mark.slow
-def test_the_first_versions_travel_as_precisely_as_the_conditions_say(tmp_path: Path, conditions: Conditions) -> None:
+def test_the_first_updates_are_as_precise_as_the_conditions_say_and_the_deltas_as_all_others(
+    tmp_path: Path, conditions: Conditions
+) -> None:
     _, simulation, updates = taken(tmp_path, replace(conditions, precision=Precision(2)), Pair("eden1", "uqz"))
 
-    assert {(row.base_version < 2, row.codec) for row in updates} == {(True, "q8"), (False, "eden1")}
+    assert {(row.base_version < 2, row.codec) for row in updates} == {(True, "eden2"), (False, "eden1")}
     deltas = {part.version: part.codec for part in simulation.versions.parts() if part.kind is PartKind.DELTA}
-    assert deltas == {1: "q8", 2: "q8", 3: "uqz", 4: "uqz"}
+    assert deltas == dict.fromkeys(range(1, 5), "uqz")
 
 
 @pytest.mark.slow
@@ -204,7 +206,8 @@ def test_a_point_holds_what_had_travelled_when_its_version_was_made(tmp_path: Pa
     found = simulate(tmp_path, conditions, EDEN4, NUM_VERSIONS, judge=lambda vector_P: float(vector_P[0]))
 
     assert [point.version for point in found.curve] == [1, 2, 3, 4]
-    assert found.curve[0].down == found.curve[0].joining == found.curve[-1].joining
-    assert found.curve[-1].down > found.curve[-1].joining > 0
+    assert found.curve[0].down == 0, "each site has made version 0 itself, and there was nothing else to fetch yet"
+    assert found.curve[-1].down > 0
+    assert {point.joining for point in found.curve} == {0}
     assert all(one.total < other.total for one, other in zip(found.curve, found.curve[1:], strict=False))
     assert 4 < found.bits_up < found.bits_down < 9

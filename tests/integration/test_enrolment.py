@@ -251,21 +251,6 @@ def test_an_air_gapped_hospital_is_enrolled_by_files_with_an_offline_authority(t
     town.assert_enrolled("north")
 
 
-def test_what_an_offline_machine_did_not_sign_is_refused(town: Town) -> None:
-    town.set_authority({})
-    request, to_sign, signed = (town.folder / name for name in ("request.json", "to-sign.json", "signed.json"))
-    token = town.invite("north")
-    fingerprint = fingerprint_in(town.hospital("north", token, "--request-out", request))
-    town.operator("requests", "--in", request)
-    town.operator("admit", "north", "--fingerprint", fingerprint)
-    town.operator("requests", "--out", to_sign)
-    town.fedward("coordinator", "ca", "--out", town.folder / "rogue")
-    town.fedward("coordinator", "sign", "--ca", town.folder / "rogue", "--in", to_sign, "--out", signed)
-    refusal = town.operator("admit", "--in", signed, code=EXIT_CONFIG)
-    assert "not signed by the federation's authority" in refusal
-    assert not list((town.folder / "coordinator" / "sites").iterdir())
-
-
 def test_a_revoked_site_is_known_to_the_running_coordinator_within_seconds(town: Town) -> None:
     town.start()
     town.hospital("north", town.invite("north", "--automatic"))

@@ -20,7 +20,7 @@ from fedward.errors import RejectReason
 from fedward.identity.folder import CoordinatorIdentity
 from fedward.layout import Layout
 from fedward.messages import Offer, Outcome, Range, Receipt
-from fedward.modelfile import save_model
+from fedward.modelfile import load_seed, save_model
 from fedward.ports import LinkInbox
 from fedward.settings import BrokerSettings
 from fedward.testing import ManualClock, MemoryBroker, MemoryLink
@@ -87,7 +87,8 @@ class Bench:
         self.blobs = BlobFolder(config.state_folder / "blobs")
         settings = Settings(config.engine, config.model_codec)
         self.versions = Versions(self.ledger, self.blobs, layout, settings, config.precision)
-        self.versions.begin(vector(layout, seed=0, scale=1.0), clock.now_s())
+        seed = load_seed(config.model, config.task) if config.model.exists() else None
+        self.versions.begin(vector(layout, seed=0, scale=1.0), clock.now_s(), seed)
         self.inbox: LinkInbox = Queue()
         self.link = MemoryLink(broker, "coordinator", self.inbox, window=window)
         self.service = Service(config, self.versions, self.link, clock, identity)

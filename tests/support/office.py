@@ -63,8 +63,8 @@ class Office:
         self.vector_P = self.vector_P + np.float32(0.5)
         self.add(PartKind.DELTA, "f32", np.full(self.layout.size, 0.5, np.float32))
 
-    def start_over(self, value: float) -> None:
-        """Version 0 of another federation, or of one that lost its ledger."""
+    def start_over(self, value: float | Vector) -> None:
+        """Version 0 of another federation, or of one that lost its ledger: of these values, or of one everywhere."""
         self.version = 0
         self.vector_P = np.full(self.layout.size, value, np.float32)
         self.parts.clear()

@@ -9,8 +9,11 @@ from cryptography import x509
 from fedward.cli import EXIT_CONFIG, EXIT_UNAVAILABLE, main
 from fedward.identity.certificates import load_certificate
 from fedward.identity.folder import CoordinatorIdentity
+from fedward.identity.handover import REQUEST, write_handover
 from fedward.identity.token import read_token
+from fedward.pack import pack
 from tests.support.coordinator_bench import write_config
+from tests.support.enrolment import message_of, request_of
 from tests.support.updates import FEDERATION
 
 
@@ -134,6 +137,24 @@ def test_the_coordinators_own_certificate_may_come_from_an_offline_authority(
     assert desk("admit", "--in", signed) == 0
     certificate = load_certificate(desk.identity / "coordinator.crt")
     CoordinatorIdentity.load(desk.identity, FEDERATION, certificate.not_before_s + 100_000)
+
+
+def test_what_another_authority_has_signed_is_refused(ready: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    to_sign, signed, rogue = ready.folder / "to-sign.json", ready.folder / "signed.json", ready.folder / "rogue"
+    ready("invite", "north")
+    token = read_token(capsys.readouterr().out.splitlines()[-1])
+    request = request_of(ready.folder / "hospital", "north")
+    carried = write_handover(REQUEST, token.token_id, pack(message_of(token, request)))
+    (ready.folder / "request.json").write_bytes(carried)
+    ready.set_authority({})
+    assert ready("requests", "--in", ready.folder / "request.json") == 0
+    assert ready("admit", "north", "--fingerprint", request.fingerprint[:19]) == 0
+    assert ready("requests", "--out", to_sign) == 0
+    assert main(["coordinator", "ca", "--out", str(rogue)]) == 0
+    assert main(["coordinator", "sign", "--ca", str(rogue), "--in", str(to_sign), "--out", str(signed)]) == 0
+    assert ready("admit", "--in", signed) == EXIT_CONFIG
+    assert "not signed by the federation's authority" in capsys.readouterr().err
+    assert not list((ready.identity / "sites").iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"what": "fedward signed 1"}', b"\xff"])

@@ -11,7 +11,7 @@ from edge_agent.config import SiteConfig
 from edge_agent.outbox import Outbox
 from edge_agent.report import will_of
 from fedward.cli import EXIT_CONFIG, main
-from fedward.modelfile import load_model
+from fedward.modelfile import load_model, load_seed
 from fedward.pack import pack
 
 
@@ -73,6 +73,7 @@ def test_init_model_writes_a_file_that_the_coordinator_can_load(
         return path
 
     layout, vector_P = load_model(write("one.safetensors", "1"))
+    assert load_seed(tmp_path / "one.safetensors", "breast-cancer") == 1
     assert layout.digest.hex() in capsys.readouterr().out
     assert (load_model(write("again.safetensors", "1"))[1] == vector_P).all()
     assert not (load_model(write("two.safetensors", "2"))[1] == vector_P).all()
@@ -85,6 +86,7 @@ def test_init_model_writes_a_file_that_the_coordinator_can_load(
         (["--task", "breast-cancer", "--options", "[1]"], "--options: expected"),
         (["--task", "breast-cancer", "--options", "{"], "--options: expected YAML"),
         (["--task", "breast-cancer", "--options", "{depth: 3}"], "its options are"),
+        (["--task", "breast-cancer", "--seed", "-1"], "--seed: a seed from 0"),
     ],
 )
 def test_init_model_says_what_it_can_not_use(

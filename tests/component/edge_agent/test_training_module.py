@@ -1,5 +1,7 @@
 """A torch model as a vector and back."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from edge_agent.training.module import all_finite, initial_model, layout_of, rea
 from edge_agent.training.tasks.tabular import breast_cancer
 from fedward.errors import ConfigError
 from fedward.layout import Kind
+from tests.support.hospital import Tiny
 from tests.support.pretend_gpu import DEVICE, PretendGpu
 
 
@@ -129,6 +132,14 @@ def test_a_model_of_another_layout_is_refused() -> None:
 def test_a_model_that_cannot_travel_is_a_config_error(model: nn.Module) -> None:
     with pytest.raises(ConfigError, match="travel"):
         layout_of(model)
+
+
+def test_the_initial_model_of_a_task_that_draws_with_numpy_and_random_is_fixed_by_its_seed_too() -> None:
+    class Drawing(Tiny):
+        def model(self) -> nn.Module:
+            return nn.PReLU(init=np.random.standard_normal() + random.random())
+
+    assert initial_model(Drawing(), seed=5)[1].tobytes() == initial_model(Drawing(), seed=5)[1].tobytes()
 
 
 def test_the_initial_model_is_fixed_by_its_seed() -> None:

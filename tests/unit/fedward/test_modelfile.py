@@ -9,7 +9,8 @@ from safetensors.numpy import save_file
 
 from fedward.errors import ConfigError
 from fedward.layout import Kind, Layout, Tensor
-from fedward.modelfile import STATISTICS_KEY, load_model, save_model
+from fedward.limits import MAX_SEED
+from fedward.modelfile import SEED_KEY, STATISTICS_KEY, TASK_KEY, load_model, load_seed, save_model
 
 LAYOUT = Layout.of(
     [
@@ -46,6 +47,28 @@ def test_anyone_reads_the_tensors_by_name_and_the_text(path):
     with safe_open(path, framework="numpy") as file:
         assert file.metadata() == {STATISTICS_KEY: '["norm.running_mean"]', "fedward.version": "42"}
         assert np.array_equal(file.get_tensor("conv.weight"), VECTOR[: 64 * 65].reshape(64, 65))
+
+
+@pytest.mark.parametrize("seed", [0, MAX_SEED])
+def test_the_seed_is_read_where_it_is_of_the_task_that_is_asked_for(path: Path, seed: int) -> None:
+    save_model(path, LAYOUT, VECTOR, {TASK_KEY: "tabular", SEED_KEY: str(seed)})
+    assert load_seed(path, "tabular") == seed
+    assert load_seed(path, "pneumonia") is None
+
+
+def test_a_file_without_a_seed_has_none(path: Path) -> None:
+    save_model(path, LAYOUT, VECTOR, {TASK_KEY: "tabular"})
+    assert load_seed(path, "tabular") is None
+    save_file({"a": np.ones(3, np.float32)}, path)
+    assert load_seed(path, "tabular") is None
+
+
+@pytest.mark.parametrize("seed", ["-1", str(MAX_SEED + 1), "1.5", "many"])
+def test_a_seed_that_no_announcement_can_carry_is_refused(path: Path, seed: str) -> None:
+    save_model(path, LAYOUT, VECTOR, {TASK_KEY: "tabular", SEED_KEY: seed})
+    with pytest.raises(ConfigError, match=seed) as error:
+        load_seed(path, "tabular")
+    assert str(path) in str(error.value)
 
 
 def test_a_vector_of_another_layout_is_not_written(path):

@@ -10,8 +10,8 @@ from fedward.codec import codec
 from fedward.errors import PeerError, RejectReason
 from fedward.layout import Layout, Tensor, Vector
 from fedward.limits import MAX_VERSION
-from fedward.messages import Manifest, Part, PartKind
-from fedward.recipe import apply_part, cheapest_recipe
+from fedward.messages import Announcement, FederationState, Initial, Manifest, Part, PartKind, Work
+from fedward.recipe import apply_part, cheapest_recipe, initial_to_make
 
 LAYOUT = Layout.of([Tensor("weight", (70_000,)), Tensor("bias", (3,))])
 RNG = np.random.default_rng(3)
@@ -89,6 +89,52 @@ def test_deltas_without_a_beginning_lead_nowhere():
 @pytest.mark.timeout(5)
 def test_an_absurd_version_is_refused_in_bounded_time():
     assert_leads_nowhere([snapshot(0), delta(1)], MAX_VERSION, 0)
+
+
+INITIAL = Initial(seed=1, model_digest=bytes([7]) * 32)
+
+
+def announced(version: int, *parts: Part, initial: Initial | None = INITIAL, digest: bytes = bytes(32)) -> Announcement:
+    return Announcement(
+        federation="ward",
+        sequence=1,
+        boot_id=bytes(8),
+        state=FederationState.RUNNING,
+        version=version,
+        model_digest=digest,
+        layout_digest=LAYOUT.digest,
+        parts=parts,
+        task="tabular",
+        work=Work(local_epochs=1, batch_size=1, local_lr=0.1),
+        codec="eden4",
+        max_staleness=20,
+        repeat_base=False,
+        initial=initial,
+    )
+
+
+@pytest.mark.parametrize(
+    ("announcement", "made"),
+    [
+        (announced(0, snapshot(0), digest=INITIAL.model_digest), True),
+        (announced(2, snapshot(0), delta(1), delta(2)), True),
+        (announced(3, snapshot(0), delta(1), delta(2), delta(3), initial=None), False),
+        (announced(0, snapshot(0)), False),  # another version 0 than the announced one
+        (announced(5, snapshot(5), *(delta(version) for version in range(1, 6))), False),  # the snapshot is smaller
+        (announced(3, snapshot(3), *(delta(version) for version in range(1, 4))), True),  # the deltas are
+        (announced(5, snapshot(3), delta(4), delta(5)), False),  # the first deltas are not listed any more
+    ],
+)
+def test_version_0_is_made_where_that_is_known_and_spares_whoever_holds_nothing_bytes(
+    announcement: Announcement, made: bool
+) -> None:
+    assert initial_to_make(announcement) == (INITIAL if made else None)
+
+
+def test_an_announcement_that_leads_nowhere_is_refused_with_an_initial_model_too() -> None:
+    with pytest.raises(PeerError) as error:
+        initial_to_make(announced(5, delta(4)))
+    assert error.value.reason is RejectReason.MALFORMED
 
 
 @pytest.mark.parametrize("name", ["f32", "q8"])
