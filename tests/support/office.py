@@ -13,7 +13,19 @@ from fedward.chunks import indices_of, manifest_of
 from fedward.codec import codec, seed_of
 from fedward.identity.signing import EVERYBODY
 from fedward.layout import Layout, Vector, vector_digest
-from fedward.messages import Announcement, Control, FederationState, Get, Offer, Outcome, Part, PartKind, Receipt, Work
+from fedward.messages import (
+    Announcement,
+    Control,
+    FederationState,
+    Get,
+    Offer,
+    Outcome,
+    Part,
+    PartKind,
+    Receipt,
+    Renewed,
+    Work,
+)
 from fedward.pack import Sign, pack, unpack
 from fedward.ports import LinkInbox
 from fedward.testing import MemoryBroker, MemoryLink
@@ -93,7 +105,7 @@ class Office:
         message = announcement or self.announcement(**changes)
         self._broker.publish(topics.announce(FEDERATION), self.packed(message, EVERYBODY), retain=True)
 
-    def tell(self, kind: Down, message: Receipt | Control) -> None:
+    def tell(self, kind: Down, message: Receipt | Control | Renewed) -> None:
         self._broker.publish(topics.down(FEDERATION, SITE, kind), self.packed(message, SITE))
 
     def packed(self, message: object, receiver: str) -> bytes:

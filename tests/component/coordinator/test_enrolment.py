@@ -19,6 +19,7 @@ from fedward.identity.certificates import (
     DAY_S,
     Certificate,
     FileAuthority,
+    Role,
     check_certificate,
     load_certificate,
     parse_certificate,
@@ -28,15 +29,15 @@ from fedward.identity.keys import load_signing_key
 from fedward.identity.signing import COORDINATOR, checker
 from fedward.identity.token import Token
 from fedward.messages import EnrolmentOutcome, Renewal, Renewed, Status
-from fedward.pack import unpack
+from fedward.pack import pack, unpack
 from fedward.settings import IdentitySettings
 from fedward.testing import ManualClock, MemoryBroker
-from fedward.topics import Down, Up
+from fedward.topics import Down, Enrol, Up
 from tests.support.coordinator_bench import Bench, config_of, refusals
 from tests.support.enrolment import HOST, Holder, message_of, new_membership, request_of
 from tests.support.signatures import SignedSite
 from tests.support.site import Site
-from tests.support.updates import FEDERATION
+from tests.support.updates import FEDERATION, offer_of
 
 WAITING, ADMITTED = EnrolmentOutcome.WAITING, EnrolmentOutcome.ADMITTED
 
@@ -329,6 +330,44 @@ def test_all_certificates_of_a_revoked_site_are_on_the_list_also_those_before_a_
     office.membership.publish_revocations(now_s)
     authority = load_certificate(office.identity / "ca.crt")
     check_revocations((office.identity / "ca.crl").read_bytes(), authority, [first.serial, second.serial])
+
+
+def test_a_certificate_that_was_put_into_the_register_by_hand_is_revoked_too_after_a_renewal(office: Office) -> None:
+    now_s, request = office.clock.now_s(), request_of(office.folder / "north", "north")
+    by_hand = FileAuthority(office.folder / "identities" / "authority").sign(request, Role.CLIENT, now_s, 1)
+    (office.identity / "sites" / "north.crt").write_bytes(by_hand.pem)
+    office.settle(DAY_S / 2)
+    assert office.desk.on_renewal("north", Renewal(request=request.pem))
+    assert office.membership.revoke("north", "", now_s) == 2
+    assert by_hand.serial in {one.serial for one in office.membership.register.revoked()}
+
+
+def test_the_chunks_of_a_revoked_site_which_nobody_signs_are_refused_too(office: Office, north: Site) -> None:
+    office.enrolled()
+    offer = offer_of(b"payload", 1)
+    north.chunk(offer, 0, b"payload")
+    office.settle()
+    assert refusals(office.bench)["not_offered"] == 1
+    office.membership.revoke("north", "", office.clock.now_s())
+    office.settle()
+    before = refusals(office.bench)
+    north.chunk(offer, 0, b"payload")
+    office.settle()
+    assert refusals(office.bench) == {**before, "unknown_site": before.get("unknown_site", 0) + 1}
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        topics.enrolment(FEDERATION, "00" * 16, Enrol.ANSWER),
+        topics.enrolment("lungs", "00" * 16, Enrol.REQUEST),
+    ],
+)
+def test_a_request_on_another_federations_topic_or_on_that_of_answers_is_refused(office: Office, topic: str) -> None:
+    message = message_of(office.invite(), request_of(office.folder / "hospital", "north"))
+    with pytest.raises(PeerError) as refused:
+        office.desk.takes(topic, pack(message))
+    assert refused.value.reason is RejectReason.MALFORMED
 
 
 def test_a_revoked_key_does_not_come_back_and_a_new_one_does(office: Office, north: Site) -> None:

@@ -1,5 +1,6 @@
 """What a hospital keeps of an enrolment, and how its certificate is renewed: files, whatever is killed or sent."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from queue import Queue
@@ -9,14 +10,18 @@ import pytest
 from edge_agent.enrolment.keeping import begin, enrolled, finish, message_of
 from edge_agent.renewal import ASK_AGAIN_S, Renewer
 from fedward.errors import ConfigError, PeerError, RejectReason
-from fedward.identity.certificates import DAY_S, FileAuthority, Role, load_certificate, parse_request
-from fedward.identity.folder import SiteIdentity, coordinator_name
+from fedward.identity.certificates import DAY_S, FileAuthority, Role, load_certificate, make_request, parse_request
+from fedward.identity.folder import CoordinatorIdentity, SiteIdentity, coordinator_name
+from fedward.identity.keys import load_signing_key
 from fedward.identity.token import Token, new_secret, new_token_id
 from fedward.messages import Enrolled, EnrolmentOutcome, Renewal, Renewed
 from fedward.pack import pack
 from fedward.settings import IdentitySettings
 from fedward.testing import ManualClock, MemoryBroker, MemoryLink
+from fedward.topics import Down
+from sandbox.identities import make_identities
 from tests.support.enrolment import request_of
+from tests.support.hospital import Hospital
 from tests.support.office import FEDERATION, SITE, site_config
 
 NOW_S = ManualClock().now_s()
@@ -140,6 +145,18 @@ def test_a_certificate_of_another_authority_or_coordinator_is_refused(
     assert enrolled(folder, SITE) is None
 
 
+def test_a_coordinators_certificate_under_another_name_is_refused(
+    coordinator: Coordinator, folder: Path, tmp_path: Path
+) -> None:
+    request = begin(folder, coordinator.token)
+    key = load_signing_key(tmp_path / "coordinator" / f"{coordinator_name(FEDERATION)}.key")
+    other = parse_request(make_request(key, "coordinator-other"))
+    other_pem = coordinator.authority.sign(other, Role.CLIENT, NOW_S, 90).pem
+    with pytest.raises(ConfigError, match=f"expected one for {coordinator_name(FEDERATION)}"):
+        finish(folder, coordinator.token, request, coordinator.answer(request.pem, coordinator=other_pem), NOW_S)
+    assert enrolled(folder, SITE) is None
+
+
 def test_a_certificate_for_another_key_is_refused(coordinator: Coordinator, folder: Path, tmp_path: Path) -> None:
     request = begin(folder, coordinator.token)
     other = coordinator.authority.sign(request_of(tmp_path / "other", SITE), Role.CLIENT, NOW_S, 90)
@@ -228,3 +245,32 @@ def test_a_renewed_certificate_for_another_key_or_of_another_authority_is_refuse
             site.renewer.take(Renewed(certificate=pem), wall_s)
         assert refused.value.reason is RejectReason.BAD_SIGNATURE
     assert (site.folder / f"{SITE}.crt").read_bytes() == before
+
+
+@pytest.fixture
+def coordinators(tmp_path: Path) -> CoordinatorIdentity:
+    """Of a federation in which this site is enrolled."""
+    make_identities(tmp_path / "identities", FEDERATION, [SITE], NOW_S)
+    return CoordinatorIdentity.load(tmp_path / "identities" / "coordinator", FEDERATION, NOW_S)
+
+
+def test_a_running_agent_renews_with_signed_messages_and_believes_no_others(
+    new_hospital: Callable[..., Hospital], coordinators: CoordinatorIdentity, tmp_path: Path
+) -> None:
+    folder = tmp_path / "identities" / SITE
+    before = load_certificate(folder / f"{SITE}.crt")
+    hospital = new_hospital(identity={"folder": folder})
+    hospital.settle()
+    assert hospital.office.messages(Renewal) == []
+    hospital.wait(22 * DAY_S)
+    [renewal] = hospital.office.messages(Renewal)
+    authority, now_s = FileAuthority(tmp_path / "identities" / "authority"), hospital.clock.now_s()
+    new = authority.sign(parse_request(renewal.request), Role.CLIENT, now_s, 30)
+    hospital.office.tell(Down.RENEWED, Renewed(certificate=new.pem))
+    hospital.settle()
+    assert load_certificate(folder / f"{SITE}.crt") == before
+    hospital.office.sign_to = coordinators.sign_to(FEDERATION)
+    hospital.office.tell(Down.RENEWED, Renewed(certificate=new.pem))
+    hospital.settle()
+    assert load_certificate(folder / f"{SITE}.crt") == new
+    assert hospital.page["certificate_expires_s"] == new.not_after_s

@@ -5,10 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import ExtensionOID
 
 from fedward.errors import ConfigError, TransientError
 from fedward.identity.authorities import CommandAuthority, check_revocations
 from fedward.identity.certificates import DAY_S, FileAuthority, Request, Role
+from fedward.identity.keys import load_signing_key
 from tests.support.enrolment import request_of
 
 NOW_S = 1_790_000_000.0
@@ -91,6 +95,26 @@ def test_a_certificate_for_another_key_is_refused(tmp_path: Path, authority: Fil
     (tmp_path / "given.pem").write_bytes(authority.sign(other, Role.CLIENT, NOW_S, 30).pem)
     signs = behind(authority, shell(tmp_path, f"cat {tmp_path / 'given.pem'}"))
     with pytest.raises(ConfigError, match="signed another key for north"):
+        signs.sign(request_, Role.CLIENT, NOW_S, 30)
+
+
+def test_a_certificate_that_may_sign_others_is_refused(
+    tmp_path: Path, authority: FileAuthority, request_: Request
+) -> None:
+    given = x509.load_pem_x509_certificate(authority.sign(request_, Role.CLIENT, NOW_S, 30).pem)
+    builder = x509.CertificateBuilder(
+        given.issuer,
+        given.subject,
+        given.public_key(),
+        given.serial_number,
+        given.not_valid_before_utc,
+        given.not_valid_after_utc,
+        [x509.Extension(ExtensionOID.BASIC_CONSTRAINTS, True, x509.BasicConstraints(ca=True, path_length=None))],
+    )
+    signed = builder.sign(load_signing_key(tmp_path / "ca" / "ca.key"), hashes.SHA256())
+    (tmp_path / "given.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    signs = behind(authority, shell(tmp_path, f"cat {tmp_path / 'given.pem'}"))
+    with pytest.raises(ConfigError, match="made an authority of north"):
         signs.sign(request_, Role.CLIENT, NOW_S, 30)
 
 
