@@ -10,6 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from fedward.errors import ConfigError, TransientError
 from fedward.identity.certificates import (
     DAY_S,
+    UNREADABLE,
     Certificate,
     Request,
     Role,
@@ -75,6 +76,8 @@ def check_signed(
         may_sign = parsed.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
         may_sign = False
+    except (*UNREADABLE, x509.DuplicateExtension):
+        raise ConfigError(f"the certificate of {request.name} has extensions that can't be read") from None
     if may_sign:
         raise ConfigError(f"the authority made an authority of {request.name}")
     if days is not None and certificate.not_after_s > now_s + (days + 1) * DAY_S:
@@ -86,7 +89,7 @@ def check_revocations(pem: bytes, authority: Certificate, serials: Collection[in
     try:
         revoked = x509.load_pem_x509_crl(pem)
         signed = revoked.is_signature_valid(authority.public_key)
-    except (ValueError, TypeError, InvalidSignature):
+    except (*UNREADABLE, InvalidSignature):
         raise ConfigError("expected a list of revoked certificates (CRL) as PEM, got something else") from None
     if not signed:
         raise ConfigError("the list of revoked certificates is not signed by the federation's authority")
