@@ -41,7 +41,7 @@ from fedward.codec import codec
 from fedward.errors import TransientError
 from fedward.identity.folder import CoordinatorIdentity, SiteIdentity
 from fedward.identity.names import update_id_of
-from fedward.identity.sealing import seal
+from fedward.identity.sealing import new_seal, seal_all
 from fedward.layout import Layout, Tensor
 from fedward.messages import Grant, Offer, Outcome, Receipt
 from fedward.modelfile import save_model
@@ -242,9 +242,11 @@ def upload_sealed(site: Site, payload: bytes, sequence: int, layout: Layout, how
     """Seconds to seal and to upload, without the saving in between; `how` is codec and sealing key."""
     codec_name, key = how
     begin = time.perf_counter()
-    sealed = b"".join(seal(payload, key, update_id_of(SEALED_FEDERATION, SITE, 0, sequence)))
+    seal = new_seal(key, update_id_of(SEALED_FEDERATION, SITE, 0, sequence), len(payload))
+    sealed = b"".join(seal_all(seal, payload))
     seal_s = time.perf_counter() - begin
-    site.save(offer_of(sealed, sequence, layout, codec_name, SEALED_FEDERATION), sealed)
+    offer = offer_of(sealed, sequence, layout, codec_name, SEALED_FEDERATION)
+    site.save(replace(offer, seal=seal.public), sealed)
     return seal_s + site.upload()
 
 

@@ -71,9 +71,9 @@ class BlobFolder:
         except FileNotFoundError:
             return False
 
-    def adopt(self, collected: ChunkFile) -> None:
-        """Take a complete upload as a blob. Raises PeerError (DIGEST_MISMATCH) when it is not what was promised."""
-        collected.finish(self.path(collected.manifest.digest))
+    def adopt(self, collected: ChunkFile) -> bytes:
+        """Take a complete upload as a blob, and return its digest. Raises PeerError as `ChunkFile.finish` does."""
+        return collected.finish(self.path)
 
     def digests(self) -> set[bytes]:
         """Of every blob that is there."""

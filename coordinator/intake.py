@@ -3,26 +3,21 @@
 What comes back is what the site is told, and what is new for everybody else. Nothing is told before it is recorded.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from coordinator.clock import FederationClock
 from coordinator.config import FederationConfig
 from coordinator.making import Store
 from coordinator.tables import StoredUpdate
-from coordinator.uploads import Upload, Uploads
+from coordinator.uploads import SealOf, Upload, Uploads
 from coordinator.verify import Terms, check_offer, check_update
-from fedward.chunks import manifest_of
 from fedward.disk import has_room
 from fedward.errors import PeerError, RejectReason
 from fedward.messages import Chunk, Grant, Offer, Outcome, Receipt
 
 VERSION_BYTES = 24
 """What a version writes at most, for each parameter: four arrays of state, a snapshot and a delta."""
-
-
-Unseal = Callable[[memoryview, bytes], Iterator[bytes]]
-"""A sealed payload and the id of its update -> the payload in pieces. Raises PeerError (CANNOT_OPEN)."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +38,13 @@ class Intake:
         store: Store,
         clock: FederationClock,
         terms: Callable[[Offer], Terms],
-        unseal: Unseal | None = None,
+        seal_of: SealOf | None = None,
     ) -> None:
-        """With `unseal`, updates come sealed; without it, as they are."""
         self._config = config
         self._ledger, self._blobs, self._layout = store.ledger, store.blobs, store.layout
         self._clock = clock
         self._terms = terms
-        self._unseal = unseal
-        self.uploads = Uploads(config.state_folder / "incoming", store.blobs)
+        self.uploads = Uploads(config.state_folder / "incoming", seal_of)
         self.uploads.tidy(config.sites)
 
     def offer(self, site: str, offer: Offer) -> Grant | Ended:
@@ -76,7 +69,12 @@ class Intake:
         """Take a chunk; None while others are missing. Raises PeerError (BUSY), and as `Uploads.add` does."""
         if self.is_full():  # others were granted the same room: offered again, this one is told to come later
             raise PeerError(RejectReason.BUSY, "no room on the disk for a chunk")
-        upload = self.uploads.add(site, chunk)
+        try:
+            upload = self.uploads.add(site, chunk)
+        except PeerError as error:
+            if error.reason is not RejectReason.CANNOT_OPEN:
+                raise
+            return self._refuse(site, self.uploads.find(site, chunk.owner).offer, error)
         return self._store(upload) if upload.is_complete() else None
 
     def known(self, site: str, update_id: bytes) -> Receipt | None:
@@ -100,32 +98,18 @@ class Intake:
         if known:  # recorded just before a crash, which left its files
             self.uploads.end(upload)
             return Ended(known)
-        opened = offer
+        recorded = offer
         try:
             self._check_offer(site, offer)  # again: versions may have been made while the chunks came
-            if upload.collected:
-                self._blobs.adopt(upload.collected)
-            opened = self._unsealed(offer)
-            norm = check_update(self._blobs.view(opened.manifest.digest), opened, self._layout)
+            recorded = _recorded(offer, upload.collected.size_bytes, self._blobs.adopt(upload.collected))
+            norm = check_update(self._blobs.view(recorded.manifest.digest), offer, self._layout)
         except PeerError as error:
             ended = self._refuse(site, offer, error)
-            self._drop_unless_needed(opened)
+            self._drop_unless_needed(recorded)
             return ended
-        row = self._ledger.add_update(opened, site, self._clock.now(), norm, None)
+        row = self._ledger.add_update(recorded, site, self._clock.now(), norm, None)
         self.uploads.end(upload)
-        self._drop_unless_needed(offer)
         return Ended(_receipt(row), row)
-
-    def _unsealed(self, offer: Offer) -> Offer:
-        """The offer with the manifest of what was sealed, which is a blob then. Raises PeerError (CANNOT_OPEN).
-
-        Again after a crash: the sealed payload is there until the update is recorded.
-        """
-        if self._unseal is None:
-            return offer
-        sealed = self._blobs.view(offer.manifest.digest)
-        digest = self._blobs.write(self._unseal(sealed, offer.update_id))
-        return replace(offer, manifest=manifest_of(self._blobs.view(digest)))
 
     def _refuse(self, site: str, offer: Offer, error: PeerError) -> Ended:
         row = self._ledger.add_update(offer, site, self._clock.now(), None, error.reason)
@@ -136,6 +120,11 @@ class Intake:
     def _drop_unless_needed(self, offer: Offer) -> None:
         if not self._ledger.needs_blob(offer.manifest.digest):
             self._blobs.drop(offer.manifest.digest)
+
+
+def _recorded(offer: Offer, size_bytes: int, digest: bytes) -> Offer:
+    """The offer as the ledger keeps it: with size and digest of the payload itself, which was sealed on its way."""
+    return replace(offer, manifest=replace(offer.manifest, size_bytes=size_bytes, digest=digest))
 
 
 def _receipt(row: StoredUpdate) -> Receipt:

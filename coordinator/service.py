@@ -93,7 +93,11 @@ class Service:
         if self.desk:
             self._members.enrol(self.desk.sites)
         self._intake = Intake(
-            config, versions.store, self._federation_clock, self._terms, identity.unseal if identity else None
+            config,
+            versions.store,
+            self._federation_clock,
+            self._terms,
+            identity.seal_of if identity else None,
         )
         self._uploads = self._intake.uploads
         blobs.tidy()

@@ -4,17 +4,20 @@ Both outlive the process. The broker still holds chunks that were under way when
 one before any site could offer again: the upload that they belong to is found by its files.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordinator.blobs import BlobFolder
 from fedward.chunks import ChunkFile
 from fedward.errors import PeerError, RejectReason
 from fedward.files import write_durably
+from fedward.identity.sealing import Seal
 from fedward.limits import CHUNK_BYTES
 from fedward.messages import Chunk, Offer, Range
 from fedward.pack import pack, unpack
+
+SealOf = Callable[[Offer], Seal]
+"""How the payload of an offer was sealed. Raises PeerError (CANNOT_OPEN) for what no payload was sealed with."""
 
 
 @dataclass
@@ -23,33 +26,33 @@ class Upload:
 
     site: str
     offer: Offer
-    collected: ChunkFile | None
-    """None when the payload is a blob already: the process before this one died before it could record the update."""
+    collected: ChunkFile
 
     def missing(self) -> tuple[Range, ...]:
         """What to ask for; empty when complete."""
-        return self.collected.missing() if self.collected else ()
+        return self.collected.missing()
 
     def is_complete(self) -> bool:
-        return self.collected is None or self.collected.num_missing == 0
+        return self.collected.num_missing == 0
 
     def take_inline(self, payload: bytes) -> None:
-        """Take the payload that rode inside the offer. Raises PeerError (DIGEST_MISMATCH)."""
-        for start in range(0, len(payload) if self.collected else 0, CHUNK_BYTES):
+        """Take the payload that rode inside the offer. Raises PeerError as `ChunkFile.add` does."""
+        for start in range(0, len(payload), CHUNK_BYTES):
             self.add(start // CHUNK_BYTES, payload[start : start + CHUNK_BYTES])
 
     def add(self, index: int, payload: bytes) -> bool:
         """Take a chunk; False if it was here already. Raises PeerError as `ChunkFile.add` does."""
-        return self.collected is not None and self.collected.add(index, payload)
+        return self.collected.add(index, payload)
 
 
 class Uploads:
     """The open uploads: one a site, because a site holds one finished update at a time."""
 
-    def __init__(self, folder: Path, blobs: BlobFolder) -> None:
+    def __init__(self, folder: Path, seal_of: SealOf | None = None) -> None:
+        """`seal_of` is None where payloads come as they are."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._blobs = blobs
+        self._seal_of = seal_of
         self._open: dict[str, Upload] = {}
         self.num_received = 0
         self.num_useful = 0
@@ -91,8 +94,7 @@ class Uploads:
     def sync(self) -> None:
         """Make all chunks that were taken survive power loss: one fsync for each file that has new ones."""
         for upload in self._open.values():
-            if upload.collected:
-                upload.collected.sync()
+            upload.collected.sync()
 
     def digests(self) -> frozenset[bytes]:
         """Of the payloads on their way: such a blob is needed although no row of the ledger names it yet."""
@@ -112,8 +114,7 @@ class Uploads:
     def end(self, upload: Upload) -> None:
         """Forget an upload that is in the ledger, and with it all that was collected."""
         self._open.pop(upload.site, None)
-        if upload.collected:
-            upload.collected.drop()
+        upload.collected.drop()
         self._offer_path(upload).unlink(missing_ok=True)
 
     def abandon(self, site: str, update_id: bytes) -> None:
@@ -127,21 +128,20 @@ class Uploads:
     def close(self) -> None:
         """Leave every file for the next process."""
         for upload in self._open.values():
-            if upload.collected:
-                upload.collected.close()
+            upload.collected.close()
         self._open.clear()
 
     def _begin(self, site: str, offer: Offer) -> Upload:
         """Open the files of an update, and delete those of the site's other ones."""
         previous = self._open.pop(site, None)
-        if previous and previous.collected:
+        if previous:
             previous.collected.close()
         path = self._folder / f"{site}.{offer.update_id.hex()}"
         for found in self._folder.glob(f"{site}.*"):
             if found.stem != path.name and found != path:
                 found.unlink()
-        collected = None if self._blobs.holds(offer.manifest.digest) else ChunkFile(path, offer.manifest)
-        upload = self._open[site] = Upload(site, offer, collected)
+        seal = self._seal_of(offer) if self._seal_of else None
+        upload = self._open[site] = Upload(site, offer, ChunkFile(path, offer.manifest, seal))
         return upload
 
     def _offer_path(self, upload: Upload) -> Path:

@@ -9,7 +9,7 @@ from fedward.chunks import check_manifest
 from fedward.codec import codec, norm
 from fedward.errors import PeerError, RejectReason
 from fedward.identity.names import update_seed
-from fedward.identity.sealing import unsealed_size
+from fedward.identity.sealing import opened_size
 from fedward.layout import Layout
 from fedward.limits import MAX_NORM
 from fedward.messages import Evaluation, FederationState, Offer
@@ -57,7 +57,9 @@ def check_offer(offer: Offer, terms: Terms, repeated: bool) -> None:
 def _check_sizes(offer: Offer, terms: Terms) -> None:
     check_manifest(offer.manifest)
     size_bytes = offer.manifest.size_bytes
-    codec(offer.codec).check_size(unsealed_size(size_bytes) if terms.sealed else size_bytes, terms.layout)
+    if terms.sealed and offer.seal is None:
+        raise PeerError(RejectReason.CANNOT_OPEN, "the update is not sealed")
+    codec(offer.codec).check_size(opened_size(size_bytes) if terms.sealed else size_bytes, terms.layout)
     if offer.payload is not None and len(offer.payload) != offer.manifest.size_bytes:
         expected = offer.manifest.size_bytes
         raise PeerError(RejectReason.MALFORMED, f"{len(offer.payload)} bytes inside the offer, expected {expected}")

@@ -100,7 +100,8 @@ class Encoded:
 
     job: TrainJob
     trained: Trained
-    payload: bytes
+    payload: bytes  # as it travels
+    seal: bytes | None = None  # public half of the key that it was sealed with
 
 
 @dataclass(frozen=True)

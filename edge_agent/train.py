@@ -196,6 +196,7 @@ class Trainer:
             work_s=done.trained.work_s,
             manifest=manifest_of(done.payload),
             base_digest=done.job.base_digest,
+            seal=done.seal,
         )
 
     def _update_id(self, version: int) -> bytes:

@@ -6,11 +6,12 @@ file survives a restart: what is in it is found again by its digests, so nothing
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from fedward.errors import PeerError, RejectReason
 from fedward.files import move_durably
+from fedward.identity.sealing import SEGMENT_BYTES, Seal
 from fedward.limits import CHUNK_BYTES, MAX_RANGES
 from fedward.messages import Manifest, Range
 
@@ -74,9 +75,12 @@ class ChunkFile:
 
     Each byte is hashed twice, as part of its chunk and of the whole, and both from the memory that it came in: only
     what came out of order, after a gap, is read again for the whole.
+
+    With a seal, each chunk is opened as it comes, and the file holds what was sealed; chunks that are found again are
+    closed once more, to be compared with their digests.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, seal: Seal | None = None) -> None:
         """Open or make `path`; what lies beyond the manifest's size, of another payload that was there, is cut off.
 
         Raises PeerError (MALFORMED) for a manifest that contradicts itself.
@@ -84,23 +88,27 @@ class ChunkFile:
         check_manifest(manifest)
         self.path = path
         self.manifest = manifest
+        self._seal = seal
+        self._step = CHUNK_BYTES if seal is None else SEGMENT_BYTES
+        self.size_bytes = manifest.size_bytes - (CHUNK_BYTES - self._step) * num_chunks(manifest)
+        """Of the payload in the file, when it is complete."""
         self._missing = set(range(num_chunks(manifest)))
         self._whole = hashlib.sha256()
         self._num_hashed = 0  # chunks that are in `_whole`: the first ones, without a gap
         self._is_synced = True
         self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
-        if os.fstat(self._file.fileno()).st_size > manifest.size_bytes:
-            self._file.truncate(manifest.size_bytes)
+        if os.fstat(self._file.fileno()).st_size > self.size_bytes:
+            self._file.truncate(self.size_bytes)
         for index in range(num_chunks(manifest)):
-            payload = self._read(index)
-            if self._is_right(index, payload):
-                self._note(index, payload)  # not synced: the process before this one may have died before it was
+            content = self._read(index)
+            if self._is_right(index, content if seal is None else seal.close(index, content)):
+                self._note(index, content)  # not synced: the process before this one may have died before it was
 
     def add(self, index: int, payload: bytes) -> bool:
         """Take a chunk; False if it was here already. It survives this process at once, and power loss after `sync`.
 
         Raises PeerError: MALFORMED for an index beyond the end, DIGEST_MISMATCH for bytes that are not the
-        promised ones; nothing is written then.
+        promised ones, CANNOT_OPEN for promised ones that the seal does not open; nothing is written then.
         """
         if index >= num_chunks(self.manifest):
             raise PeerError(RejectReason.MALFORMED, f"chunk {index} of {num_chunks(self.manifest)}")
@@ -108,8 +116,9 @@ class ChunkFile:
             return False
         if not self._is_right(index, payload):
             raise PeerError(RejectReason.DIGEST_MISMATCH, f"chunk {index} of {len(payload)} bytes")
-        self._write(index, payload)
-        self._note(index, payload)
+        content = payload if self._seal is None else self._seal.open(index, payload)
+        self._write(index, content)
+        self._note(index, content)
         return True
 
     @property
@@ -129,17 +138,24 @@ class ChunkFile:
             os.fsync(self._file.fileno())
             self._is_synced = True
 
-    def finish(self, target: Path) -> None:
-        """Make the complete payload durable under its final name and close.
+    def finish(self, place: Callable[[bytes], Path]) -> bytes:
+        """Give the complete payload, durably, another name that `place` makes of its digest, and return the digest.
 
-        Raises PeerError (DIGEST_MISMATCH) when the whole is not what the manifest promised, and drops it.
+        The file keeps its own name as well, until `drop`: after a crash in between nothing is asked for again.
+        Raises PeerError (DIGEST_MISMATCH) when the whole is not what the manifest promised, and drops it; with a seal,
+        whose manifest is of other bytes, it is the promise of each chunk that counts.
         """
-        if self._missing or self._digest() != self.manifest.digest:
+        if self._missing or (self._digest() != self.manifest.digest and self._seal is None):
             self.drop()
             raise PeerError(RejectReason.DIGEST_MISMATCH, "the whole payload is not the one that was promised")
         self.sync()
-        self._file.close()
-        move_durably(self.path, target)
+        target = place(self._digest())
+        partial = target.with_name(f".{target.name}.part")
+        partial.unlink(missing_ok=True)
+        partial.hardlink_to(self.path)
+        move_durably(partial, target)  # over what is there: it may be damaged
+        partial.unlink(missing_ok=True)  # left where the target was this very file already
+        return self._digest()
 
     def close(self) -> None:
         """Leave the file for later."""
@@ -150,12 +166,12 @@ class ChunkFile:
         self._file.close()
         self.path.unlink(missing_ok=True)
 
-    def _note(self, index: int, payload: bytes) -> None:
+    def _note(self, index: int, content: bytes) -> None:
         """The chunk is in the file, as the manifest promised it."""
         self._missing.discard(index)
         self._is_synced = False
         if index == self._num_hashed:
-            self._whole.update(payload)
+            self._whole.update(content)
             self._num_hashed += 1
 
     def _digest(self) -> bytes:
@@ -166,17 +182,15 @@ class ChunkFile:
         return self._whole.digest()
 
     def _read(self, index: int) -> bytes:
-        return os.pread(self._file.fileno(), self._size_of(index), index * CHUNK_BYTES)
+        return os.pread(self._file.fileno(), min(self._step, self.size_bytes - index * self._step), index * self._step)
 
-    def _write(self, index: int, payload: bytes) -> None:
-        rest, at = memoryview(payload), index * CHUNK_BYTES
+    def _write(self, index: int, content: bytes) -> None:
+        rest, at = memoryview(content), index * self._step
         while rest:  # a disk that fills up takes a part first, and fails at the next attempt
             written = os.pwrite(self._file.fileno(), rest, at)
             rest, at = rest[written:], at + written
 
-    def _size_of(self, index: int) -> int:
-        return min(CHUNK_BYTES, self.manifest.size_bytes - index * CHUNK_BYTES)
-
     def _is_right(self, index: int, payload: bytes) -> bool:
         expected = self.manifest.chunk_digests[32 * index : 32 * index + 32]
-        return len(payload) == self._size_of(index) and hashlib.sha256(payload).digest() == expected
+        size_bytes = min(CHUNK_BYTES, self.manifest.size_bytes - index * CHUNK_BYTES)
+        return len(payload) == size_bytes and hashlib.sha256(payload).digest() == expected

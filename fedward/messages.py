@@ -175,6 +175,7 @@ class Offer:
     manifest: Manifest
     payload: Annotated[bytes, Len(0, INLINE_BYTES)] | None = None
     base_digest: Digest | None = None  # of the model trained from: after a restore a number alone doesn't name it
+    seal: Annotated[bytes, Len(32, 32)] | None = None  # X25519, fresh: what opens the payload, with the sealing key
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,18 @@
 """A party's identity on disk: where its key and certificates are, read and checked at the start."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from fedward.errors import PeerError, RejectReason
 from fedward.identity.certificates import AUTHORITY_CERTIFICATE, Certificate, check_certificate, load_certificate
 from fedward.identity.keys import load_sealing_key, load_signing_key
-from fedward.identity.sealing import public_half, unseal
+from fedward.identity.sealing import Seal, known_seal, opened_size, public_half
 from fedward.identity.signing import COORDINATOR, signer
+from fedward.messages import Offer
 from fedward.pack import Sign
 
 COORDINATOR_CERTIFICATE = "coordinator.crt"
@@ -57,9 +59,11 @@ class CoordinatorIdentity:
         """What sites seal their updates with."""
         return public_half(self.sealing_key)
 
-    def unseal(self, sealed: memoryview, purpose: bytes) -> Iterator[bytes]:
-        """As `sealing.unseal`, with this coordinator's key."""
-        return unseal(sealed, self.sealing_key, purpose)
+    def seal_of(self, offer: Offer) -> Seal:
+        """How the offered payload was sealed. Raises PeerError (CANNOT_OPEN) where it was not, to this coordinator."""
+        if offer.seal is None:
+            raise PeerError(RejectReason.CANNOT_OPEN, "the update is not sealed")
+        return known_seal(self.sealing_key, offer.seal, offer.update_id, opened_size(offer.manifest.size_bytes))
 
     def sign_to(self, federation: str) -> Callable[[str], Sign]:
         """Receiver -> what signs messages to it. They have no numbers: each has a sequence or an id inside."""

@@ -5,7 +5,8 @@ it, and the payload is encrypted in segments whose nonce holds their number and 
 STREAM construction (Hoang, Reyhanitabar, Rogaway and Vizar, CRYPTO 2015), so segments can't be dropped, repeated,
 reordered or cut off. What the bytes are for goes into the key: sealed for one update, they can't be opened as another.
 
-    sealed = fresh public key (32 bytes), then each segment of at most SEGMENT_BYTES with its tag of 16 bytes
+A segment is a chunk of the payload as it travels, so each chunk is opened as it comes, and what is on disk is never
+sealed. The fresh key's public half travels beside the payload.
 """
 
 from collections.abc import Iterator
@@ -19,10 +20,38 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from fedward.errors import PeerError, RejectReason
 from fedward.limits import CHUNK_BYTES
 
-SEGMENT_BYTES = CHUNK_BYTES
 TAG_BYTES = 16
-KEY_BYTES = 32
+SEGMENT_BYTES = CHUNK_BYTES - TAG_BYTES
+"""Of the payload in a segment; the last one may have fewer."""
+
 LABEL = b"fedward seal 1\0"
+
+
+class Seal:
+    """The key of one payload, at the one who sealed it or the one who may open it."""
+
+    def __init__(self, cipher: AESGCM, public: bytes, num_segments: int) -> None:
+        self.public = public
+        """The fresh key's public half, 32 bytes."""
+        self._cipher = cipher
+        self._num_segments = num_segments
+
+    def close(self, number: int, segment: bytes | memoryview) -> bytes:
+        """A segment, sealed; the same bytes each time."""
+        return self._cipher.encrypt(self._nonce(number), segment, None)
+
+    def open(self, number: int, sealed: bytes | memoryview) -> bytes:
+        """A segment again. Raises PeerError (CANNOT_OPEN) for what was not sealed as this segment of this payload."""
+        try:
+            return self._cipher.decrypt(self._nonce(number), sealed, None)
+        except InvalidTag:
+            raise PeerError(
+                RejectReason.CANNOT_OPEN, "not sealed to this coordinator, for this update, as it is"
+            ) from None
+
+    def _nonce(self, number: int) -> bytes:
+        """Each key seals one payload only, so the number alone makes the nonce unique."""
+        return number.to_bytes(11, "big") + bytes([number == self._num_segments - 1])
 
 
 def public_half(key: X25519PrivateKey) -> bytes:
@@ -31,56 +60,45 @@ def public_half(key: X25519PrivateKey) -> bytes:
 
 
 def sealed_size(num_bytes: int) -> int:
-    """Of a payload of so many bytes."""
-    return KEY_BYTES + num_bytes + TAG_BYTES * max(1, -(-num_bytes // SEGMENT_BYTES))
+    """Of a payload of so many bytes, at least one."""
+    return num_bytes + TAG_BYTES * _num_segments(num_bytes)
 
 
-def unsealed_size(num_bytes: int) -> int:
-    """Of the payload in so many sealed bytes. Raises PeerError (CANNOT_OPEN) where no payload has that size sealed."""
-    rest = num_bytes - KEY_BYTES
-    size = rest - TAG_BYTES * max(1, -(-rest // (SEGMENT_BYTES + TAG_BYTES)))
-    if size < 0 or sealed_size(size) != num_bytes:
+def opened_size(num_bytes: int) -> int:
+    """Of the payload in so many sealed bytes. Raises PeerError (CANNOT_OPEN) where none has that size when sealed."""
+    size = num_bytes - TAG_BYTES * -(-num_bytes // CHUNK_BYTES)
+    if size < 1 or sealed_size(size) != num_bytes:
         raise PeerError(RejectReason.CANNOT_OPEN, f"no payload has {num_bytes} bytes when it is sealed")
     return size
 
 
-def seal(payload: bytes | memoryview, receiver: bytes, purpose: bytes) -> Iterator[bytes]:
-    """The sealed payload in pieces. Raises ValueError for a `receiver` that is no X25519 public key of 32 bytes."""
+def new_seal(receiver: bytes, purpose: bytes, num_bytes: int) -> Seal:
+    """For a payload of so many bytes. Raises ValueError for a `receiver` that is no X25519 public key of 32 bytes."""
     fresh = X25519PrivateKey.generate()
-    public = public_half(fresh)
-    cipher = _cipher(fresh.exchange(X25519PublicKey.from_public_bytes(receiver)), public, receiver, purpose)
-    yield public
-    view = memoryview(payload)
-    count = max(1, -(-len(view) // SEGMENT_BYTES))
-    for number in range(count):
-        segment = view[number * SEGMENT_BYTES : (number + 1) * SEGMENT_BYTES]
-        yield cipher.encrypt(_nonce(number, last=number == count - 1), segment, None)
+    shared = fresh.exchange(X25519PublicKey.from_public_bytes(receiver))
+    return _seal(shared, public_half(fresh), receiver, purpose, num_bytes)
 
 
-def unseal(sealed: bytes | memoryview, key: X25519PrivateKey, purpose: bytes) -> Iterator[bytes]:
-    """The payload in pieces; none of them may be used before all have come.
-
-    Raises PeerError (CANNOT_OPEN) for bytes that were not sealed to this key for this purpose, or were changed.
-    """
-    view = memoryview(sealed)
-    public, rest = bytes(view[:KEY_BYTES]), view[KEY_BYTES:]
-    step = SEGMENT_BYTES + TAG_BYTES
-    count = max(1, -(-len(rest) // step))
+def known_seal(key: X25519PrivateKey, public: bytes, purpose: bytes, num_bytes: int) -> Seal:
+    """Of a payload of so many bytes that was sealed to this key. Raises PeerError (CANNOT_OPEN)."""
     try:
         shared = key.exchange(X25519PublicKey.from_public_bytes(public))
-        cipher = _cipher(shared, public, public_half(key), purpose)
-        for number in range(count):
-            segment = rest[number * step : (number + 1) * step]
-            yield cipher.decrypt(_nonce(number, last=number == count - 1), segment, None)
-    except (InvalidTag, ValueError):
-        raise PeerError(RejectReason.CANNOT_OPEN, "not sealed to this coordinator, for this update, as it is") from None
+    except ValueError:  # a point of small order, which would make the secret known to all
+        raise PeerError(RejectReason.CANNOT_OPEN, "sealed with no X25519 key") from None
+    return _seal(shared, public, public_half(key), purpose, num_bytes)
 
 
-def _cipher(shared: bytes, fresh: bytes, receiver: bytes, purpose: bytes) -> AESGCM:
+def seal_all(seal: Seal, payload: bytes | memoryview) -> Iterator[bytes]:
+    """The whole payload, sealed, segment by segment."""
+    view = memoryview(payload)
+    for number in range(_num_segments(len(view))):
+        yield seal.close(number, view[number * SEGMENT_BYTES : (number + 1) * SEGMENT_BYTES])
+
+
+def _num_segments(num_bytes: int) -> int:
+    return -(-num_bytes // SEGMENT_BYTES)
+
+
+def _seal(shared: bytes, fresh: bytes, receiver: bytes, purpose: bytes, num_bytes: int) -> Seal:
     derive = HKDF(hashes.SHA256(), length=32, salt=fresh + receiver, info=LABEL + purpose)
-    return AESGCM(derive.derive(shared))
-
-
-def _nonce(number: int, *, last: bool) -> bytes:
-    """Each key seals one payload only, so the number alone makes the nonce unique."""
-    return number.to_bytes(11, "big") + bytes([last])
+    return Seal(AESGCM(derive.derive(shared)), fresh, _num_segments(num_bytes))

@@ -1,10 +1,12 @@
 """Sites with identities, and a coordinator that knows them: what the tests of signatures and seals use."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from fedward import topics
+from fedward.chunks import manifest_of
 from fedward.identity.folder import CoordinatorIdentity, SiteIdentity
-from fedward.identity.sealing import seal
+from fedward.identity.sealing import new_seal, seal_all
 from fedward.identity.signing import COORDINATOR, checker, signer
 from fedward.messages import Offer, Receipt
 from fedward.pack import pack, unpack
@@ -23,9 +25,14 @@ def coordinator_identity(folder: Path, clock: ManualClock, *sites: str) -> Coord
 
 def sealed_update(seed: int, key: bytes, site: str = "north", base_version: int = 0) -> tuple[Offer, bytes]:
     """An offer and its sealed payload, which does not ride inside."""
-    offer = offer_of(b"-", seed, site, base_version)
-    payload = b"".join(seal(payload_of(SMALL, seed), key, offer.update_id))
-    return offer_of(payload, seed, site, base_version), payload
+    return seal_update(offer_of(b"-", seed, site, base_version), payload_of(SMALL, seed), key)
+
+
+def seal_update(offer: Offer, payload: bytes, key: bytes) -> tuple[Offer, bytes]:
+    """The offer of the payload when it is sealed, and the sealed payload."""
+    seal = new_seal(key, offer.update_id, len(payload))
+    sealed = b"".join(seal_all(seal, payload))
+    return replace(offer, manifest=manifest_of(sealed), seal=seal.public), sealed
 
 
 class SignedSite(Site):
@@ -53,8 +60,8 @@ class SignedSite(Site):
 
     def upload(self, seed: int, key: bytes) -> Offer:
         """A whole sealed update, inside its offer."""
-        _, payload = sealed_update(seed, key, self.name)
-        inside = offer_of(payload, seed, self.name, payload=payload)
+        offer, payload = sealed_update(seed, key, self.name)
+        inside = replace(offer, payload=payload)
         self.offer(inside)
         return inside
 

@@ -80,6 +80,8 @@ def test_a_payload_stored_by_a_process_that_died_before_the_ledger_does_not_trav
     north.offer(BIG)
     bench.settle()
     bench.kill()
+    (payload,) = (path for path in (bench.config.state_folder / "incoming").iterdir() if path.suffix != ".offer")
+    payload.write_bytes(CHUNKS)
     bench.blobs.put(CHUNKS)
     again = start(LARGE)
     north.offer(BIG)
@@ -101,6 +103,9 @@ def test_files_that_outlive_the_end_of_their_upload_count_it_no_second_time(star
     file.write_bytes(kept)
     again = start(LARGE)
     north.chunk(BIG, 3, chunk(3))
+    again.settle()
+    assert north.receipts() == [accepted(BIG)]
+    north.offer(BIG)
     again.settle()
     assert north.receipts() == [accepted(BIG), accepted(BIG)]
     assert len(again.ledger.accepted()) == 1

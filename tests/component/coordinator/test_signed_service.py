@@ -10,7 +10,6 @@ from fedward import topics
 from fedward.chunks import manifest_of
 from fedward.errors import RejectReason
 from fedward.identity.folder import CoordinatorIdentity, SiteIdentity
-from fedward.identity.sealing import seal
 from fedward.identity.signing import COORDINATOR, signer
 from fedward.limits import CHUNK_BYTES
 from fedward.messages import Evaluation, Grant, Offer, Outcome, Phase, Ratio, Status, Telemetry
@@ -18,7 +17,7 @@ from fedward.pack import pack, unpack
 from fedward.testing import ManualClock, MemoryBroker
 from fedward.topics import Down, Up
 from tests.support.coordinator_bench import Bench, accepted, refusals, refused
-from tests.support.signatures import SignedSite, coordinator_identity, sealed_update
+from tests.support.signatures import SignedSite, coordinator_identity, seal_update, sealed_update
 from tests.support.updates import FEDERATION, LARGE, SMALL, inline, offer_of, payload_of
 
 Start = Callable[..., Bench]
@@ -180,15 +179,15 @@ def test_an_update_that_is_not_sealed_is_refused_and_its_site_is_told(
     offer = inline(1)
     north.offer(offer)
     bench.settle()
-    assert [receipt.outcome for receipt in north.receipts()] == [Outcome.REFUSED]
+    assert north.receipts() == [refused(offer, RejectReason.CANNOT_OPEN)]
 
 
 def test_a_payload_sealed_for_another_update_is_refused_and_nothing_of_it_stays(
     bench: Bench, sites: tuple[SignedSite, SignedSite], identity: CoordinatorIdentity
 ) -> None:
     north, _ = sites
-    _, payload = sealed_update(2, identity.sealed_to)
-    offer = offer_of(payload, 1, payload=payload)
+    theirs, payload = sealed_update(2, identity.sealed_to)
+    offer = offer_of(payload, 1, payload=payload, seal=theirs.seal)
     north.offer(offer)
     bench.settle()
     assert north.receipts() == [refused(offer, RejectReason.CANNOT_OPEN)]
@@ -218,6 +217,41 @@ def test_a_chunk_exchanged_between_two_updates_is_refused_and_asked_for_again(
     north.chunk(ours[0], 1, ours[1][CHUNK_BYTES : 2 * CHUNK_BYTES])
     bench.settle()
     assert north.receipts() == [accepted(ours[0])]
+
+
+def test_chunks_that_are_as_promised_but_sealed_for_another_update_end_it(
+    start: Start, sites: tuple[SignedSite, SignedSite], identity: CoordinatorIdentity
+) -> None:
+    bench = start(LARGE, identity=identity)
+    bench.settle()
+    north, _ = sites
+    theirs, payload = _large(2, "north", identity.sealed_to)
+    offer = offer_of(payload, 1, layout_digest=LARGE.digest, seal=theirs.seal)
+    north.offer(offer)
+    bench.settle()
+    north.chunk(offer, 0, payload[:CHUNK_BYTES])
+    bench.settle()
+    assert north.receipts() == [refused(offer, RejectReason.CANNOT_OPEN)]
+    assert list((bench.config.state_folder / "incoming").iterdir()) == []
+
+
+def test_sealed_chunks_are_found_again_by_the_process_after_a_crash(
+    start: Start, sites: tuple[SignedSite, SignedSite], identity: CoordinatorIdentity
+) -> None:
+    bench = start(LARGE, identity=identity)
+    bench.settle()
+    north, _ = sites
+    offer, payload = _large(1, "north", identity.sealed_to)
+    north.offer(offer)
+    bench.settle()
+    north.chunk(offer, 2, payload[2 * CHUNK_BYTES : 3 * CHUNK_BYTES])
+    bench.settle()
+    bench.kill()
+    after = start(LARGE, identity=identity)
+    after.settle()
+    north.offer(offer)
+    after.settle()
+    assert [(part.start, part.stop) for part in _grants(north)[-1].missing] == [(0, 2), (3, 4)]
 
 
 def test_a_downgraded_protocol_version_ends_nothing(
@@ -295,9 +329,7 @@ def test_the_used_numbers_are_on_disk_before_the_broker_forgets_a_message(
 
 
 def _large(seed: int, site: str, key: bytes) -> tuple[Offer, bytes]:
-    bare = offer_of(b"-", seed, site, layout_digest=LARGE.digest)
-    payload = b"".join(seal(payload_of(LARGE, seed), key, bare.update_id))
-    return replace(bare, manifest=manifest_of(payload)), payload
+    return seal_update(offer_of(b"-", seed, site, layout_digest=LARGE.digest), payload_of(LARGE, seed), key)
 
 
 def _grants(site: SignedSite) -> list[Grant]:

@@ -9,7 +9,6 @@ from fedward import topics
 from fedward.identity.certificates import load_certificate
 from fedward.identity.folder import CoordinatorIdentity
 from fedward.identity.keys import load_signing_key
-from fedward.identity.sealing import unseal
 from fedward.identity.signing import COORDINATOR, EVERYBODY, checker, signer
 from fedward.messages import Evaluation, Get, Offer, Outcome, Receipt, Status, Telemetry
 from fedward.pack import Sign, pack, unpack
@@ -72,7 +71,7 @@ def test_the_update_is_sealed_to_the_coordinator_for_this_very_update(
     announce(hospital, coordinator)
     [offer] = hospital.office.messages(Offer)
     assert offer.payload is not None
-    opened = b"".join(unseal(offer.payload, coordinator.sealing_key, offer.update_id))
+    opened = coordinator.seal_of(offer).open(0, offer.payload)
     assert len(opened) == 4 * hospital.office.layout.size
     [saved] = (hospital.config.state_folder / "outbox").glob("*.payload")
     assert saved.read_bytes() == offer.payload

@@ -57,6 +57,7 @@ def test_a_complete_upload_becomes_a_blob(blobs: BlobFolder, tmp_path: Path) -> 
     collected = ChunkFile(tmp_path / "incoming", manifest_of(b"content"))
     collected.add(0, b"content")
     blobs.adopt(collected)
+    collected.drop()
     assert bytes(blobs.view(collected.manifest.digest)) == b"content"
     assert not (tmp_path / "incoming").exists()
 

@@ -59,7 +59,8 @@ def test_a_manifest_that_contradicts_itself_is_refused(digests, path):
 def test_chunks_in_any_order_become_the_payload(path, tmp_path):
     collected = ChunkFile(path, MANIFEST)
     assert [collected.add(index, CHUNKS[index]) for index in (2, 0, 1)] == [True] * 3
-    collected.finish(tmp_path / "whole")
+    collected.finish(lambda _: tmp_path / "whole")
+    collected.drop()
     assert (tmp_path / "whole").read_bytes() == PAYLOAD
     assert not path.exists()
 
@@ -80,7 +81,8 @@ def test_what_arrived_is_still_there_after_a_restart(path, tmp_path):
     after = ChunkFile(path, MANIFEST)
     assert after.missing() == (Range(start=1, stop=2),)
     after.add(1, CHUNKS[1])
-    after.finish(tmp_path / "whole")
+    after.finish(lambda _: tmp_path / "whole")
+    after.drop()
     assert (tmp_path / "whole").read_bytes() == PAYLOAD
 
 
@@ -121,7 +123,7 @@ def test_right_chunks_of_a_wrong_whole_are_refused_and_dropped(path, tmp_path):
     for index, chunk in enumerate(CHUNKS):
         collected.add(index, chunk)
     with pytest.raises(PeerError) as error:
-        collected.finish(tmp_path / "whole")
+        collected.finish(lambda _: tmp_path / "whole")
     assert_refused(error, RejectReason.DIGEST_MISMATCH)
     assert list(tmp_path.iterdir()) == []
 
@@ -134,7 +136,8 @@ def test_the_whole_is_verified_in_any_order_of_its_chunks_and_over_a_restart(pat
     after = ChunkFile(path, MANIFEST)
     for index in order[1:]:
         after.add(index, CHUNKS[index])
-    after.finish(tmp_path / "whole")
+    after.finish(lambda _: tmp_path / "whole")
+    after.drop()
     assert (tmp_path / "whole").read_bytes() == PAYLOAD
 
 
@@ -143,7 +146,7 @@ def test_a_wrong_whole_is_refused_also_when_its_chunks_came_out_of_order(path, t
     for index in (2, 1, 0):
         collected.add(index, CHUNKS[index])
     with pytest.raises(PeerError) as error:
-        collected.finish(tmp_path / "whole")
+        collected.finish(lambda _: tmp_path / "whole")
     assert_refused(error, RejectReason.DIGEST_MISMATCH)
 
 
@@ -185,7 +188,8 @@ def test_a_shorter_payload_in_the_place_of_a_longer_one_ends_where_it_should(pat
     collected = ChunkFile(path, manifest_of(shorter))
     assert collected.missing() == (Range(start=1, stop=2),)
     collected.add(1, b"another end")
-    collected.finish(tmp_path / "whole")
+    collected.finish(lambda _: tmp_path / "whole")
+    collected.drop()
     assert (tmp_path / "whole").read_bytes() == shorter
 
 
@@ -193,7 +197,7 @@ def test_an_incomplete_payload_never_gets_its_final_name(path, tmp_path):
     collected = ChunkFile(path, MANIFEST)
     collected.add(0, CHUNKS[0])
     with pytest.raises(PeerError) as error:
-        collected.finish(tmp_path / "whole")
+        collected.finish(lambda _: tmp_path / "whole")
     assert_refused(error, RejectReason.DIGEST_MISMATCH)
     assert not (tmp_path / "whole").exists()
 

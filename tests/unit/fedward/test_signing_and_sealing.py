@@ -21,8 +21,18 @@ from fedward.identity.certificates import (
     parse_request,
 )
 from fedward.identity.keys import load_sealing_key, load_signing_key, make_sealing_key, make_signing_key
-from fedward.identity.sealing import SEGMENT_BYTES, TAG_BYTES, public_half, seal, sealed_size, unseal, unsealed_size
+from fedward.identity.sealing import (
+    SEGMENT_BYTES,
+    TAG_BYTES,
+    known_seal,
+    new_seal,
+    opened_size,
+    public_half,
+    seal_all,
+    sealed_size,
+)
 from fedward.identity.signing import Context, check_signature, sign
+from fedward.limits import CHUNK_BYTES
 
 NOW_S = 1_790_000_000.0
 CONTEXT = Context("lungs", "north", "coordinator", "offer", 1, 7)
@@ -144,14 +154,36 @@ def test_no_two_contexts_are_signed_alike() -> None:
     assert a != b
 
 
-@pytest.mark.parametrize("size", [0, 1, SEGMENT_BYTES - 1, SEGMENT_BYTES, SEGMENT_BYTES + 1, 3 * SEGMENT_BYTES])
-def test_what_is_sealed_comes_out_again_and_has_the_told_size(tmp_path: Path, size: int) -> None:
-    key = make_sealing_key(tmp_path / "sealing.key")
+def sealed_by(key: X25519PrivateKey, payload: bytes, purpose: bytes = b"update 1") -> tuple[bytes, list[bytes]]:
+    """The fresh public half, and the sealed segments."""
+    seal = new_seal(public_half(key), purpose, len(payload))
+    return seal.public, list(seal_all(seal, payload))
+
+
+def opened(key: X25519PrivateKey, public: bytes, pieces: list[bytes], purpose: bytes = b"update 1") -> bytes:
+    seal = known_seal(key, public, purpose, opened_size(sum(map(len, pieces))))
+    return b"".join(seal.open(number, piece) for number, piece in enumerate(pieces))
+
+
+def is_not_opened(key: X25519PrivateKey, public: bytes, pieces: list[bytes], purpose: bytes = b"update 1") -> None:
+    with pytest.raises(PeerError) as refused:
+        opened(key, public, pieces, purpose)
+    assert refused.value.reason is RejectReason.CANNOT_OPEN
+
+
+@pytest.fixture
+def sealing_key(tmp_path: Path) -> X25519PrivateKey:
+    return make_sealing_key(tmp_path / "sealing.key")
+
+
+@pytest.mark.parametrize("size", [1, SEGMENT_BYTES - 1, SEGMENT_BYTES, SEGMENT_BYTES + 1, 3 * SEGMENT_BYTES])
+def test_what_is_sealed_comes_out_again_chunk_by_chunk(sealing_key: X25519PrivateKey, size: int) -> None:
     payload = bytes(range(256)) * (size // 256) + bytes(size % 256)
-    sealed = b"".join(seal(payload, public_half(key), b"update 1"))
-    assert len(sealed) == sealed_size(size)
-    assert unsealed_size(len(sealed)) == size
-    assert b"".join(unseal(sealed, key, b"update 1")) == payload
+    public, pieces = sealed_by(sealing_key, payload)
+    assert {len(piece) for piece in pieces[:-1]} <= {CHUNK_BYTES}
+    assert sum(map(len, pieces)) == sealed_size(size)
+    assert opened_size(sealed_size(size)) == size
+    assert opened(sealing_key, public, pieces) == payload
 
 
 @settings(max_examples=60, deadline=None)
@@ -160,37 +192,39 @@ def test_a_sealed_payload_with_one_bit_changed_is_not_opened(
     tmp_path_factory: pytest.TempPathFactory, at: int, bit: int
 ) -> None:
     key = make_sealing_key(tmp_path_factory.mktemp("keys") / "sealing.key")
-    sealed = bytearray(b"".join(seal(bytes(SEGMENT_BYTES + 5), public_half(key), b"update 1")))
-    sealed[at % len(sealed)] ^= 1 << bit
-    refused_to_open(bytes(sealed), key, b"update 1")
+    public, pieces = sealed_by(key, bytes(SEGMENT_BYTES + 5))
+    changed = bytearray(b"".join(pieces))
+    changed[at % len(changed)] ^= 1 << bit
+    is_not_opened(key, public, [bytes(changed[:CHUNK_BYTES]), bytes(changed[CHUNK_BYTES:])])
 
 
-def test_segments_are_not_dropped_repeated_exchanged_or_cut_off(tmp_path: Path) -> None:
-    key = make_sealing_key(tmp_path / "sealing.key")
-    head, one, two, three = seal(bytes(3 * SEGMENT_BYTES), public_half(key), b"update 1")
-    for pieces in ([one, three], [one, one, two, three], [two, one, three], [one, two], []):
-        refused_to_open(b"".join([head, *pieces]), key, b"update 1")
+def test_segments_are_not_dropped_repeated_exchanged_or_cut_off(sealing_key: X25519PrivateKey) -> None:
+    public, [one, two, three] = sealed_by(sealing_key, bytes(3 * SEGMENT_BYTES))
+    for pieces in ([one, three], [one, one, two, three], [two, one, three], [one, two], [two, three], [three]):
+        is_not_opened(sealing_key, public, pieces)
 
 
-@pytest.mark.parametrize("size", [0, 32, 47, 32 + SEGMENT_BYTES + 2 * TAG_BYTES])
+def test_what_is_sealed_for_one_update_or_coordinator_is_not_opened_as_another(
+    sealing_key: X25519PrivateKey, tmp_path: Path
+) -> None:
+    public, pieces = sealed_by(sealing_key, b"delta")
+    is_not_opened(sealing_key, public, pieces, b"update 2")
+    is_not_opened(make_sealing_key(tmp_path / "other.key"), public, pieces)
+    is_not_opened(sealing_key, public_half(sealing_key), pieces)
+
+
+@pytest.mark.parametrize("public", [bytes(32), b"\x01" + bytes(31)])
+def test_a_key_that_would_make_the_secret_known_to_all_is_refused(sealing_key: X25519PrivateKey, public: bytes) -> None:
+    is_not_opened(sealing_key, public, [bytes(20)])
+
+
+@pytest.mark.parametrize("size", [0, 1, TAG_BYTES, CHUNK_BYTES + 1, CHUNK_BYTES + TAG_BYTES])
 def test_a_size_that_nothing_sealed_has_is_refused(size: int) -> None:
     with pytest.raises(PeerError, match="no payload has"):
-        unsealed_size(size)
+        opened_size(size)
 
 
-def test_what_is_sealed_for_one_update_or_coordinator_is_not_opened_as_another(tmp_path: Path) -> None:
-    key, other = make_sealing_key(tmp_path / "a.key"), make_sealing_key(tmp_path / "b.key")
-    sealed = b"".join(seal(b"delta", public_half(key), b"update 1"))
-    refused_to_open(sealed, key, b"update 2")
-    refused_to_open(sealed, other, b"update 1")
-
-
-@pytest.mark.parametrize("sealed", [b"", bytes(31), bytes(32), bytes(32 + TAG_BYTES), b"\xff" * 80])
-def test_bytes_that_were_never_sealed_are_not_opened(tmp_path: Path, sealed: bytes) -> None:
-    refused_to_open(sealed, make_sealing_key(tmp_path / "sealing.key"), b"update 1")
-
-
-def refused_to_open(sealed: bytes, key: X25519PrivateKey, purpose: bytes) -> None:
-    with pytest.raises(PeerError) as refused:
-        b"".join(unseal(sealed, key, purpose))
-    assert refused.value.reason is RejectReason.CANNOT_OPEN
+def test_the_same_segment_is_sealed_to_the_same_bytes_again(sealing_key: X25519PrivateKey) -> None:
+    """So that a chunk that is found on disk, opened, can be held against its digest."""
+    public, [piece] = sealed_by(sealing_key, b"delta")
+    assert known_seal(sealing_key, public, b"update 1", 5).close(0, b"delta") == piece
