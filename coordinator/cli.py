@@ -20,6 +20,7 @@ from coordinator.config import FederationConfig
 from coordinator.damage import LEDGER_FILE, check_ledger_file, check_ledger_log
 from coordinator.doctor import examine
 from coordinator.engine.norms import typical_norm
+from coordinator.enrolment.cli import add_verbs as add_enrolment
 from coordinator.ledger import Ledger
 from coordinator.making import Settings, Store
 from coordinator.metrics import exposition
@@ -112,6 +113,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         if verb in ("pause", "resume"):
             command.add_argument("--site", help="only this site; default: all")
     broker_config.add_command(verbs)
+    add_enrolment(verbs)
 
 
 def _run(arguments: argparse.Namespace) -> None:

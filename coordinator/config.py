@@ -7,7 +7,6 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from coordinator.access import COORDINATOR
 from coordinator.engine.settings import EngineSettings
 from coordinator.precision import AUTO, Precision
 from fedward.codec import CODECS
@@ -19,6 +18,7 @@ from fedward.settings import (
     IdentitySettings,
     NameSetting,
     Settings,
+    SiteNameSetting,
     UpdateCodecSetting,
     check_identity,
     known_codec,
@@ -101,6 +101,25 @@ class LimitSettings(Settings):
     """Bytes of one site's accepted updates that wait for a version; further ones are told to come later."""
 
 
+class AuthoritySettings(Settings):
+    """What signs the certificates of this federation; without a setting it is offline, and requests wait for it."""
+
+    folder: Path | None = None
+    """Folder with the authority's key (ca.key) and certificate (ca.crt), where both are on this machine."""
+    command: list[str] | None = Field(default=None, min_length=1)
+    """A program and its arguments that signs: the client of a key service. docs/enrolment.md has what it must do."""
+    timeout_s: float = Field(default=10.0, ge=0.1, le=60)
+    """Seconds that the program may take; the coordinator's loop waits for it."""
+    days: float = Field(default=90.0, ge=1, le=3650)
+    """Days that a certificate lasts; agents renew theirs when a third of that is left."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.folder is not None and self.command is not None:
+            raise ValueError("folder and command exclude each other")
+        return self
+
+
 class FederationConfig(Settings):
     """One federation."""
 
@@ -109,8 +128,6 @@ class FederationConfig(Settings):
     def _each_site_once(cls, sites: list[str]) -> list[str]:
         if len(set(sites)) != len(sites):
             raise ValueError("a site is listed twice")
-        if any(site.startswith(COORDINATOR) for site in sites):
-            raise ValueError(f"a site's name begins with {COORDINATOR}: its certificate could be a coordinator's")
         return sites
 
     @field_validator("retention")
@@ -126,7 +143,7 @@ class FederationConfig(Settings):
 
     federation: NameSetting
     """Name of the federation: a topic level, so a-z, 0-9 and '-'."""
-    sites: list[NameSetting] = Field(min_length=1)
+    sites: list[SiteNameSetting] = Field(min_length=1)
     """The admitted sites."""
     task: NameSetting
     """Name of the task that the sites have installed and allow."""
@@ -142,6 +159,8 @@ class FederationConfig(Settings):
     identity: IdentitySettings | None = None
     """The coordinator's keys and the register of enrolled sites. Unset, messages are neither signed nor sealed, which
     is allowed only with a broker on this machine, to try things out."""
+    authority: AuthoritySettings = AuthoritySettings()
+    """What signs certificates."""
     http: HttpSettings = HttpSettings()
     """The HTTP endpoint."""
     engine: EngineSettings = EngineSettings()

@@ -37,7 +37,18 @@ class Members:
                 site.metrics = {**site.metrics, evaluation.metric: evaluation.ratio}
 
     def __contains__(self, name: object) -> bool:
-        return name in self.sites
+        return name in self.admitted()
+
+    def admitted(self) -> frozenset[str]:
+        """The sites that are listened to."""
+        return frozenset(name for name, site in self.sites.items() if site.enrolled)
+
+    def enrol(self, names: Collection[str]) -> None:
+        """These are enrolled now, and nobody else. Who returns later with another key was never heard."""
+        for name, site in self.sites.items():
+            if site.enrolled and name not in names:
+                site.status = None
+            site.enrolled = name in names
 
     def heard(self, name: str, now_s: float) -> None:
         self.sites[name].heard_at_s = now_s

@@ -34,6 +34,10 @@ GAUGES = {
         "fed_row_changed",
         "1 when old rows are not deleted because one is not as it was written; run `replay`, see the runbook.",
     ),
+    "certificate_expires_s": (
+        "fed_certificate_expires_timestamp_seconds",
+        "When the first certificate ends, the coordinator's own or a site's; near: see the log for whose.",
+    ),
     "connected": ("fed_broker_connected", "1 while connected to the broker; 0: check the broker."),
 }
 
@@ -86,7 +90,8 @@ class StateCollector(Collector):
     def _federation(self) -> Iterator[Metric]:
         page = self._page
         for key, (name, text) in GAUGES.items():
-            yield GaugeMetricFamily(name, text, float(page[key]))
+            if page[key] is not None:
+                yield GaugeMetricFamily(name, text, float(page[key]))
         for key, (name, text) in COUNTERS.items():
             yield CounterMetricFamily(name, text, page[key])
         refused = CounterMetricFamily(

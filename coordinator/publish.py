@@ -12,7 +12,7 @@ from coordinator.blobs import BlobFolder
 from fedward import topics
 from fedward.chunks import chunk_of, indices_of
 from fedward.identity.signing import EVERYBODY
-from fedward.messages import Announcement, Control, Get, Grant, Part, Receipt
+from fedward.messages import Announcement, Control, Get, Grant, Part, Receipt, Renewed
 from fedward.pack import Sign, pack
 from fedward.ports import Link
 from fedward.topics import Down
@@ -63,6 +63,9 @@ class Publisher:
 
     def control(self, site: str, control: Control) -> None:
         self._link.publish(topics.down(self._federation, site, Down.CONTROL), self._packed(control, site), retain=True)
+
+    def renewed(self, site: str, renewed: Renewed) -> None:
+        self._link.publish(topics.down(self._federation, site, Down.RENEWED), self._packed(renewed, site), expiry_s=600)
 
     def ask(self, site: str, get: Get, part: Part, now_s: float, online: Collection[str]) -> None:
         """Note which chunks of `part` the site lacks; they leave with `send_chunks`.

@@ -8,16 +8,17 @@ from fedward import topics
 from fedward.errors import PeerError, RejectReason
 from fedward.identity.names import update_id_of
 from fedward.limits import CHUNK_BYTES
-from fedward.messages import Chunk, Evaluation, Get, Offer, Status, Telemetry
+from fedward.messages import Chunk, Evaluation, Get, Offer, Renewal, Status, Telemetry
 from fedward.pack import Envelope, unpack
 from fedward.topics import Up
 
-KINDS: dict[Up, type[Offer | Get | Evaluation | Status | Telemetry]] = {
+KINDS: dict[Up, type[Offer | Get | Evaluation | Status | Telemetry | Renewal]] = {
     Up.OFFER: Offer,
     Up.GET: Get,
     Up.EVALUATION: Evaluation,
     Up.STATUS: Status,
     Up.TELEMETRY: Telemetry,
+    Up.RENEWAL: Renewal,
 }
 
 
@@ -26,7 +27,7 @@ class Received:
     """A message and the site whose topic it came on: the broker authenticated the topic, so the payload names none."""
 
     site: str
-    message: Offer | Chunk | Get | Evaluation | Status | Telemetry
+    message: Offer | Chunk | Get | Evaluation | Status | Telemetry | Renewal
 
 
 Check = Callable[[str, Envelope], None]

@@ -16,6 +16,7 @@ from coordinator.allowance import Allowance, Allowances
 from coordinator.clock import FederationClock
 from coordinator.config import Authorisation, FederationConfig
 from coordinator.damage import LEDGER_FILE
+from coordinator.enrolment.desk import desk_of
 from coordinator.intake import Ended, Intake
 from coordinator.members import Members
 from coordinator.operation import Operation
@@ -42,6 +43,7 @@ from fedward.messages import (
     Offer,
     Outcome,
     Receipt,
+    Renewal,
     Status,
     Telemetry,
 )
@@ -89,6 +91,9 @@ class Service:
         self._clock = clock
         self._federation_clock = FederationClock(clock, ledger.latest_arrival_s())
         self._members = Members(config.sites, ledger)
+        self.desk = desk_of(config, link, clock)
+        if self.desk:
+            self._members.enrol(self.desk.sites)
         self._intake = Intake(
             config,
             versions.store,
@@ -122,6 +127,8 @@ class Service:
         """Work until `stop` is set. The link delivers to `inbox`; what was handled by then does not come again."""
         self._provision.begin()
         self._link.subscribe(topics.up_all(self._config.federation))
+        if self.desk:
+            self._link.subscribe(self.desk.filter)
         self._link.open()
         while not stop.is_set():
             try:
@@ -178,9 +185,11 @@ class Service:
     def tick(self) -> None:
         """What follows from the event and from time: a wish of the operator, a version, chunks to send."""
         self.looped_at_s = self._clock.monotonic_s()
-        self._provision.tick(self._members.sites)
         if self._operation.look() or (self.connected and self.looped_at_s >= self._announce_at_s):
             self._announce_all()
+        if self.desk and self.desk.look():
+            self._members.enrol(self.desk.sites)
+        self._provision.tick(self._members.admitted())
         self._intake.quarantine.look(self.looped_at_s)
         self._members.hold(self._intake.quarantine.held)
         self._aggregate()
@@ -192,11 +201,13 @@ class Service:
         if self._is_over_limit(delivery):
             return
         try:
+            if self.desk and self.desk.takes(delivery.topic, delivery.payload):
+                return
             received = receive(
                 delivery.topic,
                 delivery.payload,
                 self._config.federation,
-                frozenset(self._members.sites),
+                self._members.admitted(),
                 self._senders.check if self._senders else None,
             )
         except PeerError as error:
@@ -243,6 +254,8 @@ class Service:
                     self._announce_at_s = min(self._announce_at_s, self._announced_at_s + ANNOUNCE_SOON_S)
             case Telemetry():
                 self._members.on_telemetry(site, message)
+            case Renewal():
+                self._on_renewal(site, message)
 
     def _refuse_message(self, topic: str, error: PeerError) -> None:
         """Count it; and answer when it was an offer of an admitted site, whose id the topic tells.
@@ -355,6 +368,11 @@ class Service:
                 paused = state is FederationState.PAUSED
                 self._publisher.control(site, Control(sequence=self._ledger.next_sequence(), paused=paused))
 
+    def _on_renewal(self, site: str, renewal: Renewal) -> None:
+        renewed = self.desk.on_renewal(site, renewal) if self.desk else None
+        if renewed:
+            self._publisher.renewed(site, renewed)
+
     def _on_get(self, site: str, get: Get) -> None:
         online = self._members.online() if self._knows_who_is_there() else ()
         for part in self._versions.parts():
@@ -401,6 +419,7 @@ class Service:
             "state": str(self._operation.state),
             "connected": self.connected,
             "broker_access": self._provision.state.value,
+            "certificate_expires_s": self.desk.expires_s() if self.desk else None,
             "version": current.version,
             "version_created_at_s": current.created_at_s,
             "num_parameters": self._versions.layout.size,

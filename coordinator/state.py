@@ -11,6 +11,7 @@ from fedward.messages import Phase, Ratio, Status, Telemetry
 class SiteState:
     """One admitted site, as seen from here."""
 
+    enrolled: bool = True  # false: in the configuration, and not (any more) in the register
     status: Status | None = None
     telemetry: Telemetry | None = None
     heard_at_s: float | None = None
@@ -26,11 +27,13 @@ class SiteState:
 
     @property
     def online(self) -> bool:
-        return self.status is not None and self.status.online
+        return self.enrolled and self.status is not None and self.status.online
 
     @property
     def phase(self) -> str:
         """`offline`, `leaving`, or what the agent says it does."""
+        if not self.enrolled:
+            return "offline"
         if not self.online:
             return "leaving" if self.status and self.status.leaving else "offline"
         return self.telemetry.phase if self.telemetry else Phase.IDLE
@@ -65,13 +68,15 @@ class SiteState:
 def active_sites(sites: Mapping[str, SiteState], heard: Collection[str], barrier: bool) -> set[str]:
     """The sites that a version may wait for: online, or silent so far since our start but `heard` before it.
 
-    Behind a barrier also those that never came: a synchronous round begins with all of its members. Not those in
-    quarantine: their updates do not come.
+    Behind a barrier also those that never came: a synchronous round begins with all of its members. Who is not enrolled
+    is none; nor is who is in quarantine: its updates do not come.
     """
     return {
         name
         for name, site in sites.items()
-        if not site.quarantined and (site.online or (site.status is None and (barrier or name in heard)))
+        if site.enrolled
+        and not site.quarantined
+        and (site.online or (site.status is None and (barrier or name in heard)))
     }
 
 

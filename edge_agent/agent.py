@@ -38,6 +38,7 @@ from edge_agent.permission import Permission
 from edge_agent.progress import ProgressFile, SavedProgress
 from edge_agent.publish import Publisher
 from edge_agent.receive import receive
+from edge_agent.renewal import Renewer
 from edge_agent.report import Reporter, page_of
 from edge_agent.states import Situation, wants_evaluation, wants_fetch, wants_training
 from edge_agent.train import Trainer
@@ -47,7 +48,7 @@ from edge_agent.voice import Voice
 from fedward import topics
 from fedward.disk import free_bytes, has_room
 from fedward.errors import PeerError, RejectReason
-from fedward.messages import Announcement, Chunk, Control, Grant, Receipt
+from fedward.messages import Announcement, Chunk, Control, Grant, Receipt, Renewed
 from fedward.ports import Clock, Connected, Delivery, Disconnected, LinkEvent, Room, check_broker
 
 LOG = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Agent:
         self._uplink = Uplink(self._progress.now.uplink_bytes_s)
         self._publisher = Publisher(link, config, outbox, rng, self._uplink, voice.pack)
         self._reporter = Reporter(link, config, voice.boot_id, voice.pack)
+        self._renewer = Renewer(link, config, voice.pack)
         self._refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
         self._failures: Counter[FailureKind] = Counter(dict.fromkeys(FailureKind, 0))
         self._failures[FailureKind.CRASHED] = int(self._trainer.was_cut_off)
@@ -149,6 +151,7 @@ class Agent:
             if self._permission.permitted and not self._permission.refuses:
                 self._publisher.step(now_s)
             self._reporter.step(self.page(), self._permission.tells, now_s)
+            self._renewer.step(now_s, self._clock.now_s())
         self._link.step()
 
     def _step_policy(self, now_s: float) -> None:
@@ -173,6 +176,8 @@ class Agent:
                     self._on_receipt(message)
                 case Control():
                     self._announced.control(message)
+                case Renewed():
+                    self._renewer.take(message, self._clock.now_s())
         except PeerError as error:
             self._count_refusal(error)
 
@@ -314,6 +319,7 @@ class Agent:
             **page_of(self._config, self._situation(), self._progress.now),
             **self._trainer.page(),
             "connected": self.connected,
+            "certificate_expires_s": self._renewer.expires_s,
             "uplink_bytes_s": self._uplink.bytes_s,
             "disk_free_bytes": free_bytes(self._config.state_folder),
             "num_fetched": self._fetcher.num_fetched,

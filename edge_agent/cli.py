@@ -19,8 +19,9 @@ from edge_agent.approvals import ApprovalsFile, Decision, listed
 from edge_agent.config import SiteConfig
 from edge_agent.doctor import examine
 from edge_agent.egress import EgressLink
-from edge_agent.egress_log import EgressLog
+from edge_agent.egress_log import EGRESS, EgressLog
 from edge_agent.egress_report import document, report, time_of, verdict, verify
+from edge_agent.enrolment.cli import add_verb as add_enrolment
 from edge_agent.metrics import exposition
 from edge_agent.models import ModelFolder
 from edge_agent.outbox import Outbox
@@ -44,8 +45,6 @@ from fedward.settings import describe, load_settings
 
 LOG = logging.getLogger(__name__)
 
-EGRESS = "egress"
-"""Folder below the state folder, of the log of everything that left."""
 
 SESSION_EXPIRY_S = 7 * 86_400
 INBOX_EVENTS = 10_000
@@ -77,6 +76,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         if verb == "doctor":
             command.add_argument("--json", action="store_true", help="a JSON array instead of lines")
     _add_oversight(verbs)
+    add_enrolment(verbs)
     initial = verbs.add_parser("init-model", help="write the initial model of a task, for the coordinator")
     initial.add_argument("--task", required=True, help="name of an installed task")
     initial.add_argument("--options", default="{}", help="the task's options, as YAML")

@@ -11,6 +11,7 @@ from fedward.settings import (
     IdentitySettings,
     NameSetting,
     Settings,
+    SiteNameSetting,
     check_identity,
 )
 
@@ -18,7 +19,7 @@ from fedward.settings import (
 class SiteConfig(Settings):
     """One hospital's agent."""
 
-    site: NameSetting
+    site: SiteNameSetting
     """Name of this hospital in the federation: a topic level, so a-z, 0-9 and '-'."""
     federation: NameSetting
     """The federation that this agent takes part in."""

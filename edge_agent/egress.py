@@ -18,8 +18,8 @@ LOG = logging.getLogger(__name__)
 class EgressLink:
     """A Link that writes down what leaves. Filters and acknowledgements are no messages: they carry nothing of ours."""
 
-    def __init__(self, link: Link, log: EgressLog, will: Will) -> None:
-        """`will` is the one that `link` hands over with every connection."""
+    def __init__(self, link: Link, log: EgressLog, will: Will | None) -> None:
+        """`will` is the one that `link` hands over with every connection, if it has one."""
         self._link = link
         self._log = log
         self._will = will
@@ -29,7 +29,8 @@ class EgressLink:
 
     def open(self) -> None:
         """Raises as EgressLog.open does: without a log, or the will in it, nothing connects."""
-        self._log.open({"what": What.WILL, **self._facts(self._will.topic, self._will.payload)})
+        will = [{"what": What.WILL, **self._facts(self._will.topic, self._will.payload)}] if self._will else []
+        self._log.open(*will)
         self._opened = True
         self._link.open()
 

@@ -25,6 +25,9 @@ from fedward.limits import MIB
 from fedward.ports import Clock
 from fedward.process import utc_text
 
+EGRESS = "egress"
+"""The log's folder in the agent's state folder."""
+
 LOG = logging.getLogger(__name__)
 
 SYNC_S = 0.7

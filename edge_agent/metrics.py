@@ -28,6 +28,10 @@ GAUGES = {
     ),
     "outbox": ("fed_agent_outbox_updates", "Finished updates without a receipt; above 0 for long: check the link."),
     "disk_free_bytes": ("fed_agent_disk_free_bytes", "Free space below the state folder; low: the agent will stop."),
+    "certificate_expires_s": (
+        "fed_agent_certificate_expires_timestamp_seconds",
+        "When this site's certificate ends; less than a quarter of its life away: not renewed, see the log.",
+    ),
     "connected": ("fed_agent_broker_connected", "1 while connected to the broker; 0: check firewall and proxy."),
 }
 

@@ -6,15 +6,16 @@ from fedward import topics
 from fedward.errors import PeerError, RejectReason
 from fedward.identity.signing import EVERYBODY
 from fedward.limits import CHUNK_BYTES
-from fedward.messages import Announcement, Chunk, Control, Grant, Receipt
+from fedward.messages import Announcement, Chunk, Control, Grant, Receipt, Renewed
 from fedward.pack import Check, unpack
 from fedward.topics import Down
 
-KINDS: dict[Down, type[Announcement | Grant | Receipt | Control]] = {
+KINDS: dict[Down, type[Announcement | Grant | Receipt | Control | Renewed]] = {
     Down.ANNOUNCE: Announcement,
     Down.GRANT: Grant,
     Down.RECEIPT: Receipt,
     Down.CONTROL: Control,
+    Down.RENEWED: Renewed,
 }
 
 
@@ -24,7 +25,7 @@ CheckOf = Callable[[str], Check]
 
 def receive(
     topic: str, payload: bytes, check_of: CheckOf | None = None
-) -> Announcement | Chunk | Grant | Receipt | Control:
+) -> Announcement | Chunk | Grant | Receipt | Control | Renewed:
     """`check_of` is None where nothing is signed; a chunk never is: the digests in a signed announcement prove it.
 
     Raises PeerError: MALFORMED, TOO_LARGE, PROTOCOL_VERSION or BAD_SIGNATURE.

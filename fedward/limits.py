@@ -52,3 +52,6 @@ MAX_METRICS = 32
 
 MAX_RANGES = 4096
 """Ranges of missing chunks in one request or grant; what does not fit is asked for next time."""
+
+MAX_PEM_BYTES = 4 * KIB
+"""A certificate or a request for one, as PEM; ours have about 600 bytes."""

@@ -21,6 +21,7 @@ from fedward.limits import (
     MAX_NAME,
     MAX_PARTS,
     MAX_PAYLOAD_BYTES,
+    MAX_PEM_BYTES,
     MAX_RANGES,
     MAX_SEED,
     MAX_STEPS,
@@ -40,6 +41,7 @@ Counter = Annotated[int, Interval(ge=0, le=MAX_VERSION)]
 Seed = Annotated[int, Interval(ge=0, le=MAX_SEED)]
 Seconds = Annotated[float, Interval(ge=0, le=1e10)]
 Text = Annotated[str, Len(0, MAX_NAME)]
+Pem = Annotated[bytes, Len(1, MAX_PEM_BYTES)]
 
 
 class FederationState(StrEnum):
@@ -256,6 +258,49 @@ class Evaluation:
     num_examples: Annotated[int, Interval(ge=1, le=MAX_EXAMPLES)]
     metrics: Annotated[dict[SiteName, Ratio], Len(1, MAX_METRICS)]
     model_digest: Digest | None = None  # of the model measured: after a restore a number alone doesn't name it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolment:
+    """A hospital that holds a token asks for its certificate."""
+
+    request: Pem  # PKCS #10, signed by the key that it is for
+    mac: Digest  # with the token's key, so that nobody on the way puts another request in its place
+
+
+class EnrolmentOutcome(StrEnum):
+    """What became of an enrolment."""
+
+    WAITING = "waiting"  # for people to compare fingerprints, or for the authority to sign: ask again
+    ADMITTED = "admitted"  # the certificate is in the answer
+    DENIED = "denied"  # by the operator
+    EXPIRED = "expired"  # the token was not used in time
+    USED = "used"  # the token has served another key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolled:
+    """The coordinator's answer to an enrolment; the certificates are there when the site is admitted."""
+
+    outcome: EnrolmentOutcome
+    mac: Digest  # with the token's key, over the answer and the key that it is for
+    certificate: Pem | None = None  # of the site
+    authority: Pem | None = None  # of the federation
+    coordinator: Pem | None = None  # whose signatures count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renewal:
+    """A site asks for a new certificate of the key that it has."""
+
+    request: Pem  # PKCS #10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renewed:
+    """The coordinator answers with a certificate that ends later."""
+
+    certificate: Pem
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,16 @@ from fedward.limits import KIB, LEAST_BROKER_PAYLOAD, MAX_MESSAGE_BYTES, MAX_NAM
 from fedward.messages import (
     Announcement,
     Control,
+    Enrolled,
+    Enrolment,
     Evaluation,
     Get,
     Grant,
     Name,
     Offer,
     Receipt,
+    Renewal,
+    Renewed,
     Status,
     Telemetry,
 )
@@ -46,6 +50,10 @@ SIZE_LIMITS: dict[type, int] = {
     Status: KIB,
     Telemetry: 4 * KIB,
     Evaluation: 8 * KIB,
+    Enrolment: 8 * KIB,
+    Enrolled: 16 * KIB,
+    Renewal: 8 * KIB,
+    Renewed: 8 * KIB,
 }
 """Largest envelope of each kind, in bytes."""
 

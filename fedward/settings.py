@@ -16,6 +16,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from fedward.codec import CODECS
 from fedward.errors import ConfigError
+from fedward.identity.signing import COORDINATOR
+from fedward.identity.token import USER_PREFIX
 from fedward.pack import NAME
 from fedward.proxy import parse_proxy
 
@@ -49,6 +51,14 @@ def update_codec(name: str) -> str:
     return name
 
 
+def site_name(name: str) -> str:
+    """The name itself. Raises ValueError for one that other parties of a federation have, at the broker too."""
+    if name == COORDINATOR or name.startswith((f"{COORDINATOR}-", USER_PREFIX)):
+        raise ValueError(f"the names {COORDINATOR}, {COORDINATOR}-... and {USER_PREFIX}... are not for sites")
+    return name
+
+
+SiteNameSetting = Annotated[NameSetting, AfterValidator(site_name)]
 UpdateCodecSetting = Annotated[str, AfterValidator(update_codec)]
 
 

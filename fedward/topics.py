@@ -4,6 +4,7 @@
     fl/v1/{federation}/pub/m/{part}/c/{index}            a chunk of a part, to whoever downloads it now
     fl/v1/{federation}/dn/{site}/...                     coordinator to one site
     fl/v1/{federation}/up/{site}/{shard}/...             one site to the coordinator
+    fl/v1/{federation}/enrol/{token}/...                 a hospital that is not a site yet, and the coordinator
 
 The site of an upward message is the topic's, which the broker authenticated, never the payload's. The shard
 spreads sites over several coordinator replicas.
@@ -23,6 +24,8 @@ NUM_SHARDS = 32
 INDEX = re.compile(r"0|[1-9][0-9]{0,4}")
 """A chunk index in a topic: decimal, without leading zeros, so that every chunk has one topic only."""
 
+TOKEN_ID = re.compile(r"[0-9a-f]{32}")
+
 MAX_TOPIC = 512
 """Characters of a topic that is parsed; ours have at most about 230."""
 
@@ -36,6 +39,7 @@ class Up(StrEnum):
     EVALUATION = "evaluation"
     STATUS = "status"
     TELEMETRY = "telemetry"
+    RENEWAL = "renewal"
 
 
 class Down(StrEnum):
@@ -46,17 +50,27 @@ class Down(StrEnum):
     GRANT = "grant"
     RECEIPT = "receipt"
     CONTROL = "ctl"
+    RENEWED = "renewed"
+
+
+class Enrol(StrEnum):
+    """What a hospital that holds a token says and hears."""
+
+    REQUEST = "request"
+    ANSWER = "answer"
 
 
 @dataclass(frozen=True)
 class Address:
-    """A parsed topic. `owner` is the update's id or the part's digest, of offers and chunks; `index` of chunks only."""
+    """A parsed topic. `owner` is the update's id or the part's digest, of offers and chunks; `index` of chunks only;
+    `token` the id of the token, of enrolments only."""
 
     federation: str
-    kind: Up | Down
+    kind: Up | Down | Enrol
     site: str | None = None
     owner: bytes | None = None
     index: int | None = None
+    token: str | None = None
 
 
 def shard(site: str) -> str:
@@ -128,6 +142,15 @@ def up_all(federation: str) -> str:
     return f"{ROOT}/{federation}/up/#"
 
 
+def enrolment(federation: str, token_id: str, kind: Enrol) -> str:
+    return f"{ROOT}/{federation}/enrol/{token_id}/{kind}"
+
+
+def enrolment_requests(federation: str) -> str:
+    """The filter under which the coordinator hears all who hold a token."""
+    return f"{ROOT}/{federation}/enrol/+/{Enrol.REQUEST}"
+
+
 def parse(topic: str) -> Address:
     """A topic -> its address. Raises PeerError (MALFORMED) for anything that the functions above do not build."""
     levels = topic.split("/") if len(topic) <= MAX_TOPIC else []
@@ -142,6 +165,10 @@ def parse(topic: str) -> Address:
             NAME.fullmatch(federation) and NAME.fullmatch(site) and part == shard(site)
         ):
             return _of_site(federation, site, rest, Up)
+        case ["fl", "v1", federation, "enrol", token, kind] if (
+            NAME.fullmatch(federation) and TOKEN_ID.fullmatch(token) and kind in set(Enrol)
+        ):
+            return Address(federation, Enrol(kind), token=token)
     raise PeerError(RejectReason.MALFORMED, f"a topic of {len(levels)} levels that is not in the topic tree")
 
 

@@ -220,6 +220,7 @@ class Federation:
                 "state_folder": str(self.state_folder("coordinator")),
                 "broker": broker | self._tls("coordinator"),
                 **self._identity("coordinator"),
+                **({"authority": {"folder": str(plan.folder / "identities" / "authority")}} if plan.signed else {}),
                 "http": {"host": HOST, "port": self.http_port},
                 "engine": dict(plan.engine),
                 "codec": plan.codec,

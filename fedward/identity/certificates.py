@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, EllipticCurvePublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -26,6 +26,12 @@ DAY_S = 86_400.0
 
 BACKDATED_S = DAY_S
 """A certificate begins this long before it is made: a clock that is hours slow must not keep a site out."""
+
+UNREADABLE = (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.InvalidVersion)
+"""What the library raises while it reads what anybody may have sent: some of it only when a field is asked for."""
+
+RENEW_BELOW = 1 / 3
+"""Share of a certificate's life that is left when its owner asks for a new one."""
 
 AUTHORITY_DAYS = 3650
 AUTHORITY_KEY = "ca.key"
@@ -149,30 +155,32 @@ def parse_request(pem: bytes) -> Request:
     """Raises ConfigError for anything but a request that its own P-256 key has signed."""
     try:
         request = x509.load_pem_x509_csr(pem)
-    except ValueError:
+        key, name, signed = request.public_key(), _name_of(request.subject), request.is_signature_valid
+    except UNREADABLE:
         raise ConfigError("expected a certificate request as PEM, got something else") from None
-    key = request.public_key()
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
         raise ConfigError("the certificate request is not for a P-256 key")
-    if not request.is_signature_valid:
+    if not signed:
         raise ConfigError("the certificate request is not signed by the key that it is for")
-    return Request(_name_of(request.subject), fingerprint(key), key, pem)
+    return Request(name, fingerprint(key), key, pem)
 
 
 def parse_certificate(pem: bytes) -> Certificate:
     """Raises ConfigError for anything but one certificate of a P-256 key."""
     try:
         certificate = x509.load_pem_x509_certificate(pem)
-    except ValueError:
+        key, name, serial = certificate.public_key(), _name_of(certificate.subject), certificate.serial_number
+        begins_s = certificate.not_valid_before_utc.timestamp()
+        ends_s = certificate.not_valid_after_utc.timestamp()
+    except UNREADABLE:
         raise ConfigError("expected a certificate as PEM, got something else") from None
-    key = certificate.public_key()
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
         raise ConfigError("the certificate is not of a P-256 key")
     return Certificate(
-        name=_name_of(certificate.subject),
-        serial=certificate.serial_number,
-        not_before_s=certificate.not_valid_before_utc.timestamp(),
-        not_after_s=certificate.not_valid_after_utc.timestamp(),
+        name=name,
+        serial=serial,
+        not_before_s=begins_s,
+        not_after_s=ends_s,
         fingerprint=fingerprint(key),
         public_key=key,
         pem=pem,
@@ -194,7 +202,7 @@ def check_certificate(certificate: Certificate, authority: Certificate, name: st
     issuer = x509.load_pem_x509_certificate(authority.pem)
     try:
         x509.load_pem_x509_certificate(certificate.pem).verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (*UNREADABLE, InvalidSignature):
         raise ConfigError(
             f"the certificate of {certificate.name} is not signed by the federation's authority"
         ) from None
@@ -206,6 +214,11 @@ def check_certificate(certificate: Certificate, authority: Certificate, name: st
             f"the certificate of {name} holds from {begins:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d %H:%M} UTC, and it is "
             f"{_time(now_s):%Y-%m-%d %H:%M}: check this machine's clock, or renew it"
         )
+
+
+def life_left(certificate: Certificate, now_s: float) -> float:
+    """Share of its life that a certificate has before it; negative after its end."""
+    return (certificate.not_after_s - now_s) / (certificate.not_after_s - certificate.not_before_s)
 
 
 def fingerprint(key: EllipticCurvePublicKey) -> str:

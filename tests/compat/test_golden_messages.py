@@ -15,6 +15,9 @@ from fedward.errors import PeerError, RejectReason
 from fedward.messages import (
     Announcement,
     Control,
+    Enrolled,
+    Enrolment,
+    EnrolmentOutcome,
     Evaluation,
     FederationState,
     Get,
@@ -30,6 +33,8 @@ from fedward.messages import (
     Range,
     Ratio,
     Receipt,
+    Renewal,
+    Renewed,
     Status,
     Telemetry,
     Work,
@@ -140,6 +145,17 @@ SAMPLES["announcement_with_initial"] = dataclasses.replace(
 
 
 SAMPLES["telemetry_with_uplink"] = dataclasses.replace(cast(Telemetry, SAMPLES["telemetry"]), uplink_bytes_s=875_000.0)
+
+
+PEM = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+
+SAMPLES["enrolment"] = Enrolment(request=PEM, mac=DIGEST)
+SAMPLES["enrolled_waiting"] = Enrolled(outcome=EnrolmentOutcome.WAITING, mac=DIGEST)
+SAMPLES["enrolled"] = Enrolled(
+    outcome=EnrolmentOutcome.ADMITTED, mac=DIGEST, certificate=PEM, authority=PEM, coordinator=PEM
+)
+SAMPLES["renewal"] = Renewal(request=PEM)
+SAMPLES["renewed"] = Renewed(certificate=PEM)
 
 
 def golden(name: str) -> bytes:

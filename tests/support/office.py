@@ -25,6 +25,7 @@ from fedward.messages import (
     Part,
     PartKind,
     Receipt,
+    Renewed,
     Work,
 )
 from fedward.pack import Sign, pack, unpack
@@ -106,7 +107,7 @@ class Office:
         message = announcement or self.announcement(**changes)
         self._broker.publish(topics.announce(FEDERATION), self.packed(message, EVERYBODY), retain=True)
 
-    def tell(self, kind: Down, message: Grant | Receipt | Control) -> None:
+    def tell(self, kind: Down, message: Grant | Receipt | Control | Renewed) -> None:
         self._broker.publish(topics.down(FEDERATION, SITE, kind), self.packed(message, SITE))
 
     def packed(self, message: object, receiver: str) -> bytes:

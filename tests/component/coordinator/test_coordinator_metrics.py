@@ -63,7 +63,7 @@ def test_every_field_of_the_page_is_exported_or_known_to_be_no_metric(busy: Benc
     exported = {
         "version", "version_created_at_s", "buffer", "buffer_size", "connected", "metrics", "refused", "bytes_sent",
         "bytes_received", "disk_free_bytes", "blobs_bytes", "ledger_bytes", "floor", "row_changed",
-        "chunks_received", "chunks_redundant", "broker_access",
+        "chunks_received", "chunks_redundant", "broker_access", "certificate_expires_s",
     }  # fmt: skip
     assert set(page) == exported | ONLY_STATE
     assert set(page["sites"]["north"]) == {"phase", "codec", *SITE_GAUGES, *SITE_COUNTERS} | ONLY_STATE_OF_A_SITE

@@ -23,7 +23,7 @@ from fedward.identity.names import update_seed
 from fedward.layout import Block, Kind, Layout, Tensor, vector_digest
 from fedward.messages import Chunk, Control, Name
 from fedward.pack import PROTOCOL_VERSION, SIZE_LIMITS
-from fedward.topics import Down, Up
+from fedward.topics import Down, Enrol, Up
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "protocol.md"
 
@@ -52,6 +52,10 @@ SENT_AS = {
     Up.EVALUATION: "Evaluation",
     Up.STATUS: "Status",
     Up.TELEMETRY: "Telemetry",
+    Up.RENEWAL: "Renewal",
+    Down.RENEWED: "Renewed",
+    Enrol.REQUEST: "Enrolment",
+    Enrol.ANSWER: "Enrolled",
 }
 NUMBERS: dict[float, str] = {2**53 - 1: "2^53 - 1"}
 
@@ -224,9 +228,9 @@ def test_every_reason_is_described_with_who_says_it_and_what_to_do():
 
 def test_every_topic_is_described_with_its_message():
     example = {"federation": "f", "site": "a", "shard": topics.shard("a"), "index": "0"}
-    example |= {"digest": "00" * 32, "update_id": "00" * 32}
+    example |= {"digest": "00" * 32, "update_id": "00" * 32, "token": "00" * 16}
     described = [(topics.parse(row[0].format_map(example)), row[1]) for row in tables()["Topics"]]
-    assert {address.kind for address, _ in described} == {*Up, *Down}
+    assert {address.kind for address, _ in described} == {*Up, *Down, *Enrol}
     assert [name for _, name in described] == [SENT_AS[address.kind] for address, _ in described]
 
 
@@ -237,7 +241,8 @@ def test_both_ways_of_a_model_chunk_are_described():
 
 def test_the_side_that_may_publish_follows_from_the_topic():
     for topic, _, publisher, *_ in tables()["Topics"]:
-        assert publisher == ("site" if "/up/" in topic else "coordinator")
+        upward = {"up": "site", "enrol": "hospital" if topic.endswith("/request") else "coordinator"}
+        assert publisher == upward.get(topic.split("/")[3], "coordinator")
 
 
 def test_every_limit_is_in_the_table_with_its_number():

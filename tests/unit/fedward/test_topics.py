@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from fedward import topics
 from fedward.errors import PeerError, RejectReason
 from fedward.limits import MAX_CHUNKS, MAX_NAME
-from fedward.topics import MAX_TOPIC, NUM_SHARDS, Address, Down, Up
+from fedward.topics import MAX_TOPIC, NUM_SHARDS, Address, Down, Enrol, Up
 
 DIGEST = bytes(range(32))
 HEX = DIGEST.hex()
+TOKEN = HEX[:32]
 LONGEST = "n" * MAX_NAME
 
 BUILT = {
@@ -28,9 +29,13 @@ BUILT = {
     topics.up("f", "a", Up.EVALUATION): Address("f", Up.EVALUATION, "a"),
     topics.up("f", "a", Up.STATUS): Address("f", Up.STATUS, "a"),
     topics.up("f", "a", Up.TELEMETRY): Address("f", Up.TELEMETRY, "a"),
+    topics.up("f", "a", Up.RENEWAL): Address("f", Up.RENEWAL, "a"),
+    topics.down("f", "a", Down.RENEWED): Address("f", Down.RENEWED, "a"),
+    topics.enrolment("f", TOKEN, Enrol.REQUEST): Address("f", Enrol.REQUEST, token=TOKEN),
+    topics.enrolment("f", TOKEN, Enrol.ANSWER): Address("f", Enrol.ANSWER, token=TOKEN),
 }
 SHARD = topics.shard("a")
-LEVELS = ["fl", "f", "pub", "dn", "up", "a", SHARD, "m", "u", "7", "07", HEX, "get"]
+LEVELS = ["fl", "f", "pub", "dn", "up", "a", SHARD, "m", "u", "7", "07", HEX, "get", "enrol", TOKEN, "request"]
 
 
 def chunk_topic(address: Address) -> str:
@@ -40,11 +45,15 @@ def chunk_topic(address: Address) -> str:
     return topics.down_chunk(federation, site, owner, index)
 
 
-BUILDERS: dict[Up | Down, Callable[[Address], str]] = {
+BUILDERS: dict[Up | Down | Enrol, Callable[[Address], str]] = {
     kind: lambda address: topics.up(address.federation, address.site or "", Up(address.kind)) for kind in Up
 }
 BUILDERS |= {
     kind: lambda address: topics.down(address.federation, address.site or "", Down(address.kind)) for kind in Down
+}
+BUILDERS |= {
+    kind: lambda address: topics.enrolment(address.federation, address.token or "", Enrol(address.kind))
+    for kind in Enrol
 }
 BUILDERS |= {
     Down.ANNOUNCE: lambda address: topics.announce(address.federation),
@@ -76,7 +85,7 @@ def test_a_built_topic_is_parsed_back(topic):
 
 
 def test_every_kind_has_a_topic():
-    assert {address.kind for address in BUILT.values()} == {*Up, *Down}
+    assert {address.kind for address in BUILT.values()} == {*Up, *Down, *Enrol}
 
 
 def test_the_filters_match_what_they_are_for():

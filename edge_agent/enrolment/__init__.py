@@ -1,0 +1,1 @@
+"""How a hospital becomes a site: its key, its request, the certificates that it gets."""
