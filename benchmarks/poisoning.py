@@ -120,7 +120,7 @@ class Siege(Simulation):
                 "model": folder / "initial.safetensors",
                 "work": asdict(self._conditions.work),
                 "state_folder": folder,
-                "broker": {"host": "none"},
+                "broker": {"host": "localhost"},
                 "engine": self._conditions.engine.model_dump(),
             }
         )
