@@ -1,8 +1,9 @@
 """Hostile inputs for everything that reads what others send: `python -m benchmarks.fuzz [--inputs N] [--seed N]`.
 
-Valid messages, topics, payloads, certificates, tokens and log lines are changed (benchmarks.fuzz_inputs) and read by the
-functions that read them in production (benchmarks.fuzz_targets, benchmarks.fuzz_trust_targets). Each input has its own
-generator, of the seed and the input's number, so a run of one seed is the same run everywhere.
+Valid messages, topics, payloads, certificates, tokens and log lines are changed (benchmarks.fuzz_inputs) and read by
+the functions that read them in production (benchmarks.fuzz_targets, benchmarks.fuzz_trust_targets). Each input has its
+own generator, of the seed and the input's number, so a run of one seed makes the same changes everywhere; the keys, and
+so the certificates that are changed, are new in each run.
 
 A finding, each of which ends in exit code 1:
 - an exception that the reader does not document;
@@ -20,7 +21,6 @@ import time
 import traceback
 import tracemalloc
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -49,8 +49,8 @@ class Outcome:
     seed: int
     inputs: int = 0
     seconds: float = 0.0
-    by_target: Counter[str] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
+    by_target: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
     num_slow: int = 0
     slowest_s: float = 0.0
     largest_input_mib: float = 0.0
@@ -98,7 +98,7 @@ def _read_one(target: Target, rng: Random, number: int, outcome: Outcome) -> Non
     try:
         target.use(*given)
     except target.refusals:
-        outcome.refused[target.name] += 1
+        outcome.refused[target.name] = outcome.refused.get(target.name, 0) + 1
     except Exception as error:  # noqa: BLE001 - whatever is not documented is what is looked for
         where = traceback.extract_tb(error.__traceback__)[-1]
         outcome.findings.append(
@@ -113,7 +113,7 @@ def _read_one(target: Target, rng: Random, number: int, outcome: Outcome) -> Non
         if mib > INPUT_MIB:
             outcome.findings.append(f"{target.name}, input {number}: {mib:.0f} MiB allocated, the limit is {INPUT_MIB}")
     outcome.inputs += 1
-    outcome.by_target[target.name] += 1
+    outcome.by_target[target.name] = outcome.by_target.get(target.name, 0) + 1
     outcome.num_slow += took_s > SLOW_S
     outcome.slowest_s = max(outcome.slowest_s, took_s)
     if took_s > HANG_S:
@@ -140,11 +140,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the libraries grumble about some certificates and numbers
         outcome = fuzz(all_targets(Path(folder)), arguments.inputs, arguments.seed, deadline_s)
-    for name, count in outcome.by_target.most_common():
-        print(f"{name:24} {count:9} inputs, {outcome.refused[name]:9} refused")
+    for name, count in outcome.by_target.items():
+        print(f"{name:24} {count:9} inputs, {outcome.refused.get(name, 0):9} refused")
     print(
-        f"{outcome.inputs} inputs of seed {outcome.seed} in {outcome.seconds:.0f} s; slowest {outcome.slowest_s:.3f} s, "
-        f"{outcome.num_slow} above {SLOW_S} s; peak memory +{outcome.growth_mib:.0f} MiB after warm-up, "
+        f"{outcome.inputs} inputs (seed {outcome.seed}) in {outcome.seconds:.0f} s, slowest {outcome.slowest_s:.2f} s, "
+        f"{outcome.num_slow} above {SLOW_S} s; peak memory +{outcome.growth_mib:.0f} MiB after {WARM_UP} inputs, "
         f"largest sampled input {outcome.largest_input_mib:.1f} MiB; {len(outcome.findings)} findings"
     )
     for finding in outcome.findings:
