@@ -106,7 +106,13 @@ def changed_pem(pem: bytes, other: bytes, rng: Random) -> bytes:
         return changed(pem, other, rng)
     lines = pem.strip().splitlines()
     inside, others = (b64decode(b"".join(text.strip().splitlines()[1:-1])) for text in (pem, other))
-    return b"\n".join((lines[0], encodebytes(changed(inside, others, rng)).strip(), lines[-1])) + b"\n"
+    if rng.random() < 0.5:  # one byte: more would mostly break the lengths, and hide what is read after them
+        damaged = bytearray(inside)
+        rng.choice((_flip, _replace))(damaged, rng)
+        inside = bytes(damaged)
+    else:
+        inside = changed(inside, others, rng)
+    return b"\n".join((lines[0], encodebytes(inside).strip(), lines[-1])) + b"\n"
 
 
 def _flip(content: bytearray, rng: Random) -> None:
