@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # Where tests and demo find the clinical data sets; what needs them is skipped, loudly, without.
 export FEDWARD_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data))
 
-.PHONY: help setup demo test check unit component contract integration learning sweep bench chaos soak clean
+.PHONY: help setup demo test check unit component contract integration learning sweep bench chaos soak fuzz clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,9 @@ bench: $(READY)  ## every benchmark, beside its bound
 
 soak: $(READY)  ## 20 minutes of a federation; what grows in memory, files and threads
 	$(RUN)/python -m benchmarks.soak $(ARGS)
+
+fuzz: $(READY)  ## 2 million hostile inputs for all that reads what others send, minutes
+	$(RUN)/python -m benchmarks.fuzz $(ARGS)
 
 sweep: $(READY) mosquitto  ## what takes minutes: every durable step killed just before and just after, wrong clocks, tasks that kill
 	$(RUN)/pytest -m sweep $(ARGS)

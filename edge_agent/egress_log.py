@@ -207,7 +207,7 @@ def read_head(folder: Path) -> tuple[Head, str] | None:
         return Head(int(content["n"]), str(content["digest"])), str(content["machine"])
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # an infinity, brackets in brackets
         raise IntegrityError(f"{folder}/head.json: not as it was written") from None
 
 

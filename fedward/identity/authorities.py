@@ -76,7 +76,7 @@ def check_signed(
         may_sign = parsed.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
         may_sign = False
-    except (*UNREADABLE, x509.DuplicateExtension):
+    except UNREADABLE:
         raise ConfigError(f"the certificate of {request.name} has extensions that can't be read") from None
     if may_sign:
         raise ConfigError(f"the authority made an authority of {request.name}")

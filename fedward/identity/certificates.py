@@ -27,7 +27,15 @@ DAY_S = 86_400.0
 BACKDATED_S = DAY_S
 """A certificate begins this long before it is made: a clock that is hours slow must not keep a site out."""
 
-UNREADABLE = (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.InvalidVersion)
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 """What the library raises while it reads what anybody may have sent: some of it only when a field is asked for."""
 
 RENEW_BELOW = 1 / 3

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
+from fedward.identity.certificates import UNREADABLE
+
 
 @dataclass(frozen=True)
 class CertificateFacts:
@@ -30,7 +32,7 @@ def describe_certificate(encoded: bytes) -> CertificateFacts | None:
             not_after_s=certificate.not_valid_after_utc.timestamp(),
             hosts=_hosts(certificate),
         )
-    except ValueError:
+    except UNREADABLE:
         return None
 
 

@@ -232,7 +232,7 @@ def test_the_end_of_a_line_that_is_missing_is_found(folder: Path, new_log: Any) 
 
 def test_a_head_that_is_gone_or_damaged_is_found(folder: Path, new_log: Any) -> None:
     new_log(num_messages=1, close=True)
-    for content in (b"", b"{}", b'{"n": "x", "digest": 1}'):
+    for content in (b"", b"{}", b'{"n": "x", "digest": 1}', b'{"n": Infinity, "digest": ""}', b"[" * 100_000):
         (folder / "head.json").write_bytes(content)
         with pytest.raises(IntegrityError, match=r"head\.json"):
             verify(folder)

@@ -2,6 +2,7 @@
 
 from base64 import b64decode, encodebytes
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from fedward.identity.certificates import (
     parse_certificate,
     parse_request,
 )
+from fedward.identity.description import describe_certificate
 from tests.support.enrolment import request_of
 
 NOW_S = 1_790_000_000.0
@@ -89,3 +91,18 @@ def test_anything_else_is_refused(content: bytes) -> None:
         for kind in (b"CERTIFICATE", b"CERTIFICATE REQUEST"):
             assert read(parse, b"-----BEGIN %b-----\n%b-----END %b-----\n" % (kind, encodebytes(content), kind)) is None
             assert read(parse, content) is None
+
+
+@pytest.mark.parametrize("role", Role)
+def test_whatever_byte_of_a_certificate_is_another_one_it_is_read_or_refused(issued: Issued, role: Role) -> None:
+    """Of version 2, say, or with a name of a kind that the library does not know, as a box on the way may show it."""
+    lines = issued.authority.sign(issued.request, role, NOW_S, 30).pem.strip().splitlines()
+    valid = b64decode(b"".join(lines[1:-1]))
+    for place in range(len(valid)):
+        for value in {valid[place] ^ 1, 0xA3, 0x03}:
+            changed = valid[:place] + bytes([value]) + valid[place + 1 :]
+            describe_certificate(changed)
+            found = read(parse_certificate, b"\n".join((lines[0], encodebytes(changed).strip(), lines[-1])) + b"\n")
+            if isinstance(found, Certificate):
+                with suppress(ConfigError):
+                    check_signed(found, issued.request, issued.authority.certificate, NOW_S)
