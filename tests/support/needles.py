@@ -83,9 +83,10 @@ def _decompressed(content: bytes) -> Iterator[bytes]:
     while at >= 0:
         try:
             plain = zstandard.ZstdDecompressor().decompressobj().decompress(content[at:])
-        except zstandard.ZstdError:  # four bytes that look like it
-            plain = b""
-        yield plain
-        if len(plain) % 4 == 0:
-            yield np.frombuffer(plain, np.uint8).reshape(4, -1).T.tobytes()
+        except zstandard.ZstdError:
+            pass  # four bytes that look like it
+        else:
+            yield plain
+            if len(plain) % 4 == 0:
+                yield np.frombuffer(plain, np.uint8).reshape(4, -1).T.tobytes()
         at = content.find(ZSTD_MAGIC, at + 1)
