@@ -3,66 +3,29 @@
 import hashlib
 import json
 from collections.abc import Callable
-from queue import Queue
-from random import Random
-from threading import Thread
-from typing import Self, cast
 
 import pytest
 
 from edge_agent.approvals import ApprovalsFile
 from edge_agent.egress_report import messages_since, verify
 from fedward.messages import Telemetry
-from fedward.mqtt import MqttLink, MqttSettings
 from fedward.pack import unpack
-from fedward.ports import Connected, Delivery, LinkEvent, LinkInbox
-from sandbox.federation import FEDERATION, HOST, Federation
+from sandbox.federation import FEDERATION, Federation
 from tests.integration.conftest import READY_S
+from tests.support.spy import Spy
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
 Start = Callable[..., Federation]
 SITE = "hospital-a"
-
-
-class Spy:
-    """Somebody who subscribes to everything that the site sends, and keeps what is new until it is taken."""
-
-    def __init__(self, running: Federation) -> None:
-        self._inbox: Queue[LinkEvent | None] = Queue()
-        self._seen: Queue[tuple[str, bytes]] = Queue()
-        settings = MqttSettings(host=HOST, port=running.broker.port, client_id="spy", session_expiry_s=60)
-        self._link = MqttLink(settings, cast(LinkInbox, self._inbox), Random(1))
-        self._link.subscribe(f"fl/v1/{FEDERATION}/up/{SITE}/#")
-        self._listener = Thread(target=self._listen, daemon=True)  # a broker hands on no more than is acknowledged
-
-    def __enter__(self) -> Self:
-        self._link.open()
-        while not isinstance(self._inbox.get(timeout=10), Connected):
-            pass
-        self._listener.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._inbox.put(None)
-        self._listener.join()
-        self._link.close()
-
-    def take(self) -> list[tuple[str, bytes]]:
-        return [self._seen.get() for _ in range(self._seen.qsize())]
-
-    def _listen(self) -> None:
-        while event := self._inbox.get():
-            if isinstance(event, Delivery):
-                self._link.acknowledge(event)
-                self._seen.put((event.topic, event.payload))
+UP = f"fl/v1/{FEDERATION}/up/{SITE}/#"
 
 
 def test_each_byte_that_a_spy_saw_is_in_the_log_whatever_was_killed(federation: Start) -> None:
     running = federation(finish={"version": 10_000})
     folder = running.state_folder(SITE) / "egress"
     saw: list[tuple[str, bytes]] = []
-    with Spy(running) as spy:
+    with Spy(running.broker.port, UP) as spy:
         state = running.wait_for(lambda state: state["version"] >= 2, READY_S, "two versions")
         for _ in range(2):
             verify(folder)  # while the agent writes
@@ -94,7 +57,7 @@ def test_each_byte_that_a_spy_saw_is_in_the_log_whatever_was_killed(federation: 
 def test_a_hospital_that_refuses_shows_a_phase_and_goes_on_when_it_allows(federation: Start) -> None:
     running = federation(finish={"version": 10_000}, telemetry_s=0.2)
     running.wait_for(lambda state: state["version"] >= 1, READY_S, "a version")
-    with Spy(running) as spy:
+    with Spy(running.broker.port, UP) as spy:
         for broken in ("federations: []\n", "federations: [", "approval: no\n"):
             running.policy_path(SITE).write_text(broken)
             running.wait_for(
