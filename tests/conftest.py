@@ -3,8 +3,12 @@
 import gc
 
 import pytest
+from hypothesis import settings
 
 from fedward.testing import MemoryBroker
+
+settings.register_profile("fedward", deadline=None)  # a busy machine is no failure
+settings.load_profile("fedward")
 
 
 def pytest_collection_finish() -> None:

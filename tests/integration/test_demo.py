@@ -43,7 +43,7 @@ def wait_until(holds, seconds):
 @pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")
 def test_the_demo_learns_tells_its_figures_and_leaves_nothing_running(tmp_path):
     folder, copy = tmp_path / "kept", tmp_path / "figures.json"
-    demo = start(folder, "--seconds", "8", "--json", str(copy))
+    demo = start(folder, "--seconds", "20", "--json", str(copy))
     output, errors = demo.communicate(timeout=200)
     assert demo.returncode == 0, errors
     assert errors == ""
