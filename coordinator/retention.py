@@ -6,7 +6,6 @@ its start. See docs/adr/0005.
 """
 
 import logging
-from collections.abc import Callable, Collection
 
 from coordinator.blobs import BlobFolder
 from coordinator.config import RetentionSettings
@@ -24,18 +23,10 @@ LARGEST_CUT = 25
 class Retention:
     """Deletes what the policy does not keep."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        blobs: BlobFolder,
-        settings: RetentionSettings,
-        on_their_way: Callable[[], Collection[bytes]],
-    ) -> None:
-        """`on_their_way` names the blobs of updates that are adopted and not yet recorded."""
+    def __init__(self, ledger: Ledger, blobs: BlobFolder, settings: RetentionSettings) -> None:
         self._ledger = ledger
         self._blobs = blobs
         self._settings = settings
-        self._on_their_way = on_their_way
         self.floor = ledger.floor
         """The oldest version that can be replayed and exported."""
         self.row_changed = False
@@ -84,8 +75,11 @@ class Retention:
         return False
 
     def _sweep(self) -> None:
-        """Delete every blob that no row needs and no upload brought."""
-        for digest in self._blobs.digests() - self._ledger.blobs().keys() - set(self._on_their_way()):
+        """Delete every blob that no row needs.
+
+        That of an update which a crash kept from its row still has its name among the uploads, and becomes one again.
+        """
+        for digest in self._blobs.digests() - self._ledger.blobs().keys():
             self._delete(digest)
 
     def _delete(self, digest: bytes) -> None:

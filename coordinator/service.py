@@ -103,7 +103,7 @@ class Service:
         )
         self._uploads = self._intake.uploads
         blobs.tidy()
-        self._retention = Retention(ledger, blobs, config.retention, self._uploads.digests)
+        self._retention = Retention(ledger, blobs, config.retention)
         self._retention.begin()
         self._aggregator = Aggregator(ledger, versions, self._members, config.engine)
         self._publisher = Publisher(

@@ -96,11 +96,6 @@ class Uploads:
         for upload in self._open.values():
             upload.collected.sync()
 
-    def digests(self) -> frozenset[bytes]:
-        """Of the payloads on their way: such a blob is needed although no row of the ledger names it yet."""
-        offers = [_read(path) for path in self._folder.glob("*.offer")]
-        return frozenset(offer.manifest.digest for offer in offers if offer)
-
     def tidy(self, sites: Collection[str]) -> None:
         """Delete what belongs to no site of these, what a crash left half-written, and offers that can't be read.
 

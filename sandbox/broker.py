@@ -14,7 +14,6 @@ import shutil
 import socket
 import sys
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -22,7 +21,7 @@ from typing import Literal, Self
 from fedward.errors import ConfigError, TransientError
 from fedward.process import stop_on_signals
 from fedward.settings import TlsSettings, Transport
-from sandbox.child import Child
+from sandbox.child import POLL_S, Child, start_child, takes_connections
 from sandbox.ports import free_port
 
 Kind = Literal["mosquitto", "iotcore"]
@@ -32,7 +31,6 @@ SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin")
 
 START_S = 15.0
 STOP_S = 5.0
-POLL_S = 0.02
 
 CONNECT_PACKET = bytes.fromhex("1014 0004 4d515454 05 02 000a 00 0007") + b"fedward"
 CONNACK = 0x20
@@ -150,12 +148,10 @@ class EmbeddedBroker:
         self._folder.mkdir(parents=True, exist_ok=True)
         config_path = self._folder / ("iotcore.toml" if self.kind == "iotcore" else "mosquitto.conf")
         config_path.write_text(_config(self.kind, self.host, self.port) + self._more)
-        self._child = Child(_command(self.kind, config_path), self.log_path)
-        try:
-            self._wait_until_ready(self._child)
-        except BaseException:
-            self.kill()
-            raise
+        # What speaks TLS or HTTP is ready when it takes a connection.
+        answers = takes_connections if self._more else _answers
+        command = _command(self.kind, config_path)
+        self._child = start_child(command, self.log_path, lambda: answers(self.host, self.port), START_S)
 
     def stop(self, patience_s: float = STOP_S) -> None:
         """End the process politely, or by force when patience is at its end; afterwards it is gone."""
@@ -173,18 +169,6 @@ class EmbeddedBroker:
     def replace(self) -> None:
         """Let the next start be of the other make, on the same port; the same make where only one is installed."""
         self.kind = _choose("iotcore" if self.kind == "mosquitto" else None)
-
-    def _wait_until_ready(self, child: Child) -> None:
-        deadline_s = time.monotonic() + START_S
-        # What speaks TLS or HTTP is ready when it takes a connection.
-        is_ready = _takes_connections if self._more else _answers
-        while not is_ready(self.host, self.port):
-            if not child.alive:
-                code = child.process.returncode
-                raise TransientError(f"{self.kind} ended at once with code {code}; see {self.log_path}")
-            if time.monotonic() > deadline_s:
-                raise TransientError(f"{self.kind} did not answer within {START_S} s; see {self.log_path}")
-            time.sleep(POLL_S)
 
 
 def find_mosquitto() -> str | None:
@@ -231,14 +215,6 @@ def _more_of_mosquitto(host: str, tls: TlsSettings | None, transport: Transport)
     if transport == "tcp":
         return files
     return files + MOSQUITTO_WEBSOCKETS.format(another_port=free_port(host), host=host)
-
-
-def _takes_connections(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=1.0).close()
-    except OSError:
-        return False
-    return True
 
 
 def _answers(host: str, port: int) -> bool:

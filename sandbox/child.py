@@ -4,9 +4,16 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+from fedward.errors import TransientError
+
+POLL_S = 0.02
 
 PR_SET_PDEATHSIG = 1
 """Linux, prctl(2): the signal that the kernel sends to this process when its parent dies."""
@@ -50,6 +57,32 @@ class Child:
         """End it as a crash or a power cut would (SIGKILL)."""
         self.process.kill()
         self.process.wait()
+
+
+def start_child(command: list[str], log: Path, is_ready: Callable[[], bool], seconds: float) -> Child:
+    """A child that is ready. Raises TransientError when it ends instead, or is not ready in time; it is gone then."""
+    child = Child(command, log)
+    try:
+        deadline_s = time.monotonic() + seconds
+        while not is_ready():
+            if not child.alive:
+                raise TransientError(f"{Path(command[0]).name} ended with code {child.process.returncode}; see {log}")
+            if time.monotonic() > deadline_s:
+                raise TransientError(f"{Path(command[0]).name} did not answer within {seconds:g} s; see {log}")
+            time.sleep(POLL_S)
+    except BaseException:
+        child.kill()
+        raise
+    return child
+
+
+def takes_connections(host: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        with socket.create_connection((host, port), timeout=1.0):
+            return True
+    except OSError:
+        return False
 
 
 def _become(parent_pid: int, command: list[str]) -> None:

@@ -7,7 +7,6 @@ lies beside it: good enough to try things out, and nothing for a hospital.
 import os
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -15,12 +14,12 @@ from types import TracebackType
 from typing import Self
 
 from coordinator.broker_config import MOSQUITTO_CONFIG, PLUGIN, BrokerPlace, write_broker_config
-from fedward.errors import ConfigError, TransientError
+from fedward.errors import ConfigError
 from fedward.files import write_durably
 from fedward.identity.certificates import AUTHORITY_CERTIFICATE, FileAuthority, Role, make_request, parse_request
 from fedward.identity.keys import make_signing_key
-from sandbox.broker import MOSQUITTO_STAY_ROOT, POLL_S, START_S, STOP_S, find_mosquitto
-from sandbox.child import Child
+from sandbox.broker import MOSQUITTO_STAY_ROOT, START_S, STOP_S, find_mosquitto
+from sandbox.child import Child, start_child, takes_connections
 from sandbox.ports import free_port
 
 CERTIFICATE_DAYS = 30.0
@@ -88,12 +87,7 @@ class SecuredBroker:
         if self._child is not None:
             return
         command = [find_mosquitto() or "mosquitto", "-c", str(self._folder / MOSQUITTO_CONFIG)]
-        self._child = Child(command, self.log_path)
-        try:
-            self._wait_until_ready(self._child)
-        except BaseException:
-            self.kill()
-            raise
+        self._child = start_child(command, self.log_path, lambda: takes_connections(self.host, self.port), START_S)
 
     def stop(self) -> None:
         """End the process politely, or by force when patience is at its end."""
@@ -116,20 +110,3 @@ class SecuredBroker:
     def _write_revocations(self) -> None:
         crl = self.authority.revocations(self._revoked, time.time())
         write_durably(self._folder / "identities" / self.host / REVOCATIONS, crl)
-
-    def _wait_until_ready(self, child: Child) -> None:
-        deadline_s = time.monotonic() + START_S
-        while not _accepts(self.host, self.port):
-            if not child.alive:
-                raise TransientError(f"mosquitto ended with code {child.process.returncode}; see {self.log_path}")
-            if time.monotonic() > deadline_s:
-                raise TransientError(f"mosquitto did not answer within {START_S} s; see {self.log_path}")
-            time.sleep(POLL_S)
-
-
-def _accepts(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection((host, port), timeout=1.0):
-            return True
-    except OSError:
-        return False

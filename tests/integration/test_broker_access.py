@@ -1,6 +1,7 @@
 """Provisioning of a real mosquitto, by the real link: what the tests with the plugin in memory take for granted."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from fedward import topics
 from fedward.topics import Up
 from sandbox.broker import find_mosquitto
 from tests.support.party import Party
-from tests.support.ward import Ward
+from tests.support.ward import DEADLINE_S, Ward
 
 pytestmark = [
     pytest.mark.network,
@@ -30,8 +31,14 @@ def ward(tmp_path: Path) -> Iterator[Ward]:
 
 
 def roles_of(ward: Ward) -> dict[str, set[str]]:
-    """Of each client, as the plugin has written them."""
-    state = json.loads((ward.folder / "broker" / "dynamic-security.json").read_text())
+    """Of each client, as the plugin has written them: into the file that is there, so it may be met half-written."""
+    give_up_s = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            state = json.loads((ward.folder / "broker" / "dynamic-security.json").read_text())
+            break
+        except ValueError:
+            assert time.monotonic() < give_up_s, "the plugin's file never became whole"
     return {client["username"]: {role["rolename"] for role in client["roles"]} for client in state["clients"]}
 
 

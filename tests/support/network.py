@@ -4,14 +4,13 @@ import contextlib
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fedward.doctor.facts import TlsFiles
 from sandbox.broker import find_mosquitto
-from sandbox.child import Child
+from sandbox.child import start_child, takes_connections
 from sandbox.ports import free_port
 
 HOST = "127.0.0.1"
@@ -103,22 +102,13 @@ def mosquitto(folder: Path, settings: str) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "mosquitto.conf"
     path.write_text(f"user root\npersistence false\nlog_dest stderr\n{settings.format(port=port)}\n")
-    broker = Child([program, "-c", str(path)], folder / "broker.log")
+    command = [program, "-c", str(path)]
+    broker = start_child(command, folder / "broker.log", lambda: takes_connections(HOST, port), START_S)
     try:
-        give_up_s = time.monotonic() + START_S
-        while not _takes_connections(port):
-            assert broker.alive, (folder / "broker.log").read_text()
-            assert time.monotonic() < give_up_s, "mosquitto did not begin to listen in time"
-            time.sleep(0.02)
         yield port
     finally:
         broker.terminate()
         broker.wait(5.0)
-
-
-def _takes_connections(port: int) -> bool:
-    with socket.socket() as attempt:
-        return attempt.connect_ex((HOST, port)) == 0
 
 
 def _accept(server: socket.socket, serve: Callable[[socket.socket], None]) -> None:

@@ -44,8 +44,7 @@ class VersionLine:
             self.ledger, self.blobs, TINY, Settings(EngineSettings.model_validate(engine), model_codec)
         )
         self.versions.begin(vector(TINY, seed=0, scale=1.0), now_s=0.0)
-        self.spared: set[bytes] = set()
-        self.retention = Retention(self.ledger, self.blobs, retention, lambda: self.spared)
+        self.retention = Retention(self.ledger, self.blobs, retention)
         self.retention.begin()
 
     @property

@@ -77,7 +77,6 @@ def test_the_same_update_with_other_bytes_is_collected_anew(
     after = process()  # which finds the files of the new one
     upload = after.add("north", Chunk(owner=retrained.update_id, index=0, payload=other))
     assert upload.is_complete()
-    assert after.digests() == {retrained.manifest.digest}
     assert names(folder) == files_of("north", retrained)
 
 
@@ -127,14 +126,12 @@ def test_a_payload_that_became_a_blob_before_the_crash_is_not_asked_for(
         upload.add(index, chunk(index).payload)
     blobs.adopt(upload.collected)
     after = process()
-    assert after.digests() == {FIRST.manifest.digest}
     again = after.open("north", FIRST)
     assert again.is_complete()
     assert again.missing() == ()
     after.end(again)
     assert blobs.view(FIRST.manifest.digest) == PAYLOAD
     assert names(folder) == set()
-    assert after.digests() == frozenset()
 
 
 def test_a_damaged_blob_is_replaced(uploads: Uploads, blobs: BlobFolder) -> None:
@@ -197,14 +194,12 @@ def test_an_offer_that_cannot_be_read_is_deleted_at_the_start_and_made_again(
     (file,) = folder.glob("*.offer")
     file.write_bytes(content)
     after = process()
-    assert after.digests() == frozenset()
     with pytest.raises(PeerError) as refusal:
         after.find("north", FIRST.update_id)
     assert refusal.value.reason is RejectReason.NOT_OFFERED
     after.tidy(["north"])
     assert not file.exists()
     after.open("north", FIRST)
-    assert after.digests() == {FIRST.manifest.digest}
 
 
 def test_what_no_site_of_the_configuration_sent_is_deleted_at_the_start(
