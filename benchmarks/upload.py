@@ -144,7 +144,7 @@ class Site:
     def _is_receipt(self, event: object) -> bool:
         if not isinstance(event, Delivery):
             return False
-        message = receive(event.topic, event.payload, self._voice.check_of)
+        message = receive(event.topic, event.payload, SITE, self._voice.check_of)
         self._link.acknowledge(event)
         if isinstance(message, Grant):
             self._publisher.on_grant(message)

@@ -24,10 +24,11 @@ from coordinator.enrolment.cli import add_verbs as add_enrolment
 from coordinator.ledger import Ledger
 from coordinator.making import Settings, Store
 from coordinator.metrics import exposition
-from coordinator.quarantine import JUDGED, Quarantine
+from coordinator.quarantine import Quarantine
 from coordinator.replay import check_ledger, pruned_since, replay, snapshot_of_ledger
 from coordinator.service import Service
 from coordinator.tables import ALL, Totals, Verdict
+from coordinator.verdicts import JUDGED
 from coordinator.versions import Versions
 from fedward.doctor.check import as_json, as_text, exit_code
 from fedward.doctor.deadline import Deadline

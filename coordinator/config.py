@@ -55,7 +55,7 @@ class FinishSettings(Settings):
     version: int | None = Field(default=None, ge=1)
     """Finish with this version."""
     metric: NameSetting | None = None
-    """Finish when this metric, over all sites' held-out records, reaches `value`."""
+    """Finish when this metric reaches `value`, over all sites' held-out records and in the median of the sites."""
     value: float | None = None
     """What `metric` has to reach: from below, or from above where the metric is `loss`."""
 

@@ -6,6 +6,7 @@ What comes back is what the site is told, and what is new for everybody else. No
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from coordinator.allowance import Allowance, Allowances
 from coordinator.clock import FederationClock
 from coordinator.config import FederationConfig
 from coordinator.engine.norms import is_outlier
@@ -20,6 +21,10 @@ from fedward.messages import Chunk, Grant, Offer, Outcome, Receipt
 
 VERSION_BYTES = 24
 """What a version writes at most, for each parameter: four arrays of state, a snapshot and a delta."""
+
+REFUSED_S = 2.0
+"""Refusals of one site that are recorded, a second, in the long run: each is a row and a commit, for which all others
+wait. An honest site has one refused in a training."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Intake:
         self.quarantine = Quarantine(store.ledger, config.sites)
         self.uploads = Uploads(config.state_folder / "incoming", seal_of)
         self.uploads.tidy(config.sites)
+        self._refusals = Allowances(Allowance(REFUSED_S, bytes_s=1e18))
 
     def offer(self, site: str, offer: Offer) -> Grant | Ended:
         """Ask for what is missing of an update; or store it, where nothing is, or refuse it."""
@@ -133,6 +139,10 @@ class Intake:
             raise PeerError(RejectReason.OUTLIER, f"norm {norm:g}, above engine.outlier_norm")
 
     def _refuse(self, site: str, offer: Offer, error: PeerError, norm: float | None = None) -> Ended:
+        """Record the end of an update. A site that has one refused after the other is told to come later instead."""
+        if not self._refusals.admit(site, 0, chunk=False, now_s=self._clock.now().own_s):
+            later = Receipt(update_id=offer.update_id, outcome=Outcome.LATER, reason=RejectReason.BUSY)
+            return Ended(later, error=PeerError(RejectReason.BUSY, "too many refused updates of one site"))
         row = self._ledger.add_update(offer, site, self._clock.now(), norm, error.reason)
         self.quarantine.on_update(row)
         self.uploads.abandon(site, offer.update_id)

@@ -8,7 +8,7 @@ from coordinator.engine.rates import SiteRate, observe
 from coordinator.ledger import Ledger
 from coordinator.making import arrival_of
 from coordinator.paces import tells_pace
-from coordinator.state import SiteState, active_sites, federation_metrics
+from coordinator.state import SiteState, active_sites, federation_metrics, middle_metrics
 from coordinator.tables import StoredUpdate
 from fedward.messages import Evaluation, Status, Telemetry
 
@@ -111,6 +111,10 @@ class Members:
     def metrics(self) -> dict[str, float]:
         """Each metric over all sites, of their latest measurements."""
         return federation_metrics(self.sites)
+
+    def middle_metrics(self) -> dict[str, float]:
+        """Each metric of the site in the middle, of their latest measurements."""
+        return middle_metrics(self.sites)
 
     def measured_by_all(self) -> bool:
         """Whether every site that is here has measured a trained version: the first to do so does not decide alone."""

@@ -46,9 +46,9 @@ class Operation:
         before, self._wishes = self._wishes, self._ledger.wishes()
         return self._wishes != before
 
-    def finish_if_done(self, version: int, metrics: Mapping[str, float]) -> bool:
+    def finish_if_done(self, version: int, *metrics: Mapping[str, float]) -> bool:
         """Turn the end that the configuration names, once it is reached, into a wish; whether it was."""
-        if self.state is not FederationState.RUNNING or not is_done(self._finish, version, metrics):
+        if self.state is not FederationState.RUNNING or not is_done(self._finish, version, *metrics):
             return False
         LOG.info("finished", extra={"version": version})
         self._ledger.wish(ALL, FederationState.FINISHED, self._clock.now_s())
@@ -56,11 +56,16 @@ class Operation:
         return True
 
 
-def is_done(finish: FinishSettings, version: int, metrics: Mapping[str, float]) -> bool:
-    """Whether the federation has reached what its configuration calls the end."""
+def is_done(finish: FinishSettings, version: int, *metrics: Mapping[str, float]) -> bool:
+    """Whether the federation has reached what its configuration calls the end, by each of these ways to measure it."""
     if finish.version is not None and version >= finish.version:
         return True
-    if finish.metric is None or finish.value is None or finish.metric not in metrics:
+    if finish.metric is None or finish.value is None or not metrics:
         return False
-    reached = metrics[finish.metric]
-    return reached <= finish.value if finish.metric == "loss" else reached >= finish.value
+    return all(_reaches(measured.get(finish.metric), finish.metric, finish.value) for measured in metrics)
+
+
+def _reaches(measured: float | None, metric: str, value: float) -> bool:
+    if measured is None:
+        return False
+    return measured <= value if metric == "loss" else measured >= value

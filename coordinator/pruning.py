@@ -1,10 +1,10 @@
 """Old rows leave the ledger, together with their entries at the beginning of the chain; what is still needed stays.
 
 The cut comes after the last entry of the version before the first one that is kept. Of the rows before it stay facts,
-the last wish for each target, the last verdict on each site, and of each site its last update and its last measurement
-up to the floor: they are recorded again at the end of the chain, in the same transaction. What the deleted updates come
-to is kept as totals, with the pace that they told of each site. Whoever calls cuts in steps: the time and memory of a
-cut are those of its entries, not of the ledger.
+the last wish for each target, the last verdict on each site, the updates that say whether it is in quarantine, and of
+each site its last update and its last measurement up to the floor: they are recorded again at the end of the chain, in
+the same transaction. What the deleted updates come to is kept as totals, with the pace that they told of each site.
+Whoever calls cuts in steps: the time and memory of a cut are those of its entries, not of the ledger.
 
 Nothing counts twice for it: an update whose row was deleted has a base below the floor, and is refused as stale when it
 is offered again.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
-from coordinator import chaining, needed, paces
+from coordinator import chaining, needed, paces, verdicts
 from coordinator.chain import Entry, Kind
 from coordinator.tables import (
     CHAIN,
@@ -81,13 +81,14 @@ def _staying(connection: Connection, entries: Sequence[Entry], first_version: in
     floor = needed.number(connection, needed.FLOOR)
     keys = _by_kind(entries)
     wishes = connection.execute(sql.select(sql.func.max(WISHES.c.number)).group_by(WISHES.c.target)).scalars()
-    verdicts = connection.execute(sql.select(sql.func.max(VERDICTS.c.number)).group_by(VERDICTS.c.site)).scalars()
+    given = connection.execute(sql.select(sql.func.max(VERDICTS.c.number)).group_by(VERDICTS.c.site)).scalars()
     return {
         *((Kind.FACT.value, name) for name in chaining.CHAINED_FACTS),
         *((Kind.UPDATE.value, str(number)) for number in _staying_updates(connection, keys, first_version, floor)),
+        *((Kind.UPDATE.value, str(number)) for number in verdicts.deciding(connection)),
         *((Kind.EVALUATION.value, key) for key in _staying_evaluations(connection, keys, floor)),
         *((Kind.WISH.value, str(number)) for number in wishes),
-        *((Kind.VERDICT.value, str(number)) for number in verdicts),
+        *((Kind.VERDICT.value, str(number)) for number in given),
     }
 
 

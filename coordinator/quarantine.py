@@ -10,15 +10,10 @@ from collections.abc import Iterable, Sequence
 
 from coordinator.ledger import Ledger
 from coordinator.tables import StoredUpdate, StoredVerdict, Verdict
+from coordinator.verdicts import IN_A_ROW, JUDGED
 from fedward.errors import RejectReason
 
 LOG = logging.getLogger(__name__)
-
-IN_A_ROW = 3
-"""Outliers of a site without an accepted update between them: one may be an accident of its data."""
-
-JUDGED = (None, RejectReason.OUTLIER.value, RejectReason.QUARANTINED.value)
-"""How an update ended whose norm was looked at; None is accepted."""
 
 LOOK_EVERY_S = 0.5
 """How long a verdict may go unseen."""

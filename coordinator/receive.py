@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from fedward import topics
-from fedward.errors import PeerError, RejectReason
+from fedward.errors import PeerError, RejectReason, UnprovenError
 from fedward.identity.names import update_id_of
 from fedward.limits import CHUNK_BYTES
 from fedward.messages import Chunk, Evaluation, Get, Offer, Renewal, Status, Telemetry
@@ -42,6 +42,8 @@ def receive(topic: str, payload: bytes, federation: str, sites: frozenset[str], 
     address = topics.parse(topic)
     if address.site is None or not isinstance(address.kind, Up):
         raise PeerError(RejectReason.MALFORMED, "not a topic that sites send to")
+    if address.federation != federation:
+        raise UnprovenError(RejectReason.WRONG_FEDERATION, "a topic of another federation")
     if address.site not in sites:
         raise PeerError(RejectReason.UNKNOWN_SITE, "the topic's site is not admitted")
     if address.kind is Up.CHUNK and address.owner is not None and address.index is not None:
@@ -50,7 +52,7 @@ def receive(topic: str, payload: bytes, federation: str, sites: frozenset[str], 
         return Received(address.site, Chunk(address.owner, address.index, payload))
     message = unpack(payload, KINDS[address.kind], check and partial(check, address.site))
     named = message.federation if isinstance(message, Offer | Get | Evaluation) else address.federation
-    if {named, address.federation} != {federation}:
+    if named != federation:
         raise PeerError(RejectReason.WRONG_FEDERATION, "the message is for another federation")
     if isinstance(message, Offer):
         _check_id(message, address.site, address.owner)
@@ -58,7 +60,11 @@ def receive(topic: str, payload: bytes, federation: str, sites: frozenset[str], 
 
 
 def _check_id(offer: Offer, site: str, owner: bytes | None) -> None:
-    """An id is of its own site: otherwise one site could take another's id, and the receipt that goes with it."""
-    own = update_id_of(offer.federation, site, offer.base_version, offer.sequence)
-    if not offer.update_id == owner == own:
+    """An id is of its own site: otherwise one site could take another's id, and the receipt that goes with it.
+
+    No signature covers the topic's id: an offer that somebody moved to the topic of another update says nothing of it.
+    """
+    if owner != offer.update_id:
+        raise UnprovenError(RejectReason.MALFORMED, "an offer on the topic of another update")
+    if offer.update_id != update_id_of(offer.federation, site, offer.base_version, offer.sequence):
         raise PeerError(RejectReason.MALFORMED, "the update_id is not that of the site, base version and sequence")

@@ -325,9 +325,13 @@ class Service:
                 self._announce()
 
     def _finish_if_done(self) -> bool:
-        """Whether the end that the configuration names was reached; the announcement says so then."""
-        metrics = self._members.metrics() if self._members.measured_by_all() else {}
-        finished = self._operation.finish_if_done(self._versions.current.version, metrics)
+        """Whether the end that the configuration names was reached; the announcement says so then.
+
+        By all records together and by the site in the middle: one that claims any number of records ends nothing alone.
+        """
+        measured = self._members.measured_by_all()
+        metrics = (self._members.metrics(), self._members.middle_metrics()) if measured else ()
+        finished = self._operation.finish_if_done(self._versions.current.version, *metrics)
         if finished:
             self._announce_all()
         return finished

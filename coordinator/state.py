@@ -1,5 +1,6 @@
 """What the coordinator knows of its federation right now, as plain values for people: API, metrics, status."""
 
+import statistics
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -88,3 +89,13 @@ def federation_metrics(sites: Mapping[str, SiteState]) -> dict[str, float]:
             above, below = totals.get(name, (0.0, 0.0))
             totals[name] = (above + ratio.numerator, below + ratio.denominator)
     return {name: above / below for name, (above, below) in sorted(totals.items()) if below > 0}
+
+
+def middle_metrics(sites: Mapping[str, SiteState]) -> dict[str, float]:
+    """Each metric's median over the sites: of three or more, one that lies does not move it beyond what others tell."""
+    told: dict[str, list[float]] = {}
+    for site in sites.values():
+        for name, ratio in site.metrics.items():
+            if ratio.denominator > 0:
+                told.setdefault(name, []).append(ratio.numerator / ratio.denominator)
+    return {name: statistics.median(ratios) for name, ratios in sorted(told.items())}

@@ -1,12 +1,19 @@
 """What the operator decided of sites in quarantine, in SQL, and the updates that a decision is made on."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection
 
 from coordinator import chaining
 from coordinator.tables import UPDATES, VERDICTS, StoredUpdate, StoredVerdict, Verdict
+from fedward.errors import RejectReason
+
+IN_A_ROW = 3
+"""Outliers of a site without an accepted update between them: one may be an accident of its data."""
+
+JUDGED = (None, RejectReason.OUTLIER.value, RejectReason.QUARANTINED.value)
+"""How an update ended whose norm was looked at; None is accepted."""
 
 
 def give(connection: Connection, site: str, verdict: Verdict, at_s: float) -> None:
@@ -21,6 +28,16 @@ def latest(connection: Connection) -> dict[str, StoredVerdict]:
     """The last decision on each site."""
     rows = connection.execute(sql.select(VERDICTS).order_by(VERDICTS.c.number))
     return {row.site: StoredVerdict(Verdict(row.verdict), row.after_number) for row in rows}
+
+
+def deciding(connection: Connection) -> Iterator[int]:
+    """Numbers of the updates that say which sites are in quarantine, of every site that may be: its newest ones."""
+    given, of = latest(connection), UPDATES.c
+    long = of.reason.in_([end for end in JUDGED if end is not None])
+    for site in connection.execute(sql.select(of.site).where(long).distinct()).scalars():
+        since = given[site].after_number if site in given else 0
+        for row in judged(connection, site, since, JUDGED, IN_A_ROW):
+            yield row.number
 
 
 def judged(

@@ -164,7 +164,7 @@ class Agent:
 
     def _on_delivery(self, delivery: Delivery) -> None:
         try:
-            message = receive(delivery.topic, delivery.payload, self._voice.check_of)
+            message = receive(delivery.topic, delivery.payload, self._config.site, self._voice.check_of)
             match message:
                 case Announcement():
                     self._on_announcement(message)

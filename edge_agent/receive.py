@@ -24,15 +24,19 @@ CheckOf = Callable[[str], Check]
 
 
 def receive(
-    topic: str, payload: bytes, check_of: CheckOf | None = None
+    topic: str, payload: bytes, site: str, check_of: CheckOf | None = None
 ) -> Announcement | Chunk | Grant | Receipt | Control | Renewed:
-    """`check_of` is None where nothing is signed; a chunk never is: the digests in a signed announcement prove it.
+    """What the coordinator says to this `site`, or to all.
+
+    `check_of` is None where nothing is signed; a chunk never is: the digests in a signed announcement prove it.
 
     Raises PeerError: MALFORMED, TOO_LARGE, PROTOCOL_VERSION or BAD_SIGNATURE.
     """
     address = topics.parse(topic)
     if not isinstance(address.kind, Down):
         raise PeerError(RejectReason.MALFORMED, "not a topic that the coordinator sends to")
+    if address.site not in (None, site):
+        raise PeerError(RejectReason.MALFORMED, "said to another site")
     if address.kind is Down.CHUNK and address.owner is not None and address.index is not None:
         if len(payload) > CHUNK_BYTES:
             raise PeerError(RejectReason.TOO_LARGE, f"a chunk of {len(payload)} bytes, the limit is {CHUNK_BYTES}")

@@ -4,16 +4,21 @@ The manifest's digests are what is believed; a chunk may come from anywhere, in 
 file survives a restart: what is in it is found again by its digests, so nothing that arrived travels twice.
 """
 
+import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from fedward.errors import PeerError, RejectReason
-from fedward.files import move_durably
+from fedward.files import move_durably, sync_file
 from fedward.identity.sealing import SEGMENT_BYTES, Seal
 from fedward.limits import CHUNK_BYTES, MAX_RANGES
 from fedward.messages import Manifest, Range
+
+NO_LINKS = {errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EMLINK}
+"""What a file system says that gives a file no second name there: the payload is copied then."""
 
 
 def manifest_of(payload: bytes | memoryview) -> Manifest:
@@ -152,7 +157,13 @@ class ChunkFile:
         target = place(self._digest())
         partial = target.with_name(f".{target.name}.part")
         partial.unlink(missing_ok=True)
-        partial.hardlink_to(self.path)
+        try:
+            partial.hardlink_to(self.path)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            shutil.copyfile(self.path, partial)
+            sync_file(partial)
         move_durably(partial, target)  # over what is there: it may be damaged
         partial.unlink(missing_ok=True)  # left where the target was this very file already
         return self._digest()

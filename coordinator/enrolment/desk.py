@@ -85,15 +85,23 @@ class Desk:
         invitation = self._invitations.get(token_id)
         if invitation is None:
             raise PeerError(RejectReason.UNKNOWN_SITE, "an enrolment with a token that is not known, or ended")
-        answer = self._membership.ask(invitation.site, message, self._clock.now_s())
+        try:
+            answer = self._membership.ask(invitation.site, message, self._clock.now_s())
+        except (ConfigError, IntegrityError) as error:  # a damaged file of the register: the holder asks again
+            LOG.error("register_damaged", extra={"detail": str(error)})
+            return
         self._answer(token_id, answer)
         self._look_at_s = 0.0  # an automatic one is signed at once
 
     def on_renewal(self, site: str, message: Renewal) -> Renewed | None:
         """The answer, None where the authority is not at hand: the site asks again. Raises PeerError."""
+        now_s = self._clock.monotonic_s()
+        if now_s < self._sign_at_s:  # whatever signs did not answer just now: everybody would wait for it again
+            return None
         try:
             certificate = self._membership.renew(site, message, self._clock.now_s())
         except (TransientError, ConfigError) as error:
+            self._sign_at_s = now_s + SIGN_AGAIN_S
             LOG.warning("renewal_waits", extra={"site": site, "detail": str(error)})
             return None
         self._look_at_s = 0.0

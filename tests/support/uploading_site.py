@@ -61,7 +61,7 @@ class UploadingSite:
             self.publisher.offer_now()
         if not isinstance(event, Delivery):
             return
-        match receive(event.topic, event.payload):
+        match receive(event.topic, event.payload, self.name):
             case Grant() as grant:
                 self.publisher.on_grant(grant)
             case Receipt() as receipt:

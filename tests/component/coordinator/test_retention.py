@@ -13,12 +13,15 @@ from coordinator.engine.weigh import weights
 from coordinator.making import arrival_of
 from coordinator.members import Members
 from coordinator.needed import STATE_EVERY
+from coordinator.quarantine import Quarantine
 from coordinator.replay import pruned_since, replay, snapshot_of_ledger
 from coordinator.retention import LARGEST_CUT
+from coordinator.verdicts import IN_A_ROW
 from coordinator.versions import LONGEST_CHAIN
-from fedward.errors import ConfigError
+from fedward.errors import ConfigError, RejectReason
 from fedward.layout import vector_digest
-from tests.support.updates import SITES
+from tests.support.coordinator_bench import at
+from tests.support.updates import SITES, offer_of
 from tests.support.version_line import KEEP_ALL, SHORT, TINY, VersionLine
 
 OLDEST_BASE = 2
@@ -249,3 +252,17 @@ def test_a_replay_that_was_overtaken_by_the_floor_says_so(line: Callable[..., Ve
         assert pruned_since(kept.ledger, copy) is None
         kept.make(10)
         assert "older than version 20 meanwhile: begin again" in str(pruned_since(kept.ledger, copy))
+
+
+def test_a_site_stays_in_quarantine_when_its_outliers_are_old(line: Callable[..., VersionLine]) -> None:
+    first = line()
+    first.make(4)
+    for seed in range(IN_A_ROW):
+        outlier = offer_of(b"-", 900 + seed, "south", first.newest)
+        first.ledger.add_update(outlier, "south", at(50.0), 99.0, RejectReason.OUTLIER)
+    assert Quarantine(first.ledger, SITES).held == {"south"}
+    oldest = first.ledger.oldest_version()
+    first.make(70, ["north"])
+    assert first.ledger.oldest_version() > oldest + 4
+    assert Quarantine(line().ledger, SITES).held == {"south"}
+    assert_whole(first)

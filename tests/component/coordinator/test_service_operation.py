@@ -10,6 +10,7 @@ from coordinator.config import FinishSettings
 from coordinator.engine.settings import EngineSettings
 from coordinator.operation import LOOK_EVERY_S, is_done
 from coordinator.service import ANNOUNCE_EVERY_S, ANNOUNCE_SOON_S, TICK_S
+from coordinator.state import SiteState, federation_metrics, middle_metrics
 from coordinator.tables import ALL
 from fedward import topics
 from fedward.errors import RejectReason
@@ -168,6 +169,18 @@ def test_the_end_is_what_the_configuration_says(
     finish: FinishSettings, version: int, metrics: dict[str, float], done: bool
 ) -> None:
     assert is_done(finish, version, metrics) is done
+
+
+def test_one_site_that_claims_any_number_of_records_does_not_end_the_federation() -> None:
+    told = {"north": (60.0, 100.0), "south": (55.0, 100.0), "east": (1e30, 1e30)}
+    sites = {
+        name: SiteState(metrics={"auc": Ratio(numerator=above, denominator=below)})
+        for name, (above, below) in told.items()
+    }
+    finish = FinishSettings(metric="auc", value=0.9)
+    assert federation_metrics(sites)["auc"] == 1.0
+    assert middle_metrics(sites)["auc"] == 0.6
+    assert not is_done(finish, 1, federation_metrics(sites), middle_metrics(sites))
 
 
 def test_a_wish_for_all_is_announced_within_a_tick(start: Start, north: Site, clock: ManualClock) -> None:

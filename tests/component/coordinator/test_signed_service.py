@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.allowance import BURST_S
+from coordinator.intake import REFUSED_S
 from fedward import topics
 from fedward.chunks import manifest_of
 from fedward.errors import RejectReason
@@ -65,7 +67,8 @@ def test_an_update_that_is_not_signed_changes_nothing_and_is_not_answered(
     offer = inline(1)
     north.publish_offer(offer.update_id, pack(offer))
     bench.settle()
-    assert (refusals(bench), north.receipts(), bench.ledger.totals()) == ({"bad_signature": 1}, [], {})
+    assert (refusals(bench), north.receipts()) == ({"bad_signature": 1}, [])
+    assert bench.ledger.update(offer.update_id) is None
 
 
 def test_an_update_signed_by_another_site_is_not_taken_for_this_sites(
@@ -87,6 +90,49 @@ def test_an_update_moved_to_another_federation_is_not_signed_there(
     north.publish_offer(offer.update_id, pack(replace(offer, payload=payload), sign))
     bench.settle()
     assert (refusals(bench), north.receipts()) == ({"bad_signature": 1}, [])
+
+
+def test_a_genuine_offer_put_on_the_topic_of_another_update_ends_neither(
+    bench: Bench, sites: tuple[SignedSite, SignedSite], identity: CoordinatorIdentity
+) -> None:
+    north, _ = sites
+    kept, payload = sealed_update(1, identity.sealed_to)
+    other, _ = sealed_update(2, identity.sealed_to)
+    packed = north.packed(replace(other, payload=None))
+    north.publish_offer(kept.update_id, packed)
+    bench.settle()
+    assert (refusals(bench), north.receipts()) == ({"malformed": 1}, [])
+    north.offer(replace(kept, payload=payload))
+    bench.settle()
+    assert north.receipts() == [accepted(kept)]
+
+
+def test_a_genuine_offer_put_on_a_topic_of_another_federation_ends_nothing(
+    bench: Bench, sites: tuple[SignedSite, SignedSite], identity: CoordinatorIdentity, broker: MemoryBroker
+) -> None:
+    north, _ = sites
+    offer, payload = sealed_update(1, identity.sealed_to)
+    packed = north.packed(replace(offer, payload=payload))
+    bench.link.subscribe(topics.up_all("another"))  # what a broker may deliver whatever was subscribed to
+    north.link.publish(topics.offer("another", "north", offer.update_id), packed)
+    bench.settle()
+    assert (refusals(bench), north.receipts()) == ({"wrong_federation": 1}, [])
+    north.publish_offer(offer.update_id, packed)
+    bench.settle()
+    assert north.receipts() == [accepted(offer)]
+
+
+def test_a_site_that_has_one_offer_refused_after_the_other_fills_no_ledger(
+    bench: Bench, sites: tuple[SignedSite, SignedSite]
+) -> None:
+    north, _ = sites
+    for seed in range(60):
+        north.offer(inline(seed))  # none is sealed
+    bench.settle()
+    outcomes = [receipt.outcome for receipt in north.receipts()]
+    assert outcomes.count(Outcome.REFUSED) == REFUSED_S * BURST_S
+    assert outcomes.count(Outcome.LATER) == 60 - REFUSED_S * BURST_S
+    assert bench.service.page()["sites"]["north"]["num_refused"] == REFUSED_S * BURST_S
 
 
 @pytest.mark.parametrize("at", [10, 60, -1])

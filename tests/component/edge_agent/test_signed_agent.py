@@ -10,7 +10,7 @@ from fedward.identity.certificates import load_certificate
 from fedward.identity.folder import CoordinatorIdentity
 from fedward.identity.keys import load_signing_key
 from fedward.identity.signing import COORDINATOR, EVERYBODY, checker, signer
-from fedward.messages import Evaluation, Get, Offer, Outcome, Receipt, Status, Telemetry
+from fedward.messages import Control, Evaluation, Get, Offer, Outcome, Receipt, Status, Telemetry
 from fedward.pack import Sign, pack, unpack
 from fedward.testing import ManualClock, MemoryBroker
 from fedward.topics import Down
@@ -136,6 +136,20 @@ def test_a_forged_receipt_deletes_no_work(
     hospital.office.receipt(offer)
     hospital.settle()
     assert hospital.page["num_accepted"] == 1
+
+
+def test_what_is_signed_for_another_site_says_nothing_here(
+    hospital: Hospital, coordinator: CoordinatorIdentity, broker: MemoryBroker
+) -> None:
+    announce(hospital, coordinator)
+    packed = pack(Control(sequence=10**9, paused=True), coordinator.sign_to(FEDERATION)("south"))
+    hospital.link.subscribe(
+        topics.down_all(FEDERATION, "south")
+    )  # what a broker may deliver whatever was subscribed to
+    broker.publish(topics.down(FEDERATION, "south", Down.CONTROL), packed)
+    hospital.settle()
+    assert hospital.page["refused"]["malformed"] == 1
+    assert hospital.page["phase"] != "paused"
 
 
 def test_the_numbers_go_on_over_restarts_and_a_clock_that_went_back(

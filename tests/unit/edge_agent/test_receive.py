@@ -15,7 +15,7 @@ DIGEST = bytes(range(32))
 
 def test_a_chunk_is_read_from_its_topic_whether_for_all_or_for_this_site() -> None:
     for topic in (topics.part_chunk("ward", DIGEST, 3), topics.down_chunk("ward", "st-anna", DIGEST, 3)):
-        assert receive(topic, b"bytes") == Chunk(DIGEST, 3, b"bytes")
+        assert receive(topic, b"bytes", "st-anna") == Chunk(DIGEST, 3, b"bytes")
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_a_chunk_is_read_from_its_topic_whether_for_all_or_for_this_site() -> No
     ],
 )
 def test_a_message_is_read_as_what_its_topic_says(kind: Down, message: Control | Grant | Receipt) -> None:
-    assert receive(topics.down("ward", "st-anna", kind), pack(message)) == message
+    assert receive(topics.down("ward", "st-anna", kind), pack(message), "st-anna") == message
 
 
 @pytest.mark.parametrize(
@@ -43,5 +43,5 @@ def test_a_message_is_read_as_what_its_topic_says(kind: Down, message: Control |
 )
 def test_what_the_coordinator_would_never_send_is_refused(topic: str, payload: bytes, reason: RejectReason) -> None:
     with pytest.raises(PeerError) as error:
-        receive(topic, payload)
+        receive(topic, payload, "st-anna")
     assert error.value.reason is reason

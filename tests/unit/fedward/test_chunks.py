@@ -1,6 +1,7 @@
 """Chunks: what arrived is kept over a restart, and only the promised bytes are ever taken."""
 
 import dataclasses
+import errno
 import hashlib
 import resource
 from itertools import pairwise, permutations
@@ -254,3 +255,17 @@ def test_overlapping_ranges_name_every_index_once_and_in_order(ranges):
 def test_the_most_ranges_that_overlap_ask_for_no_more_than_the_payload():
     everything = Range(start=0, stop=MAX_CHUNKS)
     assert sum(1 for _ in indices_of([everything] * MAX_RANGES, LARGEST)) == MAX_CHUNKS
+
+
+def test_where_a_file_can_have_no_second_name_the_payload_is_copied(path, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "no links here")
+
+    collected = ChunkFile(path, MANIFEST)
+    for index, chunk in enumerate(CHUNKS):
+        collected.add(index, chunk)
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    collected.finish(lambda _: tmp_path / "whole")
+    collected.drop()
+    assert (tmp_path / "whole").read_bytes() == PAYLOAD
+    assert [found.name for found in tmp_path.iterdir()] == ["whole"]
