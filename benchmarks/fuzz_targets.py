@@ -117,7 +117,7 @@ def delivery_targets() -> Iterator[Target]:
     down.append((topics.down_chunk(FEDERATION, SITE, SEED, 3), bytes(100)))
     down.append((topics.part_chunk(FEDERATION, SEED, 3), bytes(100)))
     yield Target("receive, coordinator", _deliveries(up), _receive_at_coordinator, share=50)
-    yield Target("receive, agent", _deliveries(down), agent_receive.receive, share=30)
+    yield Target("receive, agent", _deliveries(down), _receive_at_agent, share=30)
     names = [topic.encode() for topic, _ in up + down]
     names.append(topics.enrolment(FEDERATION, "0" * 32, topics.Enrol.REQUEST).encode())
     yield Target(
@@ -141,6 +141,10 @@ def _deliveries(valid: Sequence[tuple[str, bytes]]) -> Callable[[Random], Input]
 
 
 TERMS = Terms(LAYOUT, 5, 10, tuple(codec.CODECS), FederationState.RUNNING, None)
+
+
+def _receive_at_agent(topic: str, payload: bytes) -> None:
+    agent_receive.receive(topic, payload, SITE)
 
 
 def _receive_at_coordinator(topic: str, payload: bytes) -> None:
