@@ -11,7 +11,7 @@ from pathlib import Path
 from fedward.chunks import ChunkFile
 from fedward.errors import PeerError, RejectReason
 from fedward.files import write_durably
-from fedward.identity.sealing import Seal
+from fedward.identity.sealing import SEGMENT_BYTES, Seal
 from fedward.limits import CHUNK_BYTES
 from fedward.messages import Chunk, Offer, Range
 from fedward.pack import pack, unpack
@@ -53,6 +53,7 @@ class Uploads:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._seal_of = seal_of
+        self._opened = memoryview(bytearray(SEGMENT_BYTES)) if seal_of else None
         self._open: dict[str, Upload] = {}
         self.num_received = 0
         self.num_useful = 0
@@ -136,7 +137,7 @@ class Uploads:
             if found.stem != path.name and found != path:
                 found.unlink()
         seal = self._seal_of(offer) if self._seal_of else None
-        upload = self._open[site] = Upload(site, offer, ChunkFile(path, offer.manifest, seal))
+        upload = self._open[site] = Upload(site, offer, ChunkFile(path, offer.manifest, seal, self._opened))
         return upload
 
     def _offer_path(self, upload: Upload) -> Path:

@@ -81,19 +81,24 @@ class ChunkFile:
     Each byte is hashed twice, as part of its chunk and of the whole, and both from the memory that it came in: only
     what came out of order, after a gap, is read again for the whole.
 
-    With a seal, each chunk is opened as it comes, and the file holds what was sealed; chunks that are found again are
-    closed once more, to be compared with their digests.
+    With a seal, each chunk is opened as it comes, and the file holds what was sealed. What the seal opens needs no
+    digest: nobody else can have sealed it, as this chunk of this payload. Chunks that are found again are closed once
+    more, to be compared with their digests.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, seal: Seal | None = None) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, seal: Seal | None = None, opened: memoryview | None = None
+    ) -> None:
         """Open or make `path`; what lies beyond the manifest's size, of another payload that was there, is cut off.
 
-        Raises PeerError (MALFORMED) for a manifest that contradicts itself.
+        `opened` is SEGMENT_BYTES of memory to open chunks in, which files that one thread fills may share; without it
+        the file has its own. Raises PeerError (MALFORMED) for a manifest that contradicts itself.
         """
         check_manifest(manifest)
         self.path = path
         self.manifest = manifest
         self._seal = seal
+        self._opened = opened if opened or seal is None else memoryview(bytearray(SEGMENT_BYTES))
         self._step = CHUNK_BYTES if seal is None else SEGMENT_BYTES
         self.size_bytes = manifest.size_bytes - (CHUNK_BYTES - self._step) * num_chunks(manifest)
         """Of the payload in the file, when it is complete."""
@@ -112,16 +117,14 @@ class ChunkFile:
     def add(self, index: int, payload: bytes) -> bool:
         """Take a chunk; False if it was here already. It survives this process at once, and power loss after `sync`.
 
-        Raises PeerError: MALFORMED for an index beyond the end, DIGEST_MISMATCH for bytes that are not the
-        promised ones, CANNOT_OPEN for promised ones that the seal does not open; nothing is written then.
+        Raises PeerError: MALFORMED for an index beyond the end, DIGEST_MISMATCH for bytes that are neither the promised
+        ones nor opened by the seal, CANNOT_OPEN for promised ones that it does not open; nothing is written then.
         """
         if index >= num_chunks(self.manifest):
             raise PeerError(RejectReason.MALFORMED, f"chunk {index} of {num_chunks(self.manifest)}")
         if index not in self._missing:
             return False
-        if not self._is_right(index, payload):
-            raise PeerError(RejectReason.DIGEST_MISMATCH, f"chunk {index} of {len(payload)} bytes")
-        content = payload if self._seal is None else self._seal.open(index, payload)
+        content = self._content(index, payload)
         self._write(index, content)
         self._note(index, content)
         return True
@@ -148,7 +151,7 @@ class ChunkFile:
 
         The file keeps its own name as well, until `drop`: after a crash in between nothing is asked for again.
         Raises PeerError (DIGEST_MISMATCH) when the whole is not what the manifest promised, and drops it; with a seal,
-        whose manifest is of other bytes, it is the promise of each chunk that counts.
+        whose manifest is of other bytes, it is each chunk that counts.
         """
         if self._missing or (self._digest() != self.manifest.digest and self._seal is None):
             self.drop()
@@ -177,8 +180,24 @@ class ChunkFile:
         self._file.close()
         self.path.unlink(missing_ok=True)
 
-    def _note(self, index: int, content: bytes) -> None:
-        """The chunk is in the file, as the manifest promised it."""
+    def _content(self, index: int, payload: bytes) -> bytes | memoryview:
+        """What a chunk adds to the file, valid until the next one. Raises PeerError as `add` does."""
+        mismatch = PeerError(RejectReason.DIGEST_MISMATCH, f"chunk {index} of {len(payload)} bytes")
+        if self._seal is None or self._opened is None or len(payload) != self._size(index):
+            if not self._is_right(index, payload):
+                raise mismatch
+            return payload
+        content = self._opened[: len(payload) - (CHUNK_BYTES - self._step)]
+        try:
+            self._seal.open_into(index, payload, content)
+        except PeerError:
+            if self._is_right(index, payload):
+                raise  # never sealed as it should be
+            raise mismatch from None  # changed on its way
+        return content
+
+    def _note(self, index: int, content: bytes | memoryview) -> None:
+        """The chunk is in the file, as it was promised."""
         self._missing.discard(index)
         self._is_synced = False
         if index == self._num_hashed:
@@ -195,13 +214,16 @@ class ChunkFile:
     def _read(self, index: int) -> bytes:
         return os.pread(self._file.fileno(), min(self._step, self.size_bytes - index * self._step), index * self._step)
 
-    def _write(self, index: int, content: bytes) -> None:
+    def _write(self, index: int, content: bytes | memoryview) -> None:
         rest, at = memoryview(content), index * self._step
         while rest:  # a disk that fills up takes a part first, and fails at the next attempt
             written = os.pwrite(self._file.fileno(), rest, at)
             rest, at = rest[written:], at + written
 
+    def _size(self, index: int) -> int:
+        """Of a chunk as it travels."""
+        return min(CHUNK_BYTES, self.manifest.size_bytes - index * CHUNK_BYTES)
+
     def _is_right(self, index: int, payload: bytes) -> bool:
         expected = self.manifest.chunk_digests[32 * index : 32 * index + 32]
-        size_bytes = min(CHUNK_BYTES, self.manifest.size_bytes - index * CHUNK_BYTES)
-        return len(payload) == size_bytes and hashlib.sha256(payload).digest() == expected
+        return len(payload) == self._size(index) and hashlib.sha256(payload).digest() == expected

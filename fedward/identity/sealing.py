@@ -42,14 +42,23 @@ class Seal:
         """`close`, into memory of the right size."""
         self._cipher.encrypt_into(self._nonce(number), segment, None, sealed)
 
-    def open(self, number: int, sealed: bytes | memoryview) -> bytes:
-        """A segment again. Raises PeerError (CANNOT_OPEN) for what was not sealed as this segment of this payload."""
+    def open_into(self, number: int, sealed: bytes | memoryview, opened: memoryview) -> None:
+        """A segment again, into memory of the right size.
+
+        Raises PeerError (CANNOT_OPEN) for what was not sealed as this segment of this payload.
+        """
         try:
-            return self._cipher.decrypt(self._nonce(number), sealed, None)
+            self._cipher.decrypt_into(self._nonce(number), sealed, None, opened)
         except InvalidTag:
             raise PeerError(
                 RejectReason.CANNOT_OPEN, "not sealed to this coordinator, for this update, as it is"
             ) from None
+
+    def open(self, number: int, sealed: bytes | memoryview) -> bytes:
+        """`open_into`, into memory of its own."""
+        opened = bytearray(max(0, len(sealed) - TAG_BYTES))
+        self.open_into(number, sealed, memoryview(opened))
+        return bytes(opened)
 
     def _nonce(self, number: int) -> bytes:
         """Each key seals one payload only, so the number alone makes the nonce unique."""

@@ -545,7 +545,7 @@ def test_the_eden_codes_of_a_single_spike_never_change(name, level):
     vector_P = np.zeros(4096, np.float32)
     vector_P[1234] = 64
     payload = codec(name).encode(vector_P, ONE, SEED)
-    assert struct.unpack("<f", payload[:4])[0] == pytest.approx(1 / level, rel=1e-6)
+    assert struct.unpack("<f", payload[:4])[0] == pytest.approx(1 / level, rel=5e-6)  # of sums that BLAS rounds
     assert hashlib.sha256(payload[4:]).hexdigest() == WIRE[f"{name} codes of a spike"]
 
 
