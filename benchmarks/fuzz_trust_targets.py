@@ -25,7 +25,7 @@ from fedward.identity.certificates import (
 from fedward.identity.description import describe_certificate
 from fedward.identity.handover import REQUEST, read_handover, write_handover
 from fedward.identity.keys import load_signing_key, make_signing_key
-from fedward.identity.sealing import known_seal, new_seal, opened_size, public_half, seal_all
+from fedward.identity.sealing import known_seal, new_seal, opened_size, public_half, sealed_chunks
 from fedward.identity.signing import COORDINATOR, checker, signer
 from fedward.identity.token import PREFIX, Token, read_token, write_token
 from fedward.limits import CHUNK_BYTES
@@ -121,7 +121,7 @@ def _seal_target() -> Target:
     """A sealed payload and its public half: what is opened must be what was sealed."""
     key, payload = X25519PrivateKey.generate(), bytes(range(256)) * 4
     seal = new_seal(public_half(key), b"purpose", len(payload))
-    sealed = bytes(seal_all(seal, payload))
+    sealed = b"".join(map(bytes, sealed_chunks(seal, payload)))
 
     def make(rng: Random) -> Input:
         public = changed(seal.public, bytes(32), rng) if rng.random() < 0.2 else seal.public

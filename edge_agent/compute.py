@@ -49,7 +49,7 @@ from edge_agent.training.train import train
 from fedward.codec import codec
 from fedward.errors import ConfigError, PeerError
 from fedward.identity.names import update_seed
-from fedward.identity.sealing import new_seal, seal_all
+from fedward.identity.sealing import new_seal
 from fedward.layout import Layout, vector_digest
 from fedward.messages import Evaluation
 from fedward.pack import pack, unpack
@@ -242,10 +242,8 @@ class Compute:
             payload = encode(delta_P, layout, job.codec, update_seed(codec(job.codec), job.version, job.update_id))
         except ValueError:  # finite, but too large for the codec: as useless as infinite
             raise TrainingFailed(FailureKind.NOT_FINITE) from None
-        if job.sealing_key is None:
-            return Encoded(job, trained, payload)
-        seal = new_seal(job.sealing_key, job.update_id, len(payload))
-        return Encoded(job, trained, seal_all(seal, payload), seal.public)
+        seal = new_seal(job.sealing_key, job.update_id, len(payload)) if job.sealing_key else None
+        return Encoded(job, trained, payload, seal)
 
     def _resumable(self, job: TrainJob) -> Resumable:
         return Resumable(self._checkpoints, job.order(self.layouts[job.task]), job.vector_P)

@@ -1,5 +1,6 @@
 """What the compute thread is asked to do, and what comes of it. Shape letter: P parameters."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edge_agent.download import Download
@@ -7,7 +8,9 @@ from edge_agent.models import Held, ModelFolder
 from edge_agent.training.checkpoint import Order
 from edge_agent.training.failures import FailureKind
 from edge_agent.training.train import Trained
+from fedward.chunks import chunks_of
 from fedward.errors import PeerError
+from fedward.identity.sealing import Seal, sealed_chunks
 from fedward.layout import Layout, Vector
 from fedward.messages import Evaluation, Initial, Work
 
@@ -100,8 +103,12 @@ class Encoded:
 
     job: TrainJob
     trained: Trained
-    payload: bytes | memoryview  # as it travels
-    seal: bytes | None = None  # public half of the key that it was sealed with
+    payload: bytes | memoryview
+    seal: Seal | None = None  # None: it travels as it is
+
+    def chunks(self) -> Iterator[memoryview]:
+        """As they travel, each valid until the next one."""
+        return sealed_chunks(self.seal, self.payload) if self.seal else chunks_of(self.payload)
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ An update is saved before the first byte of it is sent, and deleted after its re
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedward.chunks import chunk_of
 from fedward.errors import PeerError
-from fedward.files import sync_folder, write_durably
+from fedward.files import sync_folder, write_all, write_durably
 from fedward.limits import INLINE_BYTES
 from fedward.messages import Offer
 from fedward.pack import pack, unpack
@@ -43,9 +43,9 @@ class Outbox:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
 
-    def save(self, offer: Offer, payload: bytes | memoryview) -> None:
+    def save(self, offer: Offer, chunks: Iterable[bytes | memoryview]) -> None:
         """Make the update durable; when this returns, it survives this process, and power loss."""
-        write_durably(self._path(offer.update_id, "payload"), payload)
+        write_all(self._path(offer.update_id, "payload"), chunks)
         write_durably(self._path(offer.update_id, "offer"), pack(offer))
 
     def entries(self) -> tuple[Entry, ...]:

@@ -23,7 +23,7 @@ from edge_agent.progress import SavedProgress
 from edge_agent.states import can_still_count
 from edge_agent.training.failures import FailureKind
 from fedward import __version__
-from fedward.chunks import manifest_of
+from fedward.chunks import manifest_of_chunks
 from fedward.disk import has_room
 from fedward.identity.names import update_id_of
 from fedward.messages import Announcement, Offer
@@ -142,7 +142,7 @@ class Trainer:
         self._train_loss = done.trained.train_loss
         offer = self._offer(done)
         try:
-            self._outbox.save(offer, done.payload)
+            self._outbox.save(offer, done.chunks())
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -150,7 +150,11 @@ class Trainer:
             self._unsaved = done  # hours of work may be in it
             return False
         self._unsaved = None
-        facts = {"update": offer.update_id.hex(), "base_version": offer.base_version, "size_bytes": len(done.payload)}
+        facts = {
+            "update": offer.update_id.hex(),
+            "base_version": offer.base_version,
+            "size_bytes": offer.manifest.size_bytes,
+        }
         LOG.info("saved", extra=facts)
         self._progress.change(self._progress.now.after(offer))
         self._compute.forget_unfinished()  # last: a crash before leaves one that is known by its sequence
@@ -219,9 +223,9 @@ class Trainer:
             num_examples=done.trained.num_examples,
             num_steps=done.trained.num_steps,
             work_s=done.trained.work_s,
-            manifest=manifest_of(done.payload),
+            manifest=manifest_of_chunks(done.chunks()),
             base_digest=done.job.base_digest,
-            seal=done.seal,
+            seal=done.seal.public if done.seal else None,
         )
 
     def _update_id(self, version: int) -> bytes:

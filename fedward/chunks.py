@@ -21,11 +21,25 @@ NO_LINKS = {errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EMLINK}
 """What a file system says that gives a file no second name there: the payload is copied then."""
 
 
+def chunks_of(payload: bytes | memoryview) -> Iterator[memoryview]:
+    """The payload, cut."""
+    view = memoryview(payload)
+    return (view[at : at + CHUNK_BYTES] for at in range(0, len(view), CHUNK_BYTES))
+
+
 def manifest_of(payload: bytes | memoryview) -> Manifest:
     """Size and digests of a payload of at least one byte."""
-    view = memoryview(payload)
-    digests = (hashlib.sha256(view[at : at + CHUNK_BYTES]).digest() for at in range(0, len(view), CHUNK_BYTES))
-    return Manifest(size_bytes=len(view), digest=hashlib.sha256(view).digest(), chunk_digests=b"".join(digests))
+    return manifest_of_chunks(chunks_of(payload))
+
+
+def manifest_of_chunks(chunks: Iterable[bytes | memoryview]) -> Manifest:
+    """`manifest_of`, of a payload that is cut already."""
+    size_bytes, whole, digests = 0, hashlib.sha256(), []
+    for chunk in chunks:
+        size_bytes += len(chunk)
+        whole.update(chunk)
+        digests.append(hashlib.sha256(chunk).digest())
+    return Manifest(size_bytes=size_bytes, digest=whole.digest(), chunk_digests=b"".join(digests))
 
 
 def num_chunks(manifest: Manifest) -> int:

@@ -12,7 +12,12 @@ def write_durably(path: Path, content: bytes | memoryview, mode: int = 0o666) ->
 
     A disk that is full or fails raises OSError, and leaves what was there before and nothing else.
     """
-    write_pieces(path.with_name(f".{path.name}.{os.getpid()}.part"), [content], lambda: path, mode)
+    write_all(path, [content], mode)
+
+
+def write_all(path: Path, pieces: Iterable[bytes | memoryview], mode: int = 0o666) -> None:
+    """`write_durably`, of content that comes in pieces."""
+    write_pieces(path.with_name(f".{path.name}.{os.getpid()}.part"), pieces, lambda: path, mode)
 
 
 def write_pieces(

@@ -9,6 +9,8 @@ A segment is a chunk of the payload as it travels, so each chunk is opened as it
 sealed. The fresh key's public half travels beside the payload.
 """
 
+from collections.abc import Iterator
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -99,14 +101,14 @@ def known_seal(key: X25519PrivateKey, public: bytes, purpose: bytes, num_bytes: 
     return _seal(shared, public, public_half(key), purpose, num_bytes)
 
 
-def seal_all(seal: Seal, payload: bytes | memoryview) -> memoryview:
-    """The whole payload, sealed: segment after segment into one piece of memory, each byte written once."""
-    view = memoryview(payload)
-    sealed = memoryview(bytearray(sealed_size(len(view))))
+def sealed_chunks(seal: Seal, payload: bytes | memoryview) -> Iterator[memoryview]:
+    """The payload sealed, chunk after chunk, each valid until the next one; the same bytes each time."""
+    view, sealed = memoryview(payload), memoryview(bytearray(CHUNK_BYTES))
     for number in range(_num_segments(len(view))):
         segment = view[number * SEGMENT_BYTES : (number + 1) * SEGMENT_BYTES]
-        seal.close_into(number, segment, sealed[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES])
-    return sealed.toreadonly()
+        chunk = sealed[: len(segment) + TAG_BYTES]
+        seal.close_into(number, segment, chunk)
+        yield chunk.toreadonly()
 
 
 def _num_segments(num_bytes: int) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from fedward import topics
 from fedward.chunks import manifest_of
 from fedward.identity.folder import CoordinatorIdentity, SiteIdentity
-from fedward.identity.sealing import new_seal, seal_all
+from fedward.identity.sealing import new_seal, sealed_chunks
 from fedward.identity.signing import COORDINATOR, checker, signer
 from fedward.messages import Offer, Receipt
 from fedward.pack import pack, unpack
@@ -31,7 +31,7 @@ def sealed_update(seed: int, key: bytes, site: str = "north", base_version: int 
 def seal_update(offer: Offer, payload: bytes, key: bytes) -> tuple[Offer, bytes]:
     """The offer of the payload when it is sealed, and the sealed payload."""
     seal = new_seal(key, offer.update_id, len(payload))
-    sealed = bytes(seal_all(seal, payload))
+    sealed = b"".join(map(bytes, sealed_chunks(seal, payload)))
     return replace(offer, manifest=manifest_of(sealed), seal=seal.public), sealed
 
 

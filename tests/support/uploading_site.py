@@ -47,7 +47,7 @@ class UploadingSite:
         sequence = len(self.saved)
         content = payload_of(THREE_CHUNKS, 2 * sequence + SITES.index(self.name))
         offer = offer_of(content, sequence, self.name, base_version, layout_digest=THREE_CHUNKS.digest)
-        self.outbox.save(offer, content)
+        self.outbox.save(offer, [content])
         self.saved.append(offer)
         self.payloads[offer.update_id] = content
         self.publisher.take_next()

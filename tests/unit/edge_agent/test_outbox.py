@@ -14,7 +14,7 @@ PAYLOAD = b"trained on eight records"
 
 def saved(folder: Path, offer: Offer, payload: bytes = PAYLOAD) -> Outbox:
     outbox = Outbox(folder)
-    outbox.save(offer, payload)
+    outbox.save(offer, [payload])
     return outbox
 
 
@@ -39,7 +39,7 @@ def test_a_saved_update_is_found_by_the_next_process(tmp_path: Path, new_offer: 
 def test_updates_come_in_the_order_of_their_sequence(tmp_path: Path, new_offer: Any) -> None:
     outbox = Outbox(tmp_path)
     for sequence in (3, 1, 2):
-        outbox.save(new_offer(payload=PAYLOAD, sequence=sequence), PAYLOAD)
+        outbox.save(new_offer(payload=PAYLOAD, sequence=sequence), [PAYLOAD])
     assert [entry.offer.sequence for entry in outbox.entries()] == [1, 2, 3]
 
 

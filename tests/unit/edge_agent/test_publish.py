@@ -28,7 +28,7 @@ class Upload:
     def __init__(self, broker: MemoryBroker, folder: Path, office: Any, offers: dict[bytes, Offer]) -> None:
         self.outbox = Outbox(folder)
         for payload, offer in offers.items():
-            self.outbox.save(offer, payload)
+            self.outbox.save(offer, [payload])
         self.link = MemoryLink(broker, "st-anna", queue.Queue(), window=WINDOW)
         self.link.open()
         self.uplink = Uplink(None)

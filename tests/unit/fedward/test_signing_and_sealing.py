@@ -28,7 +28,7 @@ from fedward.identity.sealing import (
     new_seal,
     opened_size,
     public_half,
-    seal_all,
+    sealed_chunks,
     sealed_size,
 )
 from fedward.identity.signing import Context, check_signature, sign
@@ -157,8 +157,7 @@ def test_no_two_contexts_are_signed_alike() -> None:
 def sealed_by(key: X25519PrivateKey, payload: bytes, purpose: bytes = b"update 1") -> tuple[bytes, list[bytes]]:
     """The fresh public half, and the sealed segments."""
     seal = new_seal(public_half(key), purpose, len(payload))
-    sealed = seal_all(seal, payload)
-    return seal.public, [bytes(sealed[at : at + CHUNK_BYTES]) for at in range(0, len(sealed), CHUNK_BYTES)]
+    return seal.public, [bytes(chunk) for chunk in sealed_chunks(seal, payload)]
 
 
 def opened(key: X25519PrivateKey, public: bytes, pieces: list[bytes], purpose: bytes = b"update 1") -> bytes:
