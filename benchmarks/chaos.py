@@ -76,9 +76,12 @@ class ChunkCount:
 
 
 def run(
-    folder: Path, seed: int, kills: int, hidden: Sequence[int], seconds: float, cuts: Cuts | None = None
+    folder: Path, seed: int, kills: int, hidden: Sequence[int], seconds: float, cuts: Cuts | None = None, **plan: Any
 ) -> Outcome:
-    """A whole run, whose faults end after `seconds` at the latest. Raises TransientError when nothing ever starts."""
+    """A whole run, whose faults end after `seconds` at the latest; `plan`, as of Plan, goes before.
+
+    Raises TransientError when nothing ever starts.
+    """
     rng = Random(seed)  # noqa: S311 - a plan, not a secret
     sites = [site_name(index) for index in range(NUM_SITES)]
     broker_port = free_port(HOST)
@@ -86,7 +89,7 @@ def run(
     with ExitStack() as stack:
         relays = {site: stack.enter_context(Relay(HOST, broker_port)) for site in sites}
         routes = {site: relay.port for site, relay in relays.items()}
-        running = wide_federation(folder, hidden, rng, NUM_SITES, broker_port=broker_port, routes=routes)
+        running = wide_federation(folder, hidden, rng, NUM_SITES, broker_port=broker_port, routes=routes, **plan)
         stack.enter_context(running)
         running.wait_for(lambda state: state["version"] >= 1, READY_S, "a first version")
 
@@ -156,6 +159,7 @@ def main() -> int:
     parser.add_argument("--longest-cut", type=float, default=LONGEST_CUT_S, help="seconds that one lasts at most")
     parser.add_argument("--hidden", type=int, nargs="+", default=list(WIDE), help="widths of the hidden layers")
     parser.add_argument("--seconds", type=float, default=600.0, help="no fault after so long, however many are left")
+    parser.add_argument("--sealed-model", action="store_true", help="seal the model to the members, too")
     parser.add_argument("--keep", type=Path, help="folder for logs and state; default: one that is deleted at the end")
     parser.add_argument("--json", type=Path, help="write the figures of every seed to this file, too")
     given = parser.parse_args()
@@ -164,7 +168,8 @@ def main() -> int:
     for seed in given.seed or [1]:
         with tempfile.TemporaryDirectory(prefix="fedward-chaos-") as temporary:
             folder = (given.keep or Path(temporary)) / f"seed-{seed}"
-            outcomes.append(run(folder.resolve(), seed, given.kills, given.hidden, given.seconds, cuts))
+            plan = {"sealed_model": given.sealed_model}
+            outcomes.append(run(folder.resolve(), seed, given.kills, given.hidden, given.seconds, cuts, **plan))
         for name, value in outcomes[-1].figures().items():
             print(f"{name:22} {value}", flush=True)
         print()

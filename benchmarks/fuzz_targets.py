@@ -114,6 +114,7 @@ def delivery_targets() -> Iterator[Target]:
     kinds = {topics.Down.GRANT: "grant", topics.Down.RECEIPT: "receipt", topics.Down.CONTROL: "control"}
     down += [(topics.down(FEDERATION, SITE, kind), golden[name]) for kind, name in kinds.items()]
     down.append((topics.down(FEDERATION, SITE, topics.Down.RENEWED), golden["renewed"]))
+    down.append((topics.down(FEDERATION, SITE, topics.Down.KEY), golden["sealedkey"]))
     down.append((topics.down_chunk(FEDERATION, SITE, SEED, 3), bytes(100)))
     down.append((topics.part_chunk(FEDERATION, SEED, 3), bytes(100)))
     yield Target("receive, coordinator", _deliveries(up), _receive_at_coordinator, share=50)

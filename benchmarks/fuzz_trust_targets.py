@@ -9,7 +9,7 @@ from random import Random
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from benchmarks.fuzz_inputs import changed, changed_json, changed_pem
+from benchmarks.fuzz_inputs import changed, changed_body, changed_json, changed_pem
 from benchmarks.fuzz_targets import FEDERATION, SITE, Input, Target, golden_messages
 from coordinator.uploads import Uploads
 from fedward.chunks import manifest_of
@@ -25,11 +25,12 @@ from fedward.identity.certificates import (
 from fedward.identity.description import describe_certificate
 from fedward.identity.handover import REQUEST, read_handover, write_handover
 from fedward.identity.keys import load_signing_key, make_signing_key
+from fedward.identity.model_key import KeyReceiver, ModelKey, check_receiver
 from fedward.identity.sealing import known_seal, new_seal, opened_size, public_half, sealed_chunks
 from fedward.identity.signing import COORDINATOR, checker, signer
 from fedward.identity.token import PREFIX, Token, read_token, write_token
 from fedward.limits import CHUNK_BYTES
-from fedward.messages import Chunk, Offer, Receipt
+from fedward.messages import Chunk, Offer, Receipt, SealedKey
 from fedward.pack import pack, unpack
 
 NOW_S = 1_790_000_000.0
@@ -78,6 +79,8 @@ def trust_targets(folder: Path) -> Iterator[Target]:
     )
     yield _signature_target(folder / "north.key")
     yield _seal_target()
+    yield _model_key_target()
+    yield _sealed_chunk_target()
 
 
 def _token_target(authority: FileAuthority) -> Target:
@@ -132,6 +135,30 @@ def _seal_target() -> Target:
         assert known_seal(key, public, b"purpose", size).open(0, content) == payload, "opened as something else"
 
     return Target("seal", make, use, share=8)
+
+
+def _model_key_target() -> Target:
+    """A model key that is given, and what a site says that it receives with: what is opened must be what was given."""
+    receiver, key = KeyReceiver(FEDERATION, SITE), ModelKey.new()
+    packed = pack(key.sealed_to(receiver.public, bytes(8), FEDERATION, SITE))
+
+    def use(data: bytes) -> None:
+        message = unpack(data, SealedKey)
+        check_receiver(message.seal)
+        assert receiver.open(message) == key, "opened as another key"
+
+    return Target("model key", lambda rng: (changed_body(packed, packed, rng),), use, share=8)
+
+
+def _sealed_chunk_target() -> Target:
+    """A chunk of a part that was sealed: what is opened must be the chunk."""
+    key, chunk = ModelKey.new(), bytes(range(256)) * 4
+    sealed = key.close(bytes(32), 3, chunk)
+
+    def use(content: bytes) -> None:
+        assert key.open(bytes(32), 3, content) == chunk, "opened as something else"
+
+    return Target("sealed chunk", lambda rng: (changed(sealed, sealed, rng),), use, share=8)
 
 
 class UploadMachine:

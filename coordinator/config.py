@@ -175,6 +175,9 @@ class FederationConfig(Settings):
     precise one of the allowed codecs, up to 8 bits; and the model's last deltas travel at 8 bits or more."""
     model_codec: Annotated[str, AfterValidator(_codec_for_models)] = "uqz"
     """Codec of the model deltas that sites download."""
+    sealed_model: bool = False
+    """Seal the model to the members, so that whoever holds the broker can't read it. Needs an identity, and agents that
+    know how: an older one can't download such a model."""
     gather_s: float = Field(default=0.25, ge=0, le=60)
     """Seconds in which requests for the same chunk are gathered, so that it is sent once to all who asked; it leaves at
     once when all sites that are online have asked, which is known from a second after the first connection."""
@@ -188,6 +191,8 @@ class FederationConfig(Settings):
     @model_validator(mode="after")
     def _signed_where_it_leaves(self) -> Self:
         check_identity(self.identity, self.broker)
+        if self.sealed_model and self.identity is None:
+            raise ValueError("sealed_model: needs an identity: the model is sealed to those who are enrolled")
         return self
 
     @property

@@ -12,7 +12,7 @@ from coordinator.blobs import BlobFolder
 from fedward import topics
 from fedward.chunks import chunk_of, indices_of
 from fedward.identity.signing import EVERYBODY
-from fedward.messages import Announcement, Control, Get, Grant, Part, Receipt, Renewed
+from fedward.messages import Announcement, Control, Get, Grant, Manifest, Part, Receipt, Renewed, SealedKey
 from fedward.pack import Sign, pack
 from fedward.ports import Link
 from fedward.topics import Down
@@ -26,11 +26,15 @@ CHUNKS_AT_ONCE = 64
 SignTo = Callable[[str], Sign]
 """Receiver -> what signs the coordinator's messages to it."""
 
+Close = Callable[[Manifest, int, bytes], bytes | None]
+"""A part, the index of a chunk and its bytes -> what travels; None: it may not."""
+
 
 @dataclass
 class _Asked:
     """The chunks of one part that are asked for, in the order in which they are sent, each with who lacks it."""
 
+    manifest: Manifest
     send_at_s: float
     sites: set[str] = field(default_factory=set)
     chunks: dict[int, set[str]] = field(default_factory=dict)
@@ -40,10 +44,18 @@ class Publisher:
     """Sends over the link; keeps nothing that a restart would have to know: whoever lacks something asks again."""
 
     def __init__(
-        self, link: Link, federation: str, blobs: BlobFolder, gather_s: float, sign_to: SignTo | None = None
+        self,
+        link: Link,
+        federation: str,
+        blobs: BlobFolder,
+        gather_s: float,
+        sign_to: SignTo | None = None,
+        close: Close | None = None,
     ) -> None:
+        """Without `sign_to` nothing is signed, and without `close` chunks travel as they are."""
         self._link = link
         self._sign_to = sign_to
+        self._close = close
         self._federation = federation
         self._blobs = blobs
         self._gather_s = gather_s
@@ -67,6 +79,9 @@ class Publisher:
     def renewed(self, site: str, renewed: Renewed) -> None:
         self._link.publish(topics.down(self._federation, site, Down.RENEWED), self._packed(renewed, site), expiry_s=600)
 
+    def key(self, site: str, key: SealedKey) -> None:
+        self._link.publish(topics.down(self._federation, site, Down.KEY), self._packed(key, site), expiry_s=600)
+
     def ask(self, site: str, get: Get, part: Part, now_s: float, online: Collection[str]) -> None:
         """Note which chunks of `part` the site lacks; they leave with `send_chunks`.
 
@@ -76,7 +91,7 @@ class Publisher:
         indices = list(indices_of(get.missing, part.manifest))
         if not indices:
             return
-        asked = self._asked.setdefault(part.manifest.digest, _Asked(now_s + self._gather_s))
+        asked = self._asked.setdefault(part.manifest.digest, _Asked(part.manifest, now_s + self._gather_s))
         asked.sites.add(site)
         for index in indices:
             asked.chunks.setdefault(index, set()).add(site)
@@ -89,7 +104,7 @@ class Publisher:
             digest = next((digest for digest, asked in self._asked.items() if asked.send_at_s <= now_s), None)
             if digest is None or self._link.room() == 0:
                 break
-            self._send_chunk(digest, self._asked[digest].chunks)
+            self._send_chunk(self._asked[digest].manifest, self._asked[digest].chunks)
             if not self._asked[digest].chunks:
                 del self._asked[digest]
 
@@ -106,14 +121,19 @@ class Publisher:
     def _packed(self, message: object, receiver: str) -> bytes:
         return pack(message, self._sign_to and self._sign_to(receiver))
 
-    def _send_chunk(self, digest: bytes, chunks: dict[int, set[str]]) -> None:
+    def _send_chunk(self, manifest: Manifest, chunks: dict[int, set[str]]) -> None:
+        """Sealed once, where chunks are sealed, however many sites it is for."""
         index = next(iter(chunks))
         sites = chunks.pop(index)
-        if not self._blobs.path(digest).exists():
+        path = self._blobs.path(manifest.digest)
+        if not path.exists():
             return  # so old by now that it was deleted: the sites follow a newer announcement
-        chunk = chunk_of(self._blobs.path(digest), index)
-        for topic in self._topics(digest, index, sites):
-            self._link.publish(topic, chunk, expiry_s=3600)
+        chunk = chunk_of(path, index)
+        sent = self._close(manifest, index, chunk) if self._close else chunk
+        if sent is None:
+            return
+        for topic in self._topics(manifest.digest, index, sites):
+            self._link.publish(topic, sent, expiry_s=3600)
 
     def _topics(self, digest: bytes, index: int, sites: set[str]) -> list[str]:
         if len(sites) >= SHARED_FROM:

@@ -19,6 +19,7 @@ from coordinator.damage import LEDGER_FILE
 from coordinator.enrolment.desk import desk_of
 from coordinator.intake import Ended, Intake
 from coordinator.members import Members
+from coordinator.model_key import keeper_of
 from coordinator.operation import Operation
 from coordinator.precision import UpdateCodecs
 from coordinator.provision import Provision
@@ -106,8 +107,16 @@ class Service:
         self._retention = Retention(ledger, blobs, config.retention)
         self._retention.begin()
         self._aggregator = Aggregator(ledger, versions, self._members, config.engine)
+        self._keys = keeper_of(config)
+        if self._keys and self.desk:
+            self._keys.look(self.desk.sites, clock.now_s())
         self._publisher = Publisher(
-            link, config.federation, blobs, config.gather_s, identity.sign_to(config.federation) if identity else None
+            link,
+            config.federation,
+            blobs,
+            config.gather_s,
+            identity.sign_to(config.federation) if identity else None,
+            self._keys.close if self._keys else None,
         )
         by_us = config.broker.authorisation is Authorisation.DYNAMIC_SECURITY
         self._provision = Provision(link, clock, config.federation, wanted=by_us)
@@ -187,13 +196,19 @@ class Service:
         self.looped_at_s = self._clock.monotonic_s()
         if self._operation.look() or (self.connected and self.looped_at_s >= self._announce_at_s):
             self._announce_all()
-        if self.desk and self.desk.look():
-            self._members.enrol(self.desk.sites)
+        self._look_who_belongs()
         self._provision.tick(self._members.admitted())
         self._intake.quarantine.look(self.looped_at_s)
         self._members.hold(self._intake.quarantine.held)
         self._aggregate()
         self._publisher.send_chunks(self._clock.monotonic_s())
+
+    def _look_who_belongs(self) -> None:
+        """Before anything is made or sent: what a former member can read with is not used for it."""
+        if self.desk and self.desk.look():
+            self._members.enrol(self.desk.sites)
+        if self.desk and self._keys and self._keys.look(self.desk.sites, self._clock.now_s()):
+            self._announce_all()
 
     # receive
 
@@ -250,12 +265,18 @@ class Service:
             case Evaluation():
                 self._on_evaluation(site, message)
             case Status():
-                if self._members.on_status(site, message):
-                    self._announce_at_s = min(self._announce_at_s, self._announced_at_s + ANNOUNCE_SOON_S)
+                self._on_status(site, message)
             case Telemetry():
                 self._members.on_telemetry(site, message)
             case Renewal():
                 self._on_renewal(site, message)
+
+    def _on_status(self, site: str, status: Status) -> None:
+        if self._members.on_status(site, status):
+            self._announce_at_s = min(self._announce_at_s, self._announced_at_s + ANNOUNCE_SOON_S)
+        if self._keys:
+            self._keys.heard(site, status)
+            self._hand_out_keys(site)
 
     def _refuse_message(self, topic: str, error: PeerError) -> None:
         """Count it; and answer when it was an offer of an admitted site, whose id the topic tells.
@@ -321,6 +342,7 @@ class Service:
             return
         if self._aggregator.make_if_ready(self._federation_clock.now()):
             self._retention.apply()
+            self._look_who_belongs()  # that took its time
             if not self._finish_if_done():
                 self._announce()
 
@@ -361,16 +383,23 @@ class Service:
                 codecs=self._codecs.allowed,
                 sealing_key=self._identity.sealed_to if self._identity else None,
                 initial=self._versions.initial,
+                model_key_id=self._keys.key_id if self._keys else None,
             )
         )
 
     def _announce_all(self) -> None:
-        """The announcement, and what is wanted of single sites."""
+        """The announcement, and what single sites need for it, before, and what is wanted of them."""
+        self._hand_out_keys()
         self._announce()
         for site, state in self._operation.of_sites().items():
             if site in self._members:
                 paused = state is FederationState.PAUSED
                 self._publisher.control(site, Control(sequence=self._ledger.next_sequence(), paused=paused))
+
+    def _hand_out_keys(self, *sites: str) -> None:
+        """The model key, to these members or to all that are there; who says again that it is there gets it again."""
+        for site, key in self._keys.hand_out(*sites).items() if self._keys else ():
+            self._publisher.key(site, key)
 
     def _on_renewal(self, site: str, renewal: Renewal) -> None:
         renewed = self.desk.on_renewal(site, renewal) if self.desk else None
@@ -424,6 +453,7 @@ class Service:
             "connected": self.connected,
             "broker_access": self._provision.state.value,
             "certificate_expires_s": self.desk.expires_s() if self.desk else None,
+            "model_key_id": self._keys.key_id.hex() if self._keys else None,
             "version": current.version,
             "version_created_at_s": current.created_at_s,
             "num_parameters": self._versions.layout.size,

@@ -32,6 +32,7 @@ from edge_agent.jobs import (
     TrainJob,
     Unfit,
 )
+from edge_agent.model_keys import ModelKeys
 from edge_agent.models import ModelFolder
 from edge_agent.outbox import Outbox
 from edge_agent.permission import Permission
@@ -48,7 +49,7 @@ from edge_agent.voice import Voice
 from fedward import topics
 from fedward.disk import free_bytes, has_room
 from fedward.errors import PeerError, RejectReason
-from fedward.messages import Announcement, Chunk, Control, Grant, Receipt, Renewed
+from fedward.messages import Announcement, Chunk, Control, Grant, Receipt, Renewed, SealedKey
 from fedward.ports import Clock, Connected, Delivery, Disconnected, LinkEvent, Room, check_broker
 
 LOG = logging.getLogger(__name__)
@@ -83,12 +84,14 @@ class Agent:
         self._progress = SavedProgress(ProgressFile(config.state_folder / "progress.json"), outbox.take_over())
         self._permission = Permission(config, compute.digests, clock)
         self._announced = Announced(config, compute.layouts, self._progress, self._permission)
-        self._fetcher = Fetcher(link, config.site, self._models, voice.pack)
+        self._model_keys = ModelKeys(config.federation, config.site, voice.boot_id)
+        self._fetcher = Fetcher(link, config.site, self._models, voice.pack, self._model_keys.opened)
         self._evaluator = Evaluator(link, config, compute, self._permission, voice.pack)
         self._trainer = Trainer(config, compute, outbox, self._progress, self._permission)
         self._uplink = Uplink(self._progress.now.uplink_bytes_s)
         self._publisher = Publisher(link, config, outbox, rng, self._uplink, voice.pack)
-        self._reporter = Reporter(link, config, voice.boot_id, voice.pack)
+        receiving_key = self._model_keys.receiving_key if config.identity else None  # an unsigned one is nobody's
+        self._reporter = Reporter(link, config, voice.boot_id, voice.pack, receiving_key)
         self._renewer = Renewer(link, config, voice.pack)
         self._refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
         self._failures: Counter[FailureKind] = Counter(dict.fromkeys(FailureKind, 0))
@@ -176,6 +179,8 @@ class Agent:
                     self._on_receipt(message)
                 case Control():
                     self._announced.control(message)
+                case SealedKey():
+                    self._model_keys.take(message)
                 case Renewed():
                     self._renewer.take(message, self._clock.now_s())
         except PeerError as error:
@@ -223,6 +228,9 @@ class Agent:
         try:
             if initial := self._fetcher.take_initial(announcement):
                 self._compute.begin(InitialJob(announcement.task, initial, self._models))
+            elif self._model_keys.lacks(announcement.model_key_id):
+                if self.connected and self._model_keys.asks(now_s):
+                    self._reporter.arrive()  # the coordinator answers with the key
             elif complete := self._fetcher.step(announcement, layout, now_s):
                 self._compute.begin(AssembleJob(complete))
         except PeerError as error:

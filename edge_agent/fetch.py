@@ -4,6 +4,7 @@ Who holds nothing may make version 0 in place of downloading a snapshot, and goe
 """
 
 import logging
+from collections.abc import Callable
 
 from edge_agent.asking import Asking
 from edge_agent.download import Download
@@ -19,13 +20,24 @@ from fedward.topics import Up
 
 LOG = logging.getLogger(__name__)
 
+Opened = Callable[[Chunk, bytes | None], Chunk]
+"""A chunk as it travelled, and the id of the announced model key -> the chunk. Raises PeerError (CANNOT_OPEN)."""
+
 
 class Fetcher:
     """Keeps the held version up with the announced one, one download at a time."""
 
-    def __init__(self, link: Link, site: str, folder: ModelFolder, pack: Pack = pack) -> None:
+    def __init__(
+        self,
+        link: Link,
+        site: str,
+        folder: ModelFolder,
+        pack: Pack = pack,
+        opened: Opened = lambda chunk, _key_id: chunk,
+    ) -> None:
         self._link = link
         self._pack = pack
+        self._opened = opened
         self._site = site
         self._folder = folder
         self._asking = Asking()
@@ -102,10 +114,10 @@ class Fetcher:
         self._folder.forget()
 
     def add(self, chunk: Chunk, now_s: float) -> None:
-        """Take a chunk, if it is of the version being fetched."""
+        """Take a chunk, if it is of the version being fetched. Raises PeerError for one that is not what it says."""
         if self._download and self._download.collects(chunk):
             self._asking.came(chunk.owner, chunk.index, now_s)
-            self._download.add(chunk)
+            self._download.add(self._opened(chunk, self._download.announcement.model_key_id))
 
     def ask_now(self) -> None:
         """The link or the coordinator is new."""

@@ -61,17 +61,28 @@ def telemetry_of(page: Mapping[str, Any], boot_id: bytes, tells: Collection[str]
 class Reporter:
     """Sends status and telemetry; lost telemetry is not sent again."""
 
-    def __init__(self, link: Link, config: SiteConfig, boot_id: bytes, pack: Pack = pack) -> None:
+    def __init__(
+        self,
+        link: Link,
+        config: SiteConfig,
+        boot_id: bytes,
+        pack: Pack = pack,
+        receiving_key: bytes | None = None,
+    ) -> None:
+        """`receiving_key` is what model keys for this process are sealed to."""
         self._link = link
         self._pack = pack
         self._config = config
         self._boot_id = boot_id
+        self._receiving_key = receiving_key
         self._told_phase: str | None = None
         self._told_at_s = 0.0
 
     def arrive(self) -> None:
         """Tell that this process is here, and everything again."""
-        self._status(Status(boot_id=self._boot_id, online=True, software=f"fedward {__version__}"))
+        software = f"fedward {__version__}"
+        here = Status(boot_id=self._boot_id, online=True, software=software, receiving_key=self._receiving_key)
+        self._status(here)
         self._told_phase = None
 
     def leave(self) -> None:

@@ -63,6 +63,17 @@ def chunk_of(path: Path, index: int) -> bytes:
         return file.read(CHUNK_BYTES)
 
 
+def size_of_chunk(manifest: Manifest, index: int) -> int:
+    """Bytes of a chunk that the payload has."""
+    return min(CHUNK_BYTES, manifest.size_bytes - index * CHUNK_BYTES)
+
+
+def is_promised(manifest: Manifest, index: int, chunk: bytes) -> bool:
+    """Whether these bytes are what the manifest says of a chunk that the payload has."""
+    expected = manifest.chunk_digests[32 * index : 32 * index + 32]
+    return len(chunk) == size_of_chunk(manifest, index) and hashlib.sha256(chunk).digest() == expected
+
+
 def ranges_of(indices: Iterable[int]) -> tuple[Range, ...]:
     """Sorted chunk indices -> ranges, at most MAX_RANGES of them (the rest is asked for next time)."""
     ranges: list[Range] = []
@@ -125,7 +136,7 @@ class ChunkFile:
             self._file.truncate(self.size_bytes)
         for index in range(num_chunks(manifest)):
             content = self._read(index)
-            if self._is_right(index, content if seal is None else seal.close(index, content)):
+            if is_promised(self.manifest, index, content if seal is None else seal.close(index, content)):
                 self._note(index, content)  # not synced: the process before this one may have died before it was
 
     def add(self, index: int, payload: bytes) -> bool:
@@ -197,15 +208,15 @@ class ChunkFile:
     def _content(self, index: int, payload: bytes) -> bytes | memoryview:
         """What a chunk adds to the file, valid until the next one. Raises PeerError as `add` does."""
         mismatch = PeerError(RejectReason.DIGEST_MISMATCH, f"chunk {index} of {len(payload)} bytes")
-        if self._seal is None or self._opened is None or len(payload) != self._size(index):
-            if not self._is_right(index, payload):
+        if self._seal is None or self._opened is None or len(payload) != size_of_chunk(self.manifest, index):
+            if not is_promised(self.manifest, index, payload):
                 raise mismatch
             return payload
         content = self._opened[: len(payload) - (CHUNK_BYTES - self._step)]
         try:
             self._seal.open_into(index, payload, content)
         except PeerError:
-            if self._is_right(index, payload):
+            if is_promised(self.manifest, index, payload):
                 raise  # never sealed as it should be
             raise mismatch from None  # changed on its way
         return content
@@ -233,11 +244,3 @@ class ChunkFile:
         while rest:  # a disk that fills up takes a part first, and fails at the next attempt
             written = os.pwrite(self._file.fileno(), rest, at)
             rest, at = rest[written:], at + written
-
-    def _size(self, index: int) -> int:
-        """Of a chunk as it travels."""
-        return min(CHUNK_BYTES, self.manifest.size_bytes - index * CHUNK_BYTES)
-
-    def _is_right(self, index: int, payload: bytes) -> bool:
-        expected = self.manifest.chunk_digests[32 * index : 32 * index + 32]
-        return len(payload) == self._size(index) and hashlib.sha256(payload).digest() == expected

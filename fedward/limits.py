@@ -50,6 +50,9 @@ MAX_TENSORS = 100_000
 MAX_METRICS = 32
 """Metrics of one evaluation."""
 
+KEY_ID_BYTES = 16
+"""Name of a model key: drawn at random, never twice."""
+
 MAX_RANGES = 4096
 """Ranges of missing chunks in one request or grant; what does not fit is asked for next time."""
 

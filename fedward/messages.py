@@ -14,6 +14,7 @@ from annotated_types import Interval, Len
 from fedward.errors import RejectReason
 from fedward.limits import (
     INLINE_BYTES,
+    KEY_ID_BYTES,
     MAX_CHUNKS,
     MAX_CODECS,
     MAX_EXAMPLES,
@@ -41,6 +42,7 @@ Counter = Annotated[int, Interval(ge=0, le=MAX_VERSION)]
 Seed = Annotated[int, Interval(ge=0, le=MAX_SEED)]
 Seconds = Annotated[float, Interval(ge=0, le=1e10)]
 Text = Annotated[str, Len(0, MAX_NAME)]
+KeyId = Annotated[bytes, Len(KEY_ID_BYTES, KEY_ID_BYTES)]
 Pem = Annotated[bytes, Len(1, MAX_PEM_BYTES)]
 
 
@@ -141,6 +143,7 @@ class Announcement:
     codecs: Annotated[tuple[SiteName, ...], Len(1, MAX_CODECS)] | None = None  # allowed beside `codec`
     sealing_key: Annotated[bytes, Len(32, 32)] | None = None  # X25519: what updates are sealed with
     initial: Initial | None = None
+    model_key_id: KeyId | None = None  # which key the chunks of the parts are sealed with; None: with none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +223,7 @@ class Status:
     online: bool
     leaving: bool = False  # stopped on purpose
     software: Text = ""
+    receiving_key: Annotated[bytes, Len(32, 32)] | None = None  # X25519, of this process: model keys are sealed to it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,9 +307,22 @@ class Renewed:
     certificate: Pem
 
 
+@dataclass(frozen=True, kw_only=True)
+class SealedKey:
+    """The coordinator gives a member the model key, sealed to one process of it."""
+
+    boot_id: Annotated[bytes, Len(8, 8)]  # of that process: another one ignores it
+    key_id: KeyId
+    seal: Annotated[bytes, Len(32, 32)]  # X25519, fresh: what opens the key, with the receiving key
+    sealed: Annotated[bytes, Len(48, 48)]
+
+
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a payload. Its bytes travel bare: the topic says whose and which, the manifest's digest proves it."""
+    """A piece of a payload. It travels bare: the topic says whose and which, the manifest's digest proves it.
+
+    On its way down it may be sealed with the model key, and is 16 bytes longer then.
+    """
 
     owner: bytes  # the update's id, or the digest of the part
     index: int

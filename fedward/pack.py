@@ -34,6 +34,7 @@ from fedward.messages import (
     Receipt,
     Renewal,
     Renewed,
+    SealedKey,
     Status,
     Telemetry,
 )
@@ -54,6 +55,7 @@ SIZE_LIMITS: dict[type, int] = {
     Enrolled: 16 * KIB,
     Renewal: 8 * KIB,
     Renewed: 8 * KIB,
+    SealedKey: KIB,
 }
 """Largest envelope of each kind, in bytes."""
 

@@ -51,6 +51,7 @@ class Down(StrEnum):
     RECEIPT = "receipt"
     CONTROL = "ctl"
     RENEWED = "renewed"
+    KEY = "key"
 
 
 class Enrol(StrEnum):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fedward import cli
-from sandbox.steps import AGENT_STEPS, BACKUP_STEPS, COORDINATOR_STEPS, RESTORE_STEPS, Step
+from sandbox.steps import AGENT_STEPS, BACKUP_STEPS, COORDINATOR_STEPS, KEY_STEPS, RESTORE_STEPS, Step
 
 
 def arm(step: Step, side: str) -> None:
@@ -47,5 +47,6 @@ def _die() -> None:
 
 
 if __name__ == "__main__":
-    arm({**AGENT_STEPS, **COORDINATOR_STEPS, **RESTORE_STEPS, **BACKUP_STEPS}[sys.argv[1]], sys.argv[2])
+    steps = {**AGENT_STEPS, **COORDINATOR_STEPS, **KEY_STEPS, **RESTORE_STEPS, **BACKUP_STEPS}
+    arm(steps[sys.argv[1]], sys.argv[2])
     sys.exit(cli.main(sys.argv[3:]))

@@ -64,6 +64,7 @@ class Plan:
     broker: Kind | None = None
     broker_port: int = 0
     signed: bool = True  # messages are signed and updates sealed
+    sealed_model: bool = False  # to the members; needs `signed`
     tls: bool = False  # with the broker, which is mosquitto then; needs `signed`
     ways: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # site -> more of its broker's settings
     agent_http: bool = False
@@ -226,6 +227,7 @@ class Federation:
                 "codec": plan.codec,
                 "model_codec": plan.model_codec,
                 "precise_versions": plan.precise_versions,
+                "sealed_model": plan.sealed_model,
                 "gather_s": plan.gather_s,
                 "retention": dict(plan.retention),
                 "finish": dict(plan.finish),

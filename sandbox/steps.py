@@ -48,6 +48,11 @@ COORDINATOR_STEPS: Mapping[str, Step] = {
     "end in the ledger": Step("coordinator.ledger", "Ledger.wish", rare=True),
 }
 
+KEY_STEPS: Mapping[str, Step] = {
+    "model key given": Step("coordinator.publish", "Publisher.key", nth=2),
+}
+"""Of a coordinator whose model is sealed."""
+
 PRUNING_STEPS: Mapping[str, Step] = {
     "floor recorded": Step("coordinator.ledger", "Ledger.raise_floor"),
     "blob pruned": Step("coordinator.retention", "Retention._delete", nth=3),

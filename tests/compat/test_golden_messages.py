@@ -35,6 +35,7 @@ from fedward.messages import (
     Receipt,
     Renewal,
     Renewed,
+    SealedKey,
     Status,
     Telemetry,
     Work,
@@ -156,6 +157,15 @@ SAMPLES["enrolled"] = Enrolled(
 )
 SAMPLES["renewal"] = Renewal(request=PEM)
 SAMPLES["renewed"] = Renewed(certificate=PEM)
+
+
+KEY_ID = bytes(range(50, 66))
+
+SAMPLES["announcement_with_model_key"] = dataclasses.replace(
+    cast(Announcement, SAMPLES["announcement"]), model_key_id=KEY_ID
+)
+SAMPLES["status_with_receiving_key"] = dataclasses.replace(cast(Status, SAMPLES["status"]), receiving_key=DIGEST)
+SAMPLES["sealedkey"] = SealedKey(boot_id=BOOT_ID, key_id=KEY_ID, seal=DIGEST, sealed=bytes(range(48)))
 
 
 def golden(name: str) -> bytes:

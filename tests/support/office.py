@@ -12,6 +12,7 @@ from edge_agent.config import SiteConfig
 from fedward import topics
 from fedward.chunks import indices_of, manifest_of
 from fedward.codec import codec, seed_of
+from fedward.identity.model_key import ModelKey
 from fedward.identity.signing import EVERYBODY
 from fedward.layout import Layout, Vector, vector_digest
 from fedward.messages import (
@@ -26,6 +27,8 @@ from fedward.messages import (
     PartKind,
     Receipt,
     Renewed,
+    SealedKey,
+    Status,
     Work,
 )
 from fedward.pack import Sign, pack, unpack
@@ -52,6 +55,8 @@ class Office:
         self.answers_gets = True
         self.sign_to: Callable[[str], Sign] | None = None
         """Receiver -> what signs messages to it."""
+        self.model_key: ModelKey | None = None
+        """What chunks are sealed with, and announced by its id."""
         self._broker = broker
         self._inbox: LinkInbox = queue.Queue()
         self._link = MemoryLink(broker, "office", self._inbox, window=1000)
@@ -100,6 +105,7 @@ class Office:
             "codec": "f32",
             "max_staleness": 10,
             "repeat_base": False,
+            "model_key_id": self.model_key.key_id if self.model_key else None,
         }
         return Announcement(**{**fields, **changes})
 
@@ -107,7 +113,13 @@ class Office:
         message = announcement or self.announcement(**changes)
         self._broker.publish(topics.announce(FEDERATION), self.packed(message, EVERYBODY), retain=True)
 
-    def tell(self, kind: Down, message: Grant | Receipt | Control | Renewed) -> None:
+    def give_key(self, status: Status) -> None:
+        """The model key, to the process that says so."""
+        assert self.model_key is not None
+        assert status.receiving_key is not None
+        self.tell(Down.KEY, self.model_key.sealed_to(status.receiving_key, status.boot_id, FEDERATION, SITE))
+
+    def tell(self, kind: Down, message: Grant | Receipt | Control | Renewed | SealedKey) -> None:
         self._broker.publish(topics.down(FEDERATION, SITE, kind), self.packed(message, SITE))
 
     def packed(self, message: object, receiver: str) -> bytes:
@@ -138,9 +150,11 @@ class Office:
             self.send_chunk(get.digest, index)
 
     def send_chunk(self, digest: bytes, index: int, *, alone: bool = True, flip: int = 0) -> None:
-        """A chunk for this site alone or for all; `flip` damages its first byte."""
+        """A chunk for this site alone or for all; `flip` damages its first byte on the way."""
         start = index * 256 * 1024
         content = bytearray(self.payloads[digest][start : start + 256 * 1024])
+        if self.model_key:
+            content = bytearray(self.model_key.close(digest, index, bytes(content)))
         content[0] ^= flip
         topic = (
             topics.down_chunk(FEDERATION, SITE, digest, index)

@@ -19,7 +19,7 @@ from tests.support.updates import SMALL as LAYOUT
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
-ONLY_STATE = {"federation", "state", "num_parameters", "sites"}
+ONLY_STATE = {"federation", "state", "model_key_id", "num_parameters", "sites"}
 """Of the page, what is no metric."""
 ONLY_STATE_OF_A_SITE = {"online", "num_steps", "num_fetched", "base_version", "evaluated_version", "metrics"}
 

@@ -68,6 +68,12 @@ def test_the_least_file_has_the_defaults(tmp_path: Path) -> None:
     assert config.work.optimizer is LocalOptimizer.SGD
 
 
+def test_a_model_is_sealed_to_enrolled_members_only(tmp_path: Path) -> None:
+    assert "sealed_model: needs an identity" in problems(tmp_path, sealed_model=True)
+    assert load(tmp_path, sealed_model=True, identity={"folder": "identity"}).sealed_model
+    assert not load(tmp_path).sealed_model
+
+
 def test_the_codec_may_be_left_to_the_size_of_the_model(tmp_path: Path) -> None:
     assert load(tmp_path, codec="auto").codec == "auto"
 

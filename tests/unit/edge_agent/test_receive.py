@@ -2,10 +2,9 @@
 
 import pytest
 
-from edge_agent.receive import receive
+from edge_agent.receive import MOST_BYTES, receive
 from fedward import topics
 from fedward.errors import PeerError, RejectReason
-from fedward.limits import CHUNK_BYTES
 from fedward.messages import Chunk, Control, Grant, Range, Receipt
 from fedward.pack import pack
 from fedward.topics import Down, Up
@@ -33,7 +32,7 @@ def test_a_message_is_read_as_what_its_topic_says(kind: Down, message: Control |
 @pytest.mark.parametrize(
     ("topic", "payload", "reason"),
     [
-        (topics.part_chunk("ward", DIGEST, 0), bytes(CHUNK_BYTES + 1), RejectReason.TOO_LARGE),
+        (topics.part_chunk("ward", DIGEST, 0), bytes(MOST_BYTES + 1), RejectReason.TOO_LARGE),
         (topics.down("ward", "st-anna", Down.RECEIPT), bytes(2000), RejectReason.TOO_LARGE),
         (topics.down("ward", "st-anna", Down.RECEIPT), pack(Control(sequence=1, paused=True)), RejectReason.MALFORMED),
         (topics.up("ward", "st-anna", Up.GET), b"", RejectReason.MALFORMED),

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from annotated_types import Interval, Len
 
-from edge_agent import asking, publish
+from edge_agent import asking, model_keys, publish
 from fedward import codec, layout, limits, messages, pack, topics
 from fedward.chunks import manifest_of
 from fedward.codec.eden import MAGNITUDES, signs
 from fedward.errors import RejectReason
+from fedward.identity.model_key import ModelKey
 from fedward.identity.names import update_seed
 from fedward.layout import Block, Kind, Layout, Tensor, vector_digest
 from fedward.messages import Chunk, Control, Name
@@ -54,6 +55,7 @@ SENT_AS = {
     Up.TELEMETRY: "Telemetry",
     Up.RENEWAL: "Renewal",
     Down.RENEWED: "Renewed",
+    Down.KEY: "SealedKey",
     Enrol.REQUEST: "Enrolment",
     Enrol.ANSWER: "Enrolled",
 }
@@ -184,6 +186,7 @@ def examples() -> dict[str, str]:
     shared, own = (update_seed(codec.codec(name), 41, update_id) for name in ("eden4", "eden2"))
     shared_key, own_key = (codec.seed_of(seed, 0, 0)[:16] for seed in (shared, own))
     q8 = codec.codec("q8").encode(EXAMPLE_VECTOR, EXAMPLE, b"")
+    key = ModelKey(bytes(range(16)), bytes(range(16, 48)))
     return {
         "layout digest": EXAMPLE.digest.hex(),
         "model digest": vector_digest(EXAMPLE_VECTOR).hex(),
@@ -193,6 +196,7 @@ def examples() -> dict[str, str]:
         "q8 payload, bytes 72 to 79": q8[72:80].hex(),
         "q8 payload, digest": hashlib.sha256(q8).hexdigest(),
         "q8 payload, chunk_digests": manifest_of(q8).chunk_digests.hex(),
+        "q8 payload, chunk 0 sealed, last 16 bytes": key.close(manifest_of(q8).digest, 0, q8)[-16:].hex(),
         "eden4 payload, size": str(codec.codec("eden4").most_bytes(EXAMPLE)),
         "update_id": update_id.hex(),
         "eden4, seed": shared.hex(),
@@ -262,7 +266,7 @@ def test_every_size_limit_is_in_the_table():
 def test_every_timer_is_in_the_table():
     expected = {
         name: number(value)
-        for module in (asking, publish)
+        for module in (asking, model_keys, publish)
         for name, value in vars(module).items()
         if name.isupper() and name.endswith("_S")
     }

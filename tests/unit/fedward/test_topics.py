@@ -31,6 +31,7 @@ BUILT = {
     topics.up("f", "a", Up.TELEMETRY): Address("f", Up.TELEMETRY, "a"),
     topics.up("f", "a", Up.RENEWAL): Address("f", Up.RENEWAL, "a"),
     topics.down("f", "a", Down.RENEWED): Address("f", Down.RENEWED, "a"),
+    topics.down("f", "a", Down.KEY): Address("f", Down.KEY, "a"),
     topics.enrolment("f", TOKEN, Enrol.REQUEST): Address("f", Enrol.REQUEST, token=TOKEN),
     topics.enrolment("f", TOKEN, Enrol.ANSWER): Address("f", Enrol.ANSWER, token=TOKEN),
 }
