@@ -24,7 +24,7 @@ AGENT_STEPS: Mapping[str, str] = {
     "train and encode": "edge_agent.compute:Compute._train",
     "- train": "edge_agent.compute:train",
     "save the update": "edge_agent.train:Trainer.save",
-    "- digests of the update": "edge_agent.train:manifest_of",
+    "- digests of the update": "edge_agent.train:manifest_of_chunks",
     "- outbox": "edge_agent.outbox:Outbox.save",
     "take a message": "edge_agent.agent:Agent._on_delivery",
     "look at everything": "edge_agent.agent:Agent.step",
