@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Full
 
+from fedward.limits import MAX_INBOX_BYTES
 from fedward.ports import Connected, Delivery, Disconnected, LinkInbox, Room
 
 log = logging.getLogger(__name__)
@@ -101,12 +102,13 @@ class InFlight:
 class Intake:
     """The way into a bounded inbox, for a thread that must never block.
 
-    A delivery that finds it full is dropped, for it stays with the broker; news of the link itself is kept here
-    and goes in, before any later delivery, as soon as there is room.
+    A delivery that finds it full, or MAX_INBOX_BYTES of others that were not handled, is dropped, for it stays with the
+    broker; news of the link itself is kept here and goes in, before any later delivery, as soon as there is room.
     """
 
     def __init__(self, inbox: LinkInbox) -> None:
         self._inbox = inbox
+        self._waiting_bytes = 0
         self._kept: deque[Connected | Disconnected | Room] = deque()
         self._dropped = 0
         self._starved = False
@@ -136,16 +138,24 @@ class Intake:
         """Put a delivery into the inbox; False when it was full."""
         with self._lock:
             self._flush()
-            if not self._kept and self._put(delivery):
+            fits = self._waiting_bytes + len(delivery.payload) <= MAX_INBOX_BYTES
+            if fits and not self._kept and self._put(delivery):
+                self._waiting_bytes += len(delivery.payload)
                 return True
             self._dropped += 1
             self._starved |= delivery.qos > 0
             return False
 
+    def handled(self, delivery: Delivery) -> None:
+        """The worker is done with a delivery: its bytes are free."""
+        with self._lock:
+            self._waiting_bytes -= len(delivery.payload)
+
     def starved(self) -> bool:
         """True once after deliveries were dropped, when half of the inbox is free: time to ask for them anew."""
         with self._lock:
-            starved = self._starved and self._inbox.qsize() <= self._inbox.maxsize // 2
+            half_free = self._inbox.qsize() <= self._inbox.maxsize // 2 and self._waiting_bytes <= MAX_INBOX_BYTES // 2
+            starved = self._starved and half_free
             self._starved &= not starved
             return starved
 

@@ -23,7 +23,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from fedward.dial import ADVICE, Obstacle, UnreachableError, connect
 from fedward.inflight import InFlight, Intake, ThreadWatch
-from fedward.limits import KIB, MAX_MESSAGE_BYTES
+from fedward.limits import MAX_MESSAGE_BYTES, MAX_PACKET_BYTES
 from fedward.mqtt_client import BrokerClient, WebSocket
 from fedward.ports import Connected, Delivery, Disconnected, LinkInbox, Room, Will
 from fedward.proxy import Proxy
@@ -31,11 +31,6 @@ from fedward.settings import TlsSettings, Transport
 from fedward.tls import Tls
 
 log = logging.getLogger(__name__)
-
-PACKET_OVERHEAD_BYTES = 4 * KIB
-"""What a packet may hold besides its payload: the topic and the properties. Limits of brokers count both."""
-
-MAX_PACKET_BYTES = MAX_MESSAGE_BYTES + PACKET_OVERHEAD_BYTES
 
 UNLIMITED_RECEIVE_MAXIMUM = 65_535
 """ReceiveMaximum of a broker that states none (MQTT 5, section 3.2.2.3.3)."""
@@ -178,6 +173,7 @@ class MqttLink:
 
     def acknowledge(self, delivery: Delivery) -> None:
         self._check()
+        self._intake.handled(delivery)
         with self._gate:
             if delivery.qos and self._up and delivery.generation == self._generation:
                 self._client.ack(delivery.packet_id, delivery.qos)
@@ -313,7 +309,7 @@ class MqttLink:
         with self._gate:
             self.bytes_received += len(message.payload)
         delivery = Delivery(message.topic, bytes(message.payload), message.qos, message.mid, self._generation)
-        if not self._intake.offer(delivery):
+        if not self._intake.offer(delivery) and self.dropped.bit_count() == 1:  # a flood costs no line each
             log.warning("mqtt_inbox_full", extra={"topic": message.topic, "dropped": self.dropped})
 
     def _on_publish(
@@ -391,4 +387,4 @@ def _properties(packet_type: int, **values: int) -> Properties:
 def _payload_limit(limits: Properties) -> int:
     """Bytes of payload under the MaximumPacketSize of a CONNACK: paho ignores it, and the broker hangs up on more."""
     packet_bytes: int = getattr(limits, "MaximumPacketSize", MAX_PACKET_BYTES)
-    return min(MAX_MESSAGE_BYTES, packet_bytes - PACKET_OVERHEAD_BYTES)
+    return min(MAX_MESSAGE_BYTES, packet_bytes - (MAX_PACKET_BYTES - MAX_MESSAGE_BYTES))

@@ -2,9 +2,10 @@
 
 paho's own way knows neither `https_proxy` nor certificates that are renewed, takes an answer that a proxy sends in two
 parts for the broker's, lets some failures end its thread, and tells none of them. `BrokerClient` replaces its one
-method that makes a connection; it is not public there, so the contract tests hold it.
+method that makes a connection, and guards the one that reads; neither is public there, so the contract tests hold them.
 """
 
+import logging
 import socket
 import ssl
 from collections.abc import Callable
@@ -14,7 +15,10 @@ from paho.mqtt.client import Client, _WebsocketWrapper
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from fedward.dial import Obstacle, UnreachableError
+from fedward.limits import MAX_PACKET_BYTES
 from fedward.tls import failure_of
+
+log = logging.getLogger(__name__)
 
 WEBSOCKET_PATH = "/mqtt"
 
@@ -68,6 +72,10 @@ class BrokerClient(Client):
             raise UnreachableError(Obstacle.NO_WEBSOCKET) from error
 
     def _sock_recv(self, bufsize: int) -> bytes:
+        """What paho asks for is the rest of a packet, whose length the broker has named: paho holds it to no limit."""
+        if bufsize > MAX_PACKET_BYTES:
+            log.warning("mqtt_packet_too_large", extra={"size": bufsize, "limit": MAX_PACKET_BYTES})
+            raise ConnectionAbortedError(f"a packet of {bufsize} bytes")
         try:
             return super()._sock_recv(bufsize)
         except ssl.SSLError as error:

@@ -6,6 +6,7 @@ from queue import Queue
 import pytest
 
 from fedward.inflight import InFlight, Intake, ThreadWatch
+from fedward.limits import MAX_INBOX_BYTES
 from fedward.ports import Connected, Delivery, Disconnected, LinkInbox, Room
 
 
@@ -106,6 +107,30 @@ def test_a_dropped_message_of_qos_0_starves_nobody() -> None:
     assert not intake.offer(Delivery("t", b"2", qos=0))
     drained(inbox)
     assert not intake.starved()
+
+
+def test_more_bytes_than_are_handled_in_time_are_dropped_however_few_messages_they_are() -> None:
+    inbox: LinkInbox = Queue(10_000)
+    intake = Intake(inbox)
+    large = Delivery("t", bytes(MAX_INBOX_BYTES // 4), qos=0)
+    assert [intake.offer(large) for _ in range(6)] == [True] * 4 + [False] * 2
+    assert intake.dropped == 2
+    intake.handled(large)
+    assert [intake.offer(large) for _ in range(2)] == [True, False]
+
+
+def test_what_was_dropped_for_its_bytes_is_asked_for_anew_when_half_of_them_are_handled() -> None:
+    inbox: LinkInbox = Queue(10_000)
+    intake = Intake(inbox)
+    large = Delivery("t", bytes(MAX_INBOX_BYTES // 4))
+    for _ in range(5):
+        intake.offer(large)
+    drained(inbox)
+    asked = []
+    for _ in range(4):
+        asked.append(intake.starved())
+        intake.handled(large)
+    assert asked == [False, False, True, False]
 
 
 def test_news_that_found_the_inbox_full_goes_in_before_any_later_delivery() -> None:
