@@ -77,6 +77,7 @@ def test_a_broker_that_is_not_there_ends_with_1_and_this_machine_is_judged_all_t
 def test_a_password_is_used_and_never_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     secret = tmp_path / "password"
     secret.write_text("pass-phrase")
+    secret.chmod(0o600)
     with EmbeddedBroker(tmp_path / "broker", prefer="mosquitto") as broker:
         settings = {"host": HOST, "port": broker.port, "username": "anna", "password_file": str(secret)}
         code, checks = doctor(capsys, site_yaml(tmp_path, 1, broker=settings))
