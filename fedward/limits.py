@@ -14,8 +14,8 @@ MAX_PACKET_BYTES = MAX_MESSAGE_BYTES + 4 * KIB
 both, and what a broker sends beyond ends the connection before it is read."""
 
 MAX_INBOX_BYTES = 64 * MIB
-"""Payloads that came in and were not handled yet: three times what a broker may send before it waits (20 messages);
-only one that does not wait, or messages of QoS 0, can be more."""
+"""Payloads that came in and were not handled yet: beyond, nothing is read from the broker for a while. A chunk of each
+of 256 sites."""
 
 LEAST_BROKER_PAYLOAD = 512 * KIB
 """What a broker must take: the largest offer. Only announcements of models above 1 GB are larger."""

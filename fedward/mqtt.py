@@ -12,7 +12,7 @@ import logging
 import random
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
@@ -108,7 +108,7 @@ class MqttLink:
         self._num_failures = 0  # attempts to connect since the last success
         self._told = False  # what became of the latest attempt
         self._watch = ThreadWatch(wake=lambda: self._intake.tell(Disconnected()))
-        self._client = _client(settings)
+        self._client = _client(settings, self._intake.may_read)
         self._bind()
 
     def open(self) -> None:
@@ -358,7 +358,7 @@ class MqttLink:
         )
 
 
-def _client(settings: MqttSettings) -> BrokerClient:
+def _client(settings: MqttSettings, may_read: Callable[[], bool]) -> BrokerClient:
     tls = None if settings.tls is None else Tls(settings.host, settings.tls)
 
     def tcp() -> socket.socket:
@@ -368,7 +368,7 @@ def _client(settings: MqttSettings) -> BrokerClient:
         return tcp() if tls is None else tls.secure(tcp)
 
     websocket = WebSocket(settings.host, settings.port, tls is not None) if settings.transport == "websockets" else None
-    client = BrokerClient(settings.client_id, secured, websocket)
+    client = BrokerClient(settings.client_id, secured, websocket, may_read)
     client.max_inflight_messages = settings.window
     client.username_pw_set(settings.username, settings.password)
     if settings.will is not None:

@@ -8,6 +8,7 @@ method that makes a connection, and guards the one that reads; neither is public
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 WEBSOCKET_PATH = "/mqtt"
 
+PAUSE_S = 0.005
+"""Between two looks whether more may be read; acknowledgements and pings go out meanwhile."""
+
 
 @dataclass(frozen=True)
 class WebSocket:
@@ -35,13 +39,20 @@ class WebSocket:
 class BrokerClient(Client):
     """An MQTT 5 client with manual acknowledgements, over what `dial` returns."""
 
-    def __init__(self, client_id: str, dial: Callable[[], socket.socket], websocket: WebSocket | None) -> None:
-        """`dial` raises UnreachableError for what it can't reach."""
+    def __init__(
+        self,
+        client_id: str,
+        dial: Callable[[], socket.socket],
+        websocket: WebSocket | None,
+        may_read: Callable[[], bool],
+    ) -> None:
+        """`dial` raises UnreachableError for what it can't reach. Nothing is read while `may_read` says no."""
         super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True)
         self.failure: UnreachableError | None = None
         """Why the latest connection could not be made, or ended, as far as it is known; for paho's thread alone."""
         self._dial = dial
         self._websocket = websocket
+        self._may_read = may_read
         self._connection: socket.socket | None = None
 
     def cut(self) -> None:
@@ -76,6 +87,9 @@ class BrokerClient(Client):
         if bufsize > MAX_PACKET_BYTES:
             log.warning("mqtt_packet_too_large", extra={"size": bufsize, "limit": MAX_PACKET_BYTES})
             raise ConnectionAbortedError(f"a packet of {bufsize} bytes")
+        if not self._may_read():
+            time.sleep(PAUSE_S)  # the socket stays readable, and paho would ask for it without end
+            raise BlockingIOError
         try:
             return super()._sock_recv(bufsize)
         except ssl.SSLError as error:

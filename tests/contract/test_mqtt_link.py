@@ -10,7 +10,8 @@ from typing import Protocol
 
 import pytest
 
-from fedward.limits import MAX_PACKET_BYTES
+from fedward import inflight
+from fedward.limits import CHUNK_BYTES, MAX_PACKET_BYTES
 from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import Connected, Delivery, Disconnected, LinkEvent, LinkInbox
 from sandbox.ports import free_port
@@ -178,6 +179,27 @@ def test_a_connection_that_is_given_up_has_no_room_as_nothing_of_it_was_acknowle
     wait_until(is_given_up)
     assert inbox.get_nowait() == Disconnected()
     assert rooms == {0}
+
+
+def test_what_the_worker_is_behind_with_is_left_to_the_broker_and_nothing_is_dropped(
+    broker_network: BrokerNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inflight, "MAX_INBOX_BYTES", 4 * CHUNK_BYTES)
+    inbox: LinkInbox = Queue(100)
+    link = connected(broker_network.mqtt_link("station", inbox, window=20), inbox, "t")
+    for number in range(20):
+        assert link.publish("t", bytes([number]) * CHUNK_BYTES)
+    seen: list[bytes] = []
+    waiting: list[int] = []
+    while len(seen) < 20:
+        event = inbox.get(timeout=10.0)
+        if isinstance(event, Delivery):
+            waiting.append(sum(isinstance(other, Delivery) for other in list(inbox.queue)))
+            seen.append(event.payload[:1])
+            link.acknowledge(event)
+    assert sorted(seen) == [bytes([number]) for number in range(20)]
+    assert max(waiting) <= 4
+    assert link.dropped == 0
 
 
 def test_a_broker_that_sends_a_packet_beyond_our_limit_loses_the_connection_and_fills_no_memory(

@@ -109,28 +109,29 @@ def test_a_dropped_message_of_qos_0_starves_nobody() -> None:
     assert not intake.starved()
 
 
-def test_more_bytes_than_are_handled_in_time_are_dropped_however_few_messages_they_are() -> None:
-    inbox: LinkInbox = Queue(10_000)
-    intake = Intake(inbox)
-    large = Delivery("t", bytes(MAX_INBOX_BYTES // 4), qos=0)
-    assert [intake.offer(large) for _ in range(6)] == [True] * 4 + [False] * 2
-    assert intake.dropped == 2
-    intake.handled(large)
-    assert [intake.offer(large) for _ in range(2)] == [True, False]
-
-
-def test_what_was_dropped_for_its_bytes_is_asked_for_anew_when_half_of_them_are_handled() -> None:
+def test_nothing_is_read_while_more_bytes_wait_than_the_limit() -> None:
     inbox: LinkInbox = Queue(10_000)
     intake = Intake(inbox)
     large = Delivery("t", bytes(MAX_INBOX_BYTES // 4))
+    allowed = []
     for _ in range(5):
-        intake.offer(large)
-    drained(inbox)
-    asked = []
-    for _ in range(4):
-        asked.append(intake.starved())
-        intake.handled(large)
-    assert asked == [False, False, True, False]
+        allowed.append(intake.may_read())
+        assert intake.offer(large), "what was read already is kept"
+    assert allowed == [True] * 4 + [False]
+    intake.handled(large)
+    assert not intake.may_read()
+    intake.handled(large)
+    assert intake.may_read()
+
+
+@pytest.mark.parametrize(("size", "num_taken"), [(MAX_INBOX_BYTES // 16, 4), (1, 25)])
+def test_a_flood_of_qos_0_leaves_room_for_what_matters(size: int, num_taken: int) -> None:
+    inbox: LinkInbox = Queue(100)
+    intake = Intake(inbox)
+    flood = Delivery("t", bytes(size), qos=0)
+    assert [intake.offer(flood) for _ in range(200)].count(True) == num_taken
+    assert all(intake.offer(Delivery("t", bytes(MAX_INBOX_BYTES // 64))) for _ in range(20))
+    assert not intake.offer(flood)
 
 
 def test_news_that_found_the_inbox_full_goes_in_before_any_later_delivery() -> None:
