@@ -103,6 +103,21 @@ class Ledger:
         with self._engine.connect() as connection:
             return {(row.site, row.kind): row.counter for row in connection.execute(sql.select(COUNTERS))}
 
+    def begin_counters(self, site: str, key: str) -> bool:
+        """Count anew where the site has another key than when it was called last; whether it has.
+
+        What the old key has signed is not signed for the new one, so nothing of it can come again.
+        """
+        name = f"key of {site}"
+        with self._engine.begin() as connection:
+            known = _fact(connection, name)
+            if known != key:
+                _set_fact(connection, name, key)
+            if known in (None, key):
+                return False
+            connection.execute(sql.delete(COUNTERS).where(COUNTERS.c.site == site))
+            return True
+
     def save_counters(self, used: Mapping[tuple[str, str], int]) -> None:
         """Replace these of them."""
         table = COUNTERS.c
@@ -435,7 +450,7 @@ def _fact(connection: Connection, name: str) -> str | None:
     return connection.execute(sql.select(FACTS.c.value).where(FACTS.c.name == name)).scalar_one_or_none()
 
 
-def _set_fact(connection: Connection, name: str, value: int) -> None:
+def _set_fact(connection: Connection, name: str, value: int | str) -> None:
     connection.execute(sql.delete(FACTS).where(FACTS.c.name == name))
     connection.execute(sql.insert(FACTS).values(name=name, value=str(value)))
 

@@ -65,4 +65,8 @@ class Senders:
     def _checked(self, path: Path, site: str) -> Certificate:
         certificate = load_certificate(path)
         check_certificate(certificate, self._identity.authority, site, self._clock.now_s())
+        if self._ledger.begin_counters(site, certificate.fingerprint):
+            # A thief may have used up all numbers: who is enrolled anew begins anew.
+            self._used = {known: number for known, number in self._used.items() if known[0] != site}
+            self._unsaved = {known for known in self._unsaved if known[0] != site}
         return certificate

@@ -235,16 +235,15 @@ class Service:
             self._count_refusal(received.site, error)
 
     def _is_over_limit(self, delivery: Delivery) -> bool:
-        """Whether a site sends more than it may: that is counted, and neither looked at nor answered."""
-        try:
-            address = topics.parse(delivery.topic)
-        except PeerError:
-            return False  # refused as what it is, as a stranger's is
-        site, now_s = address.site, self._clock.monotonic_s()
+        """Whether a site sends more than it may: that is counted, and neither looked at nor answered.
+
+        Also what it says on topics that mean nothing: each costs a refusal and a line of the log.
+        """
+        site, now_s = topics.sender(delivery.topic), self._clock.monotonic_s()
         if site is None or site not in self._members:
             return False
         was_over = site in self._allowances.over
-        if self._allowances.admit(site, len(delivery.payload), address.kind is topics.Up.CHUNK, now_s):
+        if self._allowances.admit(site, len(delivery.payload), _is_chunk(delivery.topic), now_s):
             return False
         self._refused[RejectReason.BUSY] += 1
         if not was_over:
@@ -472,3 +471,10 @@ class Service:
             "chunks_redundant": self._uploads.num_received - self._uploads.num_useful,
             "sites": self._members.page(),
         }
+
+
+def _is_chunk(topic: str) -> bool:
+    try:
+        return topics.parse(topic).kind is topics.Up.CHUNK
+    except PeerError:
+        return False

@@ -14,7 +14,7 @@ METADATA = sql.MetaData()
 FACTS = sql.Table(
     "facts",
     METADATA,
-    sql.Column("name", sql.String(64), primary_key=True),
+    sql.Column("name", sql.String(80), primary_key=True),
     sql.Column("value", sql.String(256), nullable=False),
 )
 """One line a fact: what this ledger is of, and counters that must never go back."""

@@ -7,8 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from edge_agent.approvals import ApprovalsFile, pending
 from edge_agent.config import SiteConfig
 from edge_agent.devices import GPU, judge_gpu
+from edge_agent.permission import APPROVALS_FILE
+from edge_agent.policy import check_federation
+from edge_agent.policy_file import load_policy
 from fedward import topics
 from fedward.doctor.check import Check, Verdict, failed, ok, skipped, warning
 from fedward.doctor.deadline import Deadline
@@ -21,7 +25,7 @@ from fedward.limits import MIB
 from fedward.mqtt import MqttSettings
 from fedward.topics import Up
 
-TASKS = "tasks"
+TASKS, POLICY = "tasks", "policy"
 
 TORCH_S, GPU_S = 20.0, 10.0
 """Longest time to import torch and build the tasks' models, and to ask the GPUs."""
@@ -50,7 +54,7 @@ def examine(config: SiteConfig, settings: Callable[[], MqttSettings], deadline: 
     wanted = wanted_by(config.federation, config.site)
     examination = Examination(party_of(who, wanted, config.state_folder, settings), deadline)
     checks = examination.way()
-    checks.append(_examine_identity(config))
+    checks += [_examine_identity(config), _examine_policy(config)]
     late = warning(TASKS, "no answer in time", "look at the disk that the program and the records are on")
     tasks, model_bytes = deadline.within(TORCH_S, lambda: _examine_tasks(config), (late, UNKNOWN_MODEL_BYTES))
     if tasks is late or find_spec("torch") is None:
@@ -83,6 +87,24 @@ def _examine_identity(config: SiteConfig) -> Check:
     return examine_identity(
         folder, lambda: SiteIdentity.load(folder or Path(), config.federation, config.site, now_s())
     )
+
+
+def _examine_policy(config: SiteConfig) -> Check:
+    """Whether the hospital's own files let this site take part. What else they say is between them and its people."""
+    try:
+        policy = load_policy(config.policy_file) if config.policy_file else None
+        waiting = pending(ApprovalsFile(config.state_folder / APPROVALS_FILE).load())
+    except ConfigError as error:
+        return failed(POLICY, str(error), "correct that file: nothing is allowed until it can be read")
+    verdict = check_federation(config.federation, policy) if policy else None
+    if verdict and not verdict.allowed:
+        return warning(POLICY, verdict.detail, "add it there, if this hospital wants to take part")
+    if waiting:
+        remedy = (
+            f"the data protection officer: `fedward agent pending`, then `approve` or `deny` {' or '.join(waiting)}"
+        )
+        return warning(POLICY, f"{len(waiting)} requests wait for a person: nothing is trained until then", remedy)
+    return ok(POLICY, f"{config.policy_file or 'no file, so its defaults'}: this federation may ask for work")
 
 
 def _examine_tasks(config: SiteConfig) -> tuple[Check, int]:

@@ -101,6 +101,9 @@ def document(folder: Path, since: str) -> dict[str, Any]:
 
 def verdict(found: Verified) -> Iterator[str]:
     """What `verify` found, for people."""
+    if not found.num_lines:
+        yield "there is no log: nothing was ever sent, or somebody removed it; a head that was noted tells (--head)"
+        return
     yield f"verified: {found.num_lines} lines, each as it was written, none missing"
     yield f"head: line {found.head.n}, {found.head.digest}"
     if found.num_killed:

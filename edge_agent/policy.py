@@ -70,7 +70,8 @@ class PolicySettings(Settings):
     compute_share: float = Field(default=1.0, gt=0, le=1)
     """Share of the time that training may use the device: 0.25 trains a quarter of the time and pauses the rest."""
     min_examples: int = Field(default=1, ge=1)
-    """Least number of training records; with fewer, this site does not train, and no update leaves."""
+    """Least number of training records; with fewer, this site does not train, and no update leaves. An update is
+    trained on so many at least, however few steps or seconds the coordinator asks for."""
     codecs: list[UpdateCodecSetting] | None = Field(default=None, min_length=1)
     """Codecs that updates may leave in; unset: all that the federation allows. With none in common with the
     federation, this site does not train."""

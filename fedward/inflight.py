@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Full
 
+from fedward.limits import MAX_INBOX_BYTES
 from fedward.ports import Connected, Delivery, Disconnected, LinkInbox, Room
 
 log = logging.getLogger(__name__)
@@ -101,12 +102,15 @@ class InFlight:
 class Intake:
     """The way into a bounded inbox, for a thread that must never block.
 
-    A delivery that finds it full is dropped, for it stays with the broker; news of the link itself is kept here
-    and goes in, before any later delivery, as soon as there is room.
+    A delivery that finds it full is dropped, for it stays with the broker; news of the link itself is kept here and
+    goes in, before any later delivery, as soon as there is room. While MAX_INBOX_BYTES wait to be handled nothing is to
+    be read at all: brokers send more than was asked for (mosquitto 2.0.11, once acknowledgements flow, any number), and
+    to drop all that would cost a connection each time.
     """
 
     def __init__(self, inbox: LinkInbox) -> None:
         self._inbox = inbox
+        self._waiting_bytes = 0
         self._kept: deque[Connected | Disconnected | Room] = deque()
         self._dropped = 0
         self._starved = False
@@ -136,11 +140,21 @@ class Intake:
         """Put a delivery into the inbox; False when it was full."""
         with self._lock:
             self._flush()
-            if not self._kept and self._put(delivery):
+            if self._fits(delivery) and not self._kept and self._put(delivery):
+                self._waiting_bytes += len(delivery.payload)
                 return True
             self._dropped += 1
             self._starved |= delivery.qos > 0
             return False
+
+    def handled(self, delivery: Delivery) -> None:
+        """The worker is done with a delivery: its bytes are free."""
+        with self._lock:
+            self._waiting_bytes -= len(delivery.payload)
+
+    def may_read(self) -> bool:
+        """Whether more may come in."""
+        return self._waiting_bytes < MAX_INBOX_BYTES
 
     def starved(self) -> bool:
         """True once after deliveries were dropped, when half of the inbox is free: time to ask for them anew."""
@@ -148,6 +162,14 @@ class Intake:
             starved = self._starved and self._inbox.qsize() <= self._inbox.maxsize // 2
             self._starved &= not starved
             return starved
+
+    def _fits(self, delivery: Delivery) -> bool:
+        """QoS 0 has a quarter of the inbox: no broker holds it back, and a flood of it must not delay what matters."""
+        places = self._inbox.maxsize
+        return delivery.qos > 0 or (
+            4 * (self._waiting_bytes + len(delivery.payload)) <= MAX_INBOX_BYTES
+            and (not places or 4 * self._inbox.qsize() < places)
+        )
 
     def _flush(self) -> None:
         while self._kept and self._put(self._kept[0]):

@@ -9,6 +9,14 @@ CHUNK_BYTES = 256 * KIB
 MAX_MESSAGE_BYTES = 1 * MIB
 """Any MQTT payload. Brokers' own limits start at 1 MB (EMQX, mosquitto 2.1 has 2 MB)."""
 
+MAX_PACKET_BYTES = MAX_MESSAGE_BYTES + 4 * KIB
+"""A whole MQTT packet: the payload, and what it may hold besides, the topic and the properties. Limits of brokers count
+both, and what a broker sends beyond ends the connection before it is read."""
+
+MAX_INBOX_BYTES = 64 * MIB
+"""Payloads that came in and were not handled yet: beyond, nothing is read from the broker for a while. A chunk of each
+of 256 sites."""
+
 LEAST_BROKER_PAYLOAD = 512 * KIB
 """What a broker must take: the largest offer. Only announcements of models above 1 GB are larger."""
 

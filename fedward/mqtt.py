@@ -12,7 +12,7 @@ import logging
 import random
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
@@ -23,7 +23,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from fedward.dial import ADVICE, Obstacle, UnreachableError, connect
 from fedward.inflight import InFlight, Intake, ThreadWatch
-from fedward.limits import KIB, MAX_MESSAGE_BYTES
+from fedward.limits import MAX_MESSAGE_BYTES, MAX_PACKET_BYTES
 from fedward.mqtt_client import BrokerClient, WebSocket
 from fedward.ports import Connected, Delivery, Disconnected, LinkInbox, Room, Will
 from fedward.proxy import Proxy
@@ -31,11 +31,6 @@ from fedward.settings import TlsSettings, Transport
 from fedward.tls import Tls
 
 log = logging.getLogger(__name__)
-
-PACKET_OVERHEAD_BYTES = 4 * KIB
-"""What a packet may hold besides its payload: the topic and the properties. Limits of brokers count both."""
-
-MAX_PACKET_BYTES = MAX_MESSAGE_BYTES + PACKET_OVERHEAD_BYTES
 
 UNLIMITED_RECEIVE_MAXIMUM = 65_535
 """ReceiveMaximum of a broker that states none (MQTT 5, section 3.2.2.3.3)."""
@@ -113,7 +108,7 @@ class MqttLink:
         self._num_failures = 0  # attempts to connect since the last success
         self._told = False  # what became of the latest attempt
         self._watch = ThreadWatch(wake=lambda: self._intake.tell(Disconnected()))
-        self._client = _client(settings)
+        self._client = _client(settings, self._intake.may_read)
         self._bind()
 
     def open(self) -> None:
@@ -178,6 +173,7 @@ class MqttLink:
 
     def acknowledge(self, delivery: Delivery) -> None:
         self._check()
+        self._intake.handled(delivery)
         with self._gate:
             if delivery.qos and self._up and delivery.generation == self._generation:
                 self._client.ack(delivery.packet_id, delivery.qos)
@@ -313,7 +309,7 @@ class MqttLink:
         with self._gate:
             self.bytes_received += len(message.payload)
         delivery = Delivery(message.topic, bytes(message.payload), message.qos, message.mid, self._generation)
-        if not self._intake.offer(delivery):
+        if not self._intake.offer(delivery) and self.dropped.bit_count() == 1:  # a flood costs no line each
             log.warning("mqtt_inbox_full", extra={"topic": message.topic, "dropped": self.dropped})
 
     def _on_publish(
@@ -362,7 +358,7 @@ class MqttLink:
         )
 
 
-def _client(settings: MqttSettings) -> BrokerClient:
+def _client(settings: MqttSettings, may_read: Callable[[], bool]) -> BrokerClient:
     tls = None if settings.tls is None else Tls(settings.host, settings.tls)
 
     def tcp() -> socket.socket:
@@ -372,7 +368,7 @@ def _client(settings: MqttSettings) -> BrokerClient:
         return tcp() if tls is None else tls.secure(tcp)
 
     websocket = WebSocket(settings.host, settings.port, tls is not None) if settings.transport == "websockets" else None
-    client = BrokerClient(settings.client_id, secured, websocket)
+    client = BrokerClient(settings.client_id, secured, websocket, may_read)
     client.max_inflight_messages = settings.window
     client.username_pw_set(settings.username, settings.password)
     if settings.will is not None:
@@ -391,4 +387,4 @@ def _properties(packet_type: int, **values: int) -> Properties:
 def _payload_limit(limits: Properties) -> int:
     """Bytes of payload under the MaximumPacketSize of a CONNACK: paho ignores it, and the broker hangs up on more."""
     packet_bytes: int = getattr(limits, "MaximumPacketSize", MAX_PACKET_BYTES)
-    return min(MAX_MESSAGE_BYTES, packet_bytes - PACKET_OVERHEAD_BYTES)
+    return min(MAX_MESSAGE_BYTES, packet_bytes - (MAX_PACKET_BYTES - MAX_MESSAGE_BYTES))

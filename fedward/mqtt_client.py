@@ -2,11 +2,13 @@
 
 paho's own way knows neither `https_proxy` nor certificates that are renewed, takes an answer that a proxy sends in two
 parts for the broker's, lets some failures end its thread, and tells none of them. `BrokerClient` replaces its one
-method that makes a connection; it is not public there, so the contract tests hold it.
+method that makes a connection, and guards the one that reads; neither is public there, so the contract tests hold them.
 """
 
+import logging
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,9 +16,15 @@ from paho.mqtt.client import Client, _WebsocketWrapper
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from fedward.dial import Obstacle, UnreachableError
+from fedward.limits import MAX_PACKET_BYTES
 from fedward.tls import failure_of
 
+log = logging.getLogger(__name__)
+
 WEBSOCKET_PATH = "/mqtt"
+
+PAUSE_S = 0.005
+"""Between two looks whether more may be read; acknowledgements and pings go out meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +39,20 @@ class WebSocket:
 class BrokerClient(Client):
     """An MQTT 5 client with manual acknowledgements, over what `dial` returns."""
 
-    def __init__(self, client_id: str, dial: Callable[[], socket.socket], websocket: WebSocket | None) -> None:
-        """`dial` raises UnreachableError for what it can't reach."""
+    def __init__(
+        self,
+        client_id: str,
+        dial: Callable[[], socket.socket],
+        websocket: WebSocket | None,
+        may_read: Callable[[], bool],
+    ) -> None:
+        """`dial` raises UnreachableError for what it can't reach. Nothing is read while `may_read` says no."""
         super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True)
         self.failure: UnreachableError | None = None
         """Why the latest connection could not be made, or ended, as far as it is known; for paho's thread alone."""
         self._dial = dial
         self._websocket = websocket
+        self._may_read = may_read
         self._connection: socket.socket | None = None
 
     def cut(self) -> None:
@@ -68,6 +83,13 @@ class BrokerClient(Client):
             raise UnreachableError(Obstacle.NO_WEBSOCKET) from error
 
     def _sock_recv(self, bufsize: int) -> bytes:
+        """What paho asks for is the rest of a packet, whose length the broker has named: paho holds it to no limit."""
+        if bufsize > MAX_PACKET_BYTES:
+            log.warning("mqtt_packet_too_large", extra={"size": bufsize, "limit": MAX_PACKET_BYTES})
+            raise ConnectionAbortedError(f"a packet of {bufsize} bytes")
+        if not self._may_read():
+            time.sleep(PAUSE_S)  # the socket stays readable, and paho would ask for it without end
+            raise BlockingIOError
         try:
             return super()._sock_recv(bufsize)
         except ssl.SSLError as error:

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from fedward.codec import CODECS
 from fedward.errors import ConfigError
+from fedward.identity.keys import check_private
 from fedward.identity.signing import COORDINATOR
 from fedward.identity.token import USER_PREFIX
 from fedward.pack import NAME
@@ -106,11 +107,11 @@ class BrokerSettings(Settings):
     """HTTP proxy on the way: http://host:port or http://user@host:port, or none. Unset: https_proxy and no_proxy of
     the environment decide."""
     proxy_password_file: Path | None = None
-    """File that holds the password of the proxy's user, for basic authentication."""
+    """File that holds the password of the proxy's user, for basic authentication; its owner alone may read it."""
     username: str | None = None
     """User name, where the broker asks for one."""
     password_file: Path | None = None
-    """File that holds the password: a secret is never written into this file."""
+    """File that holds the password, which its owner alone may read: a secret is never written into this file."""
     keepalive_s: int = Field(default=30, ge=5, le=120)
     """Seconds between signs of life; firewalls drop silent connections after minutes."""
     will_delay_s: int = Field(default=30, ge=0, le=3600)
@@ -127,11 +128,11 @@ class BrokerSettings(Settings):
         return self
 
     def password(self) -> str | None:
-        """The password from its file. Raises ConfigError when the file can't be read."""
+        """The password from its file. Raises ConfigError when the file can't be read, or others can."""
         return _secret("broker.password_file", self.password_file)
 
     def proxy_password(self) -> str | None:
-        """The proxy's password from its file. Raises ConfigError when the file can't be read."""
+        """The proxy's password from its file. Raises as `password` does."""
         return _secret("broker.proxy_password_file", self.proxy_password_file)
 
 
@@ -139,9 +140,16 @@ def _secret(setting: str, path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        return path.read_text().strip()
+        text = path.read_text().strip()
     except OSError as error:
         raise ConfigError(f"{setting}: can't read {path}: {error.strerror}") from error
+    except UnicodeDecodeError:  # its text would quote the secret
+        raise ConfigError(f"{setting}: can't read {path}: not text") from None
+    try:
+        check_private(path)
+    except ConfigError as error:
+        raise ConfigError(f"{setting}: {error}") from None
+    return text
 
 
 class IdentitySettings(Settings):

@@ -173,6 +173,14 @@ def parse(topic: str) -> Address:
     raise PeerError(RejectReason.MALFORMED, f"a topic of {len(levels)} levels that is not in the topic tree")
 
 
+def sender(topic: str) -> str | None:
+    """The site below whose upward topics this lies, also where `parse` knows nothing there; None for any other."""
+    match topic[:MAX_TOPIC].split("/"):
+        case ["fl", "v1", _, "up", site, *_] if NAME.fullmatch(site):
+            return site
+    return None
+
+
 def _of_site(federation: str, site: str, rest: list[str], kinds: type[Up] | type[Down]) -> Address:
     match rest:
         case [kind, owner, "c", index] if kind == kinds.CHUNK:

@@ -28,7 +28,9 @@ class Weather(StrEnum):
 class Relay:
     """Passes connections to `port` on as they come, in a `with` block; its own port is free and stays."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, tap: Callable[[bytes], None] | None = None) -> None:
+        """`tap` is called with each piece on its way to the broker, before it is passed on."""
+        self._tap = tap
         self.port = free_port(host)
         self._address = (host, port)
         self._host = host
@@ -133,6 +135,8 @@ class Relay:
 
     def _count_up(self, piece: bytes, packets: PacketCounter) -> None:
         with self._lock:
+            if self._tap:
+                self._tap(piece)
             self.bytes_up += len(piece)
             self.num_published += packets.feed(piece)
 

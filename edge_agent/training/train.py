@@ -69,11 +69,12 @@ def train(  # noqa: PLR0913 - what to train (four), and the hospital's condition
     stop: threading.Event,
     checkpoint: Resumable | None = None,
 ) -> tuple[Tensor, Trained]:
-    """Train from `vector_P` for `work.local_epochs`, or until `max_steps` or `max_seconds`, but at least one step.
+    """Train from `vector_P` for `work.local_epochs`, or until `max_steps` or `max_seconds`, but on `min_examples`
+    records at least: of an update of one step on one record anybody could tell the record.
 
     `share` in (0, 1] is the part of the time that training may use: after each step it pauses so long that steps
-    take that share. With fewer than `min_examples` records it does not begin. On a CPU the same seed and inputs give
-    the same bytes, whatever the share, unless `max_seconds` cuts. The optimizer starts fresh.
+    take that share. With fewer than `min_examples` records, which is 1 or more, it does not begin. On a CPU the same
+    seed and inputs give the same bytes, whatever the share, unless `max_seconds` cuts. The optimizer starts fresh.
 
     What is done is saved to `checkpoint` so often that a crash costs at most its interval, or one step if that is
     longer, and before TrainingStopped. With the same arguments it goes on from there, to the same bytes on a CPU;
@@ -99,9 +100,10 @@ def train(  # noqa: PLR0913 - what to train (four), and the hospital's condition
     descent = Descent(task, moving, capability, checkpoint, started_s)
 
     batches = iter(loader(records, order, start=descent.num_steps))
-    num_steps = min(work.local_epochs * order.num_batches, work.max_steps or MAX_STEPS)
+    least_steps = -(-min_examples // work.batch_size)
+    num_steps = max(least_steps, min(work.local_epochs * order.num_batches, work.max_steps or MAX_STEPS))
     pause_s, max_s = 0.0, work.max_seconds or math.inf
-    while descent.num_steps == 0 or (descent.num_steps < num_steps and descent.work_s < max_s):
+    while descent.num_steps < least_steps or (descent.num_steps < num_steps and descent.work_s < max_s):
         if stop.wait(pause_s):
             descent.save()
             raise TrainingStopped(f"stopped after {descent.num_steps} of {num_steps} steps")

@@ -10,9 +10,12 @@ from typing import Protocol
 
 import pytest
 
+from fedward import inflight
+from fedward.limits import CHUNK_BYTES, MAX_PACKET_BYTES
 from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import Connected, Delivery, Disconnected, LinkEvent, LinkInbox
 from sandbox.ports import free_port
+from tests.support.answering_port import AnsweringPort
 
 
 class BrokerNetwork(Protocol):
@@ -176,6 +179,42 @@ def test_a_connection_that_is_given_up_has_no_room_as_nothing_of_it_was_acknowle
     wait_until(is_given_up)
     assert inbox.get_nowait() == Disconnected()
     assert rooms == {0}
+
+
+def test_what_the_worker_is_behind_with_is_left_to_the_broker_and_nothing_is_dropped(
+    broker_network: BrokerNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inflight, "MAX_INBOX_BYTES", 4 * CHUNK_BYTES)
+    inbox: LinkInbox = Queue(100)
+    link = connected(broker_network.mqtt_link("station", inbox, window=20), inbox, "t")
+    for number in range(20):
+        assert link.publish("t", bytes([number]) * CHUNK_BYTES)
+    seen: list[bytes] = []
+    waiting: list[int] = []
+    while len(seen) < 20:
+        event = inbox.get(timeout=10.0)
+        if isinstance(event, Delivery):
+            waiting.append(sum(isinstance(other, Delivery) for other in list(inbox.queue)))
+            seen.append(event.payload[:1])
+            link.acknowledge(event)
+    assert sorted(seen) == [bytes([number]) for number in range(20)]
+    assert max(waiting) <= 4
+    assert link.dropped == 0
+
+
+def test_a_broker_that_sends_a_packet_beyond_our_limit_loses_the_connection_and_fills_no_memory(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    connack, publish_of_256_mib = bytes([0x20, 3, 0, 0, 0]), bytes([0x30, 0xFF, 0xFF, 0xFF, 0x7F])
+    inbox: LinkInbox = Queue(10)
+    with AnsweringPort(connack + publish_of_256_mib + bytes(MAX_PACKET_BYTES)) as broker:
+        settings = MqttSettings(host="127.0.0.1", port=broker.port, client_id="station", session_expiry_s=60)
+        link = MqttLink(settings, inbox, random.Random(1))
+        connected(link, inbox)
+        assert inbox.get(timeout=10.0) == Disconnected()
+        link.close()
+    assert link.bytes_received == 0
+    assert "mqtt_packet_too_large" in caplog.messages
 
 
 def test_closing_does_not_wait_for_a_name_that_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import pytest
 from coordinator.dynsec import ANSWER_TOPIC, COMMAND_TOPIC, create_client, pack_commands
 from fedward import topics
 from fedward.identity.certificates import FileAuthority
-from fedward.topics import Down, Up
+from fedward.topics import Down, Enrol, Up
 from sandbox.broker import find_mosquitto
 from tests.support.party import Papers, Party, context, papers
 from tests.support.ward import Office, Ward
@@ -30,6 +30,7 @@ pytestmark = [
 DENIED = "Not authorized"
 GRANTED = "Granted QoS 1"
 ID = bytes(range(32))
+TOKEN = "0123456789abcdef" * 2
 FORGED = b"as if from somebody else"
 COUNTER = itertools.count()
 DAY_S = 86_400.0
@@ -37,11 +38,11 @@ DAY_S = 86_400.0
 WORDS_OF_A_SITE = {
     Up.OFFER: topics.offer("f1", "hosp-a", ID),
     Up.CHUNK: topics.update_chunk("f1", "hosp-a", ID, 0),
-    **{kind: topics.up("f1", "hosp-a", kind) for kind in (Up.GET, Up.EVALUATION, Up.STATUS, Up.TELEMETRY)},
+    **{kind: topics.up("f1", "hosp-a", kind) for kind in Up if kind not in (Up.OFFER, Up.CHUNK)},
 }
 WORDS_TO_A_SITE = {
     Down.CHUNK: topics.down_chunk("f1", "hosp-a", ID, 0),
-    **{kind: topics.down("f1", "hosp-a", kind) for kind in (Down.GRANT, Down.RECEIPT, Down.CONTROL)},
+    **{kind: topics.down("f1", "hosp-a", kind) for kind in Down if kind not in (Down.CHUNK, Down.ANNOUNCE)},
 }
 
 
@@ -221,6 +222,9 @@ def test_b_can_not_clear_what_is_retained_of_a_and_for_all(own_ward: Ward) -> No
         topics.part_chunks("f2", ID),
         topics.down_all("f2", "hosp-c"),
         topics.down_all("f2", "hosp-b"),
+        topics.enrolment_requests("f1"),
+        topics.enrolment("f1", TOKEN, Enrol.ANSWER),
+        "fl/v1/f1/enrol/#",
     ],
 )
 def test_b_can_not_subscribe_to_what_is_not_its_own(topic_filter: str, a: Party, b: Party, office: Office) -> None:
@@ -234,6 +238,12 @@ def test_b_can_not_subscribe_to_what_is_not_its_own(topic_filter: str, a: Party,
 def test_b_can_not_publish_to_a_foreign_federation(b: Party) -> None:
     for topic in (topics.up("f2", "hosp-b", Up.STATUS), topics.up("f2", "hosp-c", Up.STATUS), topics.announce("f2")):
         assert b.publish(topic) == DENIED
+
+
+@pytest.mark.parametrize("kind", Enrol)
+def test_b_can_not_speak_in_the_enrolment_of_another(kind: Enrol, b: Party, a: Party, office: Office) -> None:
+    assert b.publish(topics.enrolment("f1", TOKEN, kind), FORGED) == DENIED
+    hears_nothing_forged(office, a, WORDS_OF_A_SITE[Up.GET])
 
 
 def test_b_can_not_join_a_share_group_of_the_coordinator_and_steal_from_it(

@@ -21,6 +21,7 @@ def test_a_federation_learns_over_tls_and_through_a_proxy(
         pytest.skip("mosquitto is not installed: `apt-get install mosquitto` runs this test")
     secret = tmp_path / "proxy-password"
     secret.write_text("s3cret\n")
+    secret.chmod(0o600)
     with ConnectProxy(login="anna:s3cret") as proxy:
         way = {"proxy": f"http://anna@127.0.0.1:{proxy.port}", "proxy_password_file": str(secret)}
         running = federation(tls=True, ways={"hospital-b": way}, finish={"version": 3})

@@ -32,6 +32,8 @@ LABEL, FEATURE, OTHER, CATEGORICAL, UNUSED = (
 )
 CATEGORIES = ("mrkValueHs68Ka", "mrkValueTy27Pv")
 NOTE, CELL, EXCEPTION = "mrkNoteLf43Qo", "mrkCellZg84Ri", "mrkExceptionMb59Je"
+PERSON, CLINIC = "mrkPersonSd57Ow", "mrk-clinic-nv38ek"
+"""In a policy: who decided, in a comment, and a federation that it allows."""
 POSITIVE, VALUE, NEXT_VALUE, PATIENT = 73.645191283, 0.7364519283, -0.4182736455, 739182645091827
 
 OF_RECORDS: Needles = {
@@ -44,7 +46,7 @@ OF_RECORDS: Needles = {
 
 OF_NAMES: Needles = {
     form: needle
-    for text in (FOLDER, FILE, POLICY, LABEL, FEATURE, OTHER, CATEGORICAL, UNUSED)
+    for text in (FOLDER, FILE, POLICY, PERSON, CLINIC, LABEL, FEATURE, OTHER, CATEGORICAL, UNUSED)
     for form, needle in text_needles(text).items()
 }
 """What the hospital calls things: for its own people only."""
@@ -82,6 +84,10 @@ class MarkedFiles:
         return self.folder / FOLDER / f"{FILE}.yaml"
 
     @property
+    def policy(self) -> Path:
+        return self.folder / FOLDER / f"{FILE}.policy.yaml"
+
+    @property
     def hurt(self) -> Path:
         """There while the task is to fail."""
         return self.folder / FOLDER / f"{FILE}.hurt"
@@ -93,7 +99,7 @@ class MarkedFiles:
     def write(self, seed: int) -> None:
         """Column map and records."""
         self.table.parent.mkdir(parents=True)
-        self.columns.write_text(yaml.safe_dump(_column_map()))
+        self.columns.write_text(yaml.safe_dump(_column_map(), sort_keys=False))  # their order is that of a row
         draw = Random(seed)
         self.write_table([_record(draw, index) for index in range(NUM_RECORDS)])
 
@@ -103,18 +109,26 @@ class MarkedFiles:
             writer.writeheader()
             writer.writerows(records)
 
+    def refuse(self) -> None:
+        """A policy as a hospital writes it: it allows others, and says who wants that."""
+        self.policy.write_text(f"# {PERSON} wants it so\nfederations: [{CLINIC}]  # not {PERSON}'s\n")
+
+    def allow(self) -> None:
+        """A policy that says nothing but that nobody is asked."""
+        self.policy.write_text(f"# {PERSON} is on holiday\napproval: automatic\n")
+
     def spoil(self) -> None:
         """A cell that is no number, and a value of no category."""
         good = _record(Random(0), 0)
         self.write_table([{**good, FEATURE: CELL}, {**good, CATEGORICAL: CELL}, good])
 
 
-def install(folder: Path) -> Path:
-    """The package that offers the task, as pip would leave it."""
-    metadata = folder / "fedward_marked-1.0.dist-info"
+def install(folder: Path, name: str = TASK, task: str = f"{__name__}:{MarkedTask.__name__}") -> Path:
+    """The package that offers a task, as pip would leave it."""
+    metadata = folder / f"fedward_{name}-1.0.dist-info"
     metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: fedward-marked\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(f"[fedward.tasks]\n{TASK} = {__name__}:{MarkedTask.__name__}\n")
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: fedward-{name}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[fedward.tasks]\n{name} = {task}\n")
     return folder
 
 

@@ -26,12 +26,16 @@ def text_needles(text: str) -> Needles:
 
 
 def number_needles(value: float) -> Needles:
-    """Of its text, and of its bytes as float64, float32 and, if it is one, int64; of both byte orders."""
+    """Of its text, and of its bytes as float64, float32 and, if it is one, int64; of both byte orders.
+
+    Also of what a tensor makes of a float: its nearest float32, written as a float64.
+    """
     kinds = ("<d", ">d", "<f", ">f") if isinstance(value, float) else ("<q", ">q")
-    return {
-        **text_needles(repr(value)),
-        **_all_forms(repr(value), {kind: struct.pack(kind, value) for kind in kinds}),
-    }
+    values = {value, float(np.float32(value))} if isinstance(value, float) else {value}
+    needles: dict[str, bytes] = {}
+    for one in values:
+        needles |= text_needles(repr(one)) | _all_forms(repr(one), {kind: struct.pack(kind, one) for kind in kinds})
+    return needles
 
 
 def row_needles(*values: float) -> Needles:

@@ -19,6 +19,15 @@ PATH = re.compile(rf"`((?:{FOLDERS})/[\w./-]+\.(?:py|md|yaml|svg|png))`")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 
 
+TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+
+
+def test_every_test_that_a_document_names_exists() -> None:
+    named = {found for document in DOCUMENTS for found in TEST.findall(document.read_text())}
+    assert named
+    assert not [f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / path).read_text()]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_path_and_link_of_a_document_exists(document: Path) -> None:
     text = document.read_text()

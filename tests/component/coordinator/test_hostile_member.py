@@ -14,13 +14,15 @@ from coordinator.ledger import Ledger
 from coordinator.making import Store
 from coordinator.replay import check_ledger, replay
 from coordinator.tables import Verdict
+from fedward import topics
 from fedward.cli import EXIT_CONFIG, main
 from fedward.errors import IntegrityError, RejectReason
 from fedward.messages import Offer, Outcome, Receipt
 from fedward.testing import ManualClock, MemoryBroker
+from fedward.topics import Up
 from tests.support.coordinator_bench import Bench, accepted, refusals, refused, write_config
 from tests.support.site import Site
-from tests.support.updates import SMALL, offer_of, payload_of, vector
+from tests.support.updates import FEDERATION, SMALL, offer_of, payload_of, vector
 
 Start = Callable[..., Bench]
 FOUR = ["north", "south", "west", "hostile"]
@@ -215,6 +217,23 @@ def test_a_site_that_floods_is_not_answered_and_the_others_are(
     sites["hostile"].offer(update("hostile", 0))
     bench.settle()
     assert len(sites["hostile"].receipts()) == 11
+
+
+@pytest.mark.parametrize("rest", ["nonsense", "u/short/c/0", "x" * 600])
+def test_a_site_that_floods_topics_that_mean_nothing_is_not_looked_at_either(
+    start: Start, sites: dict[str, Site], caplog: pytest.LogCaptureFixture, rest: str
+) -> None:
+    bench = start(sites=FOUR, engine=ENGINE, limits=LimitSettings(messages_s=1.0))
+    bench.settle()
+    already = len(caplog.records)
+    below = topics.up(FEDERATION, "hostile", Up.GET).rpartition("/")[0]
+    for _ in range(50):
+        sites["hostile"].link.publish(f"{below}/{rest}", b"")
+    sites["north"].offer(update("north", 0))
+    bench.settle()
+    assert refusals(bench) == {"malformed": 9, "busy": 41}, "its status was the tenth message"
+    assert len(caplog.records) - already < 15
+    assert sites["north"].receipts() == [accepted(update("north", 0))]
 
 
 def test_a_site_whose_updates_wait_is_told_to_come_later(start: Start, sites: dict[str, Site]) -> None:

@@ -1,5 +1,6 @@
 """A broker that is not trusted, at the coordinator's side: each test is an attack, and what it comes to."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ from fedward.chunks import manifest_of
 from fedward.errors import RejectReason
 from fedward.identity.folder import CoordinatorIdentity, SiteIdentity
 from fedward.identity.signing import COORDINATOR, signer
-from fedward.limits import CHUNK_BYTES
+from fedward.limits import CHUNK_BYTES, MAX_VERSION
 from fedward.messages import Evaluation, Grant, Offer, Outcome, Phase, Ratio, Status, Telemetry
 from fedward.pack import pack, unpack
 from fedward.testing import ManualClock, MemoryBroker
 from fedward.topics import Down, Up
+from sandbox.identities import make_identities
 from tests.support.coordinator_bench import Bench, accepted, refusals, refused
 from tests.support.signatures import SignedSite, coordinator_identity, seal_update, sealed_update
 from tests.support.updates import FEDERATION, LARGE, SMALL, inline, offer_of, payload_of
@@ -178,6 +180,51 @@ def test_an_update_that_is_offered_again_under_a_new_number_has_its_receipt_agai
     north.offer(offer)
     bench.settle()
     assert north.receipts() == [accepted(offer)] * 2
+
+
+def test_a_replayed_offer_is_neither_granted_again_nor_ends_what_it_began(
+    start: Start, sites: tuple[SignedSite, SignedSite], identity: CoordinatorIdentity
+) -> None:
+    bench = start(LARGE, identity=identity)
+    bench.settle()
+    north, _ = sites
+    offer, _ = _large(1, "north", identity.sealed_to)
+    other, payload = _large(2, "north", identity.sealed_to)
+    packed = north.packed(offer)
+    for told in (packed, north.packed(other), packed):  # given up for another one, which the replay would end
+        north.publish_offer(unpack(told, Offer).update_id, told)
+    bench.settle()
+    assert refusals(bench) == {"replayed": 1}
+    assert [grant.update_id for grant in _grants(north)] == [offer.update_id, other.update_id]
+    for index in range(-(-len(payload) // CHUNK_BYTES)):
+        north.chunk(other, index, payload[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
+    bench.settle()
+    assert north.receipts() == [accepted(other)]
+
+
+def test_a_thief_who_used_up_the_numbers_of_a_key_shuts_nobody_out_who_is_enrolled_anew(
+    start: Start, bench: Bench, sites: tuple[SignedSite, SignedSite], identity: CoordinatorIdentity, tmp_path: Path
+) -> None:
+    north, _ = sites
+    for site in sites:
+        site.number = MAX_VERSION - 1
+        site.offer(inline(1, site=site.name))
+    bench.settle()
+    north.number = MAX_VERSION - 1
+    old = north.packed(inline(1))
+    shutil.rmtree(tmp_path / "identities" / "north")
+    (identity.register / "north.crt").unlink()
+    make_identities(tmp_path / "identities", FEDERATION, ["north"], bench.clock.now_s())
+    north.identity = SiteIdentity.load(tmp_path / "identities" / "north", FEDERATION, "north", bench.clock.now_s())
+    north.number = 0
+    first = north.packed(inline(1))
+    for packed in (first, first, old):
+        north.publish_offer(inline(1).update_id, packed)
+    bench.settle()
+    assert refusals(bench) == {"cannot_open": 2, "replayed": 1, "bad_signature": 1}, "the thief's, and south's"
+    bench.kill()
+    used = start(identity=identity).ledger.counters()
+    assert (used["north", "offer"], used["south", "offer"]) == (1, MAX_VERSION)
 
 
 def test_a_replayed_measurement_or_telemetry_changes_nothing(

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from edge_agent.approvals import ApprovalsFile
+from edge_agent.permission import APPROVALS_FILE
+from edge_agent.policy import WorkOrder
 from edge_agent.training.capability import runs_on
 from fedward import topics
 from fedward.cli import EXIT_CONFIG, main
@@ -55,7 +58,7 @@ def test_a_hospital_where_all_is_well_ends_with_0_and_leaves_nothing(
     assert [name for name in checks if checks[name]["verdict"] == "failed"] == []
     assert list(checks) == [
         *("settings", "name", "proxy", "tcp", "certificate", "tls", "mqtt", "rights", "announcement", "sizes"),
-        *("identity", "disk", "memory", "tasks", "gpu", "limits", "clock"),
+        *("identity", "policy", "disk", "memory", "tasks", "gpu", "limits", "clock"),
     ]
     assert not (tmp_path / "state").exists()
 
@@ -77,6 +80,7 @@ def test_a_broker_that_is_not_there_ends_with_1_and_this_machine_is_judged_all_t
 def test_a_password_is_used_and_never_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     secret = tmp_path / "password"
     secret.write_text("pass-phrase")
+    secret.chmod(0o600)
     with EmbeddedBroker(tmp_path / "broker", prefer="mosquitto") as broker:
         settings = {"host": HOST, "port": broker.port, "username": "anna", "password_file": str(secret)}
         code, checks = doctor(capsys, site_yaml(tmp_path, 1, broker=settings))
@@ -126,6 +130,38 @@ def test_an_enrolled_site_is_told_that_its_identity_holds(tmp_path: Path, capsys
     (ward.files(coordinator_name(FEDERATION)).certificate_file or Path()).rename(tmp_path / "identity/coordinator.crt")
     _, checks = doctor(capsys, site_yaml(tmp_path, free_port(HOST), identity={"folder": str(tmp_path / "identity")}))
     assert checks["identity"]["verdict"] == "ok"
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(
+    ("policy", "verdict", "found"),
+    [
+        ("federatons: [ward]", "failed", "federatons: unknown setting"),
+        (None, "failed", "not found"),
+        ("federations: [another]", "warning", f"federation {FEDERATION} is not among `federations`"),
+        ("approval: automatic", "ok", "may ask for work"),
+    ],
+)
+def test_a_policy_that_lets_nothing_happen_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], policy: str | None, verdict: str, found: str
+) -> None:
+    if policy is not None:
+        (tmp_path / "policy.yaml").write_text(policy)
+    _, checks = doctor(capsys, site_yaml(tmp_path, free_port(HOST), policy_file=str(tmp_path / "policy.yaml")))
+    assert checks["policy"]["verdict"] == verdict
+    assert found in checks["policy"]["found"]
+    assert bool(checks["policy"]["remedy"]) == (verdict != "ok")
+
+
+@pytest.mark.network
+def test_a_request_that_waits_for_a_person_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = site_yaml(tmp_path, free_port(HOST))
+    (tmp_path / "state").mkdir()
+    order = WorkOrder(FEDERATION, "breast-cancer", "00" * 32, "sgd, at most 1 epoch a round")
+    ApprovalsFile(tmp_path / "state" / APPROVALS_FILE).ask(order, 1.0, automatic=False)
+    _, checks = doctor(capsys, path)
+    assert checks["policy"]["verdict"] == "warning"
+    assert order.id in checks["policy"]["remedy"]
 
 
 @pytest.mark.network

@@ -10,6 +10,7 @@ from fedward.identity.certificates import load_certificate
 from fedward.identity.folder import CoordinatorIdentity
 from fedward.identity.keys import load_signing_key
 from fedward.identity.signing import COORDINATOR, EVERYBODY, checker, signer
+from fedward.limits import CHUNK_BYTES, MAX_MESSAGE_BYTES
 from fedward.messages import Control, Evaluation, Get, Offer, Outcome, Receipt, Status, Telemetry
 from fedward.pack import Sign, pack, unpack
 from fedward.testing import ManualClock, MemoryBroker
@@ -133,6 +134,40 @@ def test_a_forged_receipt_deletes_no_work(
     hospital.settle()
     assert hospital.page["phase"] == "publishing"
     assert hospital.page["refused"]["bad_signature"] == 1
+    hospital.office.receipt(offer)
+    hospital.settle()
+    assert hospital.page["num_accepted"] == 1
+
+
+GARBAGE = {
+    "nothing": b"",
+    "no msgpack": b"\xc1" * 100,
+    "depth": b"\x91" * 100_000 + b"\xc0",
+    "a map of 4 thousand million": b"\xdf\xff\xff\xff\xff",
+    "as large as a message may be": bytes(MAX_MESSAGE_BYTES),
+    "an extension": b"\xc9\x00\x00\x00\x04\x00abcd",
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+def test_what_a_hostile_broker_retains_on_every_topic_is_counted_and_delays_nothing(
+    hospital: Hospital, coordinator: CoordinatorIdentity, broker: MemoryBroker, garbage: bytes
+) -> None:
+    heard = [topics.announce(FEDERATION), topics.down_chunk(FEDERATION, SITE, bytes(32), 0)]
+    heard += [topics.down(FEDERATION, SITE, kind) for kind in Down if kind not in (Down.ANNOUNCE, Down.CHUNK)]
+    heard += [f"fl/v1/{FEDERATION}/dn/{SITE}/nonsense", topics.down(FEDERATION, "south", Down.RECEIPT)]
+    hospital.link.subscribe(topics.down_to_all(FEDERATION))  # what a broker may deliver whatever was subscribed to
+    for topic in heard:
+        broker.publish(topic, garbage, retain=True)
+    hospital.settle()
+    refused = {reason: count for reason, count in hospital.page["refused"].items() if count}
+    ignored = len(garbage) <= CHUNK_BYTES  # a chunk that nobody asked for
+    assert set(refused) <= {"malformed", "too_large", "bad_signature"}
+    assert sum(refused.values()) == len(heard) - ignored
+    hospital.kill()
+    hospital.start()
+    announce(hospital, coordinator)
+    [offer] = hospital.office.messages(Offer)
     hospital.office.receipt(offer)
     hospital.settle()
     assert hospital.page["num_accepted"] == 1

@@ -54,13 +54,15 @@ def run(
     *,
     seed: int = 1,
     share: float = 1.0,
+    min_examples: int = 1,
     on_step: Callable[[Progress], None] = lambda _: None,
     stop: threading.Event | None = None,
 ) -> tuple[Vector, Trained]:
     layout, vector_P = initial_model(task, seed=0)
     delta_P, trained = train(
         task, layout, vector_P, work,
-        capability=CPU, seed=seed, share=share, on_step=on_step, stop=stop or threading.Event(),
+        capability=CPU, seed=seed, share=share, min_examples=min_examples,
+        on_step=on_step, stop=stop or threading.Event(),
     )  # fmt: skip
     return delta_P.numpy(), trained
 
@@ -111,6 +113,19 @@ def test_weight_decay_and_momentum_reach_the_optimizer() -> None:
     plain, _ = run(Line(), sgd())
     assert not np.array_equal(plain, run(Line(), sgd(momentum=0.9))[0])
     assert not np.array_equal(plain, run(Line(), sgd(weight_decay=0.1))[0])
+
+
+@pytest.mark.parametrize("bound", [{"max_steps": 1}, {"max_seconds": 0.001}])
+@pytest.mark.parametrize(("batch_size", "num_steps"), [(1, 12), (5, 3), (20, 1)])
+def test_no_order_makes_an_update_of_fewer_records_than_the_hospital_allows(
+    bound: dict[str, object], batch_size: int, num_steps: int
+) -> None:
+    """An update of one record tells the record: its gradient in the first layer is the record, times a number."""
+    slow = Line(broken=lambda loss: (time.sleep(0.002), loss)[1])
+    told: list[Progress] = []
+    _, trained = run(slow, sgd(batch_size=batch_size, **bound), min_examples=12, on_step=told.append)
+    assert trained.num_steps == num_steps
+    assert told[-1].step <= told[-1].num_steps
 
 
 def test_max_steps_cuts_training_short() -> None:

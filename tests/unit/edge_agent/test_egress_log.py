@@ -286,6 +286,7 @@ def test_what_lacks_a_fact_is_passed_over_by_the_report_and_named_by_verify(
 def test_a_log_that_is_not_there_is_empty(folder: Path) -> None:
     assert verify(folder).num_lines == 0
     assert document(folder, "") == {"totals": [], "messages": []}
+    assert [line[:15] for line in verdict(verify(folder))] == ["there is no log"], "and not: none is missing"
 
 
 def test_people_see_every_message_and_the_sums(folder: Path, new_log: Any) -> None:

@@ -6,6 +6,7 @@ from queue import Queue
 import pytest
 
 from fedward.inflight import InFlight, Intake, ThreadWatch
+from fedward.limits import MAX_INBOX_BYTES
 from fedward.ports import Connected, Delivery, Disconnected, LinkInbox, Room
 
 
@@ -106,6 +107,31 @@ def test_a_dropped_message_of_qos_0_starves_nobody() -> None:
     assert not intake.offer(Delivery("t", b"2", qos=0))
     drained(inbox)
     assert not intake.starved()
+
+
+def test_nothing_is_read_while_more_bytes_wait_than_the_limit() -> None:
+    inbox: LinkInbox = Queue(10_000)
+    intake = Intake(inbox)
+    large = Delivery("t", bytes(MAX_INBOX_BYTES // 4))
+    allowed = []
+    for _ in range(5):
+        allowed.append(intake.may_read())
+        assert intake.offer(large), "what was read already is kept"
+    assert allowed == [True] * 4 + [False]
+    intake.handled(large)
+    assert not intake.may_read()
+    intake.handled(large)
+    assert intake.may_read()
+
+
+@pytest.mark.parametrize(("size", "num_taken"), [(MAX_INBOX_BYTES // 16, 4), (1, 25)])
+def test_a_flood_of_qos_0_leaves_room_for_what_matters(size: int, num_taken: int) -> None:
+    inbox: LinkInbox = Queue(100)
+    intake = Intake(inbox)
+    flood = Delivery("t", bytes(size), qos=0)
+    assert [intake.offer(flood) for _ in range(200)].count(True) == num_taken
+    assert all(intake.offer(Delivery("t", bytes(MAX_INBOX_BYTES // 64))) for _ in range(20))
+    assert not intake.offer(flood)
 
 
 def test_news_that_found_the_inbox_full_goes_in_before_any_later_delivery() -> None:

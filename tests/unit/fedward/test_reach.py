@@ -55,6 +55,7 @@ def test_an_exempt_broker_and_one_on_this_machine_are_reached_directly(host: str
 
 def test_the_setting_goes_before_the_environment_and_its_exemptions(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("other\n")
+    (tmp_path / "password").chmod(0o600)
     broker = BrokerSettings(
         host="broker.org", proxy="http://otto@other:8080", proxy_password_file=tmp_path / "password"
     )

@@ -157,8 +157,32 @@ def test_variables_of_others_are_none_of_ours(path):
 
 def test_the_password_comes_from_its_file(tmp_path):
     (tmp_path / "secret").write_text("s3cret\n")
+    (tmp_path / "secret").chmod(0o600)
     assert BrokerSettings(host="h", password_file=tmp_path / "secret").password() == "s3cret"
     assert BrokerSettings(host="h").password() is None
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o602])
+def test_a_password_that_others_can_reach_is_refused(tmp_path, mode):
+    (tmp_path / "secret").write_text("s3cret\n")
+    (tmp_path / "secret").chmod(mode)
+    broker = BrokerSettings(
+        host="h",
+        password_file=tmp_path / "secret",
+        proxy="http://anna@proxy:3128",
+        proxy_password_file=tmp_path / "secret",
+    )
+    with pytest.raises(ConfigError, match=r"^broker\.password_file: .* others can reach it .*chmod 600"):
+        broker.password()
+    with pytest.raises(ConfigError, match=r"^broker\.proxy_password_file: .* others can reach it"):
+        broker.proxy_password()
+
+
+def test_a_password_file_that_is_no_text_is_refused_without_repeating_it(tmp_path):
+    (tmp_path / "secret").write_bytes(b"s3cret\xff")
+    with pytest.raises(ConfigError, match=r"^broker\.password_file: .* not text$") as raised:
+        BrokerSettings(host="h", password_file=tmp_path / "secret").password()
+    assert raised.value.__suppress_context__
 
 
 def test_a_password_file_that_is_missing_is_named(tmp_path):

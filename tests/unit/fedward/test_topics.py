@@ -178,3 +178,14 @@ def test_what_is_parsed_is_what_would_be_built(built, data):
     except PeerError:
         return
     assert BUILDERS[address.kind](address) == topic
+
+
+@pytest.mark.parametrize("topic", BUILT)
+def test_who_sends_on_a_topic_is_known_of_the_sites_alone(topic):
+    address = BUILT[topic]
+    assert topics.sender(topic) == (address.site if isinstance(address.kind, Up) else None)
+
+
+@pytest.mark.parametrize("rest", ["", "/s00", "/s00/nonsense", f"/{SHARD}/u/{HEX}/c/07", "/" + "x" * MAX_TOPIC])
+def test_who_sends_is_known_where_the_rest_means_nothing(rest):
+    assert topics.sender(f"fl/v1/f/up/a{rest}") == "a"
