@@ -33,6 +33,7 @@ from fedward import topics
 from fedward.disk import free_bytes, used_bytes
 from fedward.errors import PeerError, RejectReason, UnprovenError
 from fedward.identity.folder import CoordinatorIdentity
+from fedward.identity.token import user_of
 from fedward.messages import (
     Announcement,
     Chunk,
@@ -197,7 +198,7 @@ class Service:
         if self._operation.look() or (self.connected and self.looped_at_s >= self._announce_at_s):
             self._announce_all()
         self._look_who_belongs()
-        self._provision.tick(self._members.admitted())
+        self._provision.tick(self._members.admitted(), self.desk.holders if self.desk else ())
         self._intake.quarantine.look(self.looped_at_s)
         self._members.hold(self._intake.quarantine.held)
         self._aggregate()
@@ -235,21 +236,27 @@ class Service:
             self._count_refusal(received.site, error)
 
     def _is_over_limit(self, delivery: Delivery) -> bool:
-        """Whether a site sends more than it may: that is counted, and neither looked at nor answered."""
+        """Whether a sender sends more than it may: that is counted, and neither looked at nor answered."""
         try:
             address = topics.parse(delivery.topic)
         except PeerError:
             return False  # refused as what it is, as a stranger's is
-        site, now_s = address.site, self._clock.monotonic_s()
-        if site is None or site not in self._members:
+        sender, now_s = self._sender(address), self._clock.monotonic_s()
+        if sender is None:
             return False
-        was_over = site in self._allowances.over
-        if self._allowances.admit(site, len(delivery.payload), address.kind is topics.Up.CHUNK, now_s):
+        was_over = sender in self._allowances.over
+        if self._allowances.admit(sender, len(delivery.payload), address.kind is topics.Up.CHUNK, now_s):
             return False
         self._refused[RejectReason.BUSY] += 1
         if not was_over:
-            LOG.warning("over_limit", extra={"site": site})
+            LOG.warning("over_limit", extra={"site": sender})
         return True
+
+    def _sender(self, address: topics.Address) -> str | None:
+        """Whose allowance a message is taken from: a site's or that of a token's holder; None for a stranger."""
+        if address.token is not None:
+            return user_of(address.token) if self.desk and self.desk.knows(address.token) else None
+        return address.site if address.site in self._members else None
 
     def _on_message(self, received: Received) -> None:
         site, message = received.site, received.message
@@ -272,6 +279,8 @@ class Service:
                 self._on_renewal(site, message)
 
     def _on_status(self, site: str, status: Status) -> None:
+        if self.desk:
+            self.desk.on_status(site)
         if self._members.on_status(site, status):
             self._announce_at_s = min(self._announce_at_s, self._announced_at_s + ANNOUNCE_SOON_S)
         if self._keys:
