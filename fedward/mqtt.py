@@ -278,8 +278,9 @@ class MqttLink:
         self._tell_unreachable()
 
     def _tell_unreachable(self) -> None:
-        self.refusal = ""
-        self.failure = failure = self._client.failure or UnreachableError(Obstacle.HUNG_UP, "before it answered")
+        failure = self._client.failure or UnreachableError(Obstacle.HUNG_UP, "before it answered")
+        # A copy: one that was raised holds the frames that it went through, and in them this link.
+        self.refusal, self.failure = "", UnreachableError(failure.obstacle, failure.detail)
         self._tell_failure(
             "mqtt_unreachable",
             broker=f"{self._settings.host}:{self._settings.port}",
