@@ -22,6 +22,9 @@ ASK_AGAIN_S = 2.0
 LONGEST_ASK_S = 60.0
 """Waits between two requests: doubling, as the answer may be lost, and people take their time."""
 
+LOOK_EVERY_S = 0.5
+"""How long it may go unseen that the way to the broker is barred."""
+
 EXPIRY_S = 120
 """How long the broker keeps a request."""
 
@@ -117,7 +120,7 @@ class Asking:
 
     def _next(self, wait_s: float) -> object:
         try:
-            return self._inbox.get(timeout=max(0.0, min(wait_s, ASK_AGAIN_S)))
+            return self._inbox.get(timeout=max(0.0, min(wait_s, LOOK_EVERY_S)))
         except queue.Empty:
             return None
 
