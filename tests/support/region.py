@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,15 @@ class Region:
         self.port, self.enrolment_port, self.http_port = (free_port(HOST) for _ in range(3))
         self.records: Split = split(TASK, 4, None, folder / "records")
         self.children: dict[str, Child] = {}
+        self.model = folder / "initial.safetensors"
         self.config = self._write("federation", self._federation())
-        fedward("coordinator", "ca", "--out", folder / "authority")
-        self.operator("identity")
-        self.operator("identity", "--broker", HOST)
-        self._configure_broker()
-        fedward("agent", "init-model", "--task", TASK, "--out", folder / "initial.safetensors")
+        with ThreadPoolExecutor() as meanwhile:  # it imports torch, which takes seconds
+            model = meanwhile.submit(fedward, "agent", "init-model", "--task", TASK, "--out", self.model)
+            fedward("coordinator", "ca", "--out", folder / "authority")
+            self.operator("identity")
+            self.operator("identity", "--broker", HOST)
+            self._configure_broker()
+            model.result()
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -71,7 +75,7 @@ class Region:
             "federation": FEDERATION,
             "sites": list(self.sites),
             "task": TASK,
-            "model": str(self.folder / "initial.safetensors"),
+            "model": str(self.model),
             "work": dict(WORK[TASK]),
             "state_folder": str(self.folder / "coordinator-state"),
             "broker": {

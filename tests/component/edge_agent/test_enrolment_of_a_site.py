@@ -7,6 +7,7 @@ from queue import Queue
 
 import pytest
 
+from edge_agent.enrolment.cli import link_settings
 from edge_agent.enrolment.keeping import begin, enrolled, finish, message_of
 from edge_agent.renewal import ASK_AGAIN_S, Renewer
 from fedward.errors import ConfigError, PeerError, RejectReason
@@ -15,8 +16,10 @@ from fedward.identity.folder import CoordinatorIdentity, SiteIdentity, coordinat
 from fedward.identity.keys import load_signing_key
 from fedward.identity.token import Token, new_secret, new_token_id
 from fedward.messages import Enrolled, EnrolmentOutcome, Renewal, Renewed
+from fedward.mqtt import MqttSettings
 from fedward.pack import pack
-from fedward.settings import IdentitySettings
+from fedward.proxy import Proxy
+from fedward.settings import IdentitySettings, TrustSettings
 from fedward.testing import ManualClock, MemoryBroker, MemoryLink
 from fedward.topics import Down
 from sandbox.identities import make_identities
@@ -170,6 +173,54 @@ def test_a_folder_of_another_federation_is_left_alone(coordinator: Coordinator, 
     with pytest.raises(ConfigError, match=r"name another identity\.folder"):
         begin(folder, Coordinator(tmp_path / "rogue").token)
     assert (folder / "ca.crt").read_bytes() == before
+
+
+ELSEWHERE = {"host": "broker.example.org", "port": 443}
+
+
+def settings_of(coordinator: Coordinator, folder: Path, broker: dict[str, object], host: str) -> MqttSettings:
+    """How the holder of a token for `host` connects where the site's `broker` says this; with a proxy at hand."""
+    config = site_config(folder, broker=broker, identity={"folder": folder})
+    token = replace(coordinator.token, host=host, port=8884)
+    return link_settings(config, token, folder, {"https_proxy": "http://proxy:3128", "no_proxy": "near.example.org"})
+
+
+def test_a_tokens_holder_trusts_the_tokens_authority_and_shows_no_certificate(
+    coordinator: Coordinator, folder: Path
+) -> None:
+    settings = settings_of(coordinator, folder, ELSEWHERE, "enrol.example.org")
+    assert settings.tls == TrustSettings(ca_file=folder / "ca.crt")
+    assert (settings.host, settings.port) == ("enrol.example.org", 8884)
+    assert settings.username == settings.client_id == coordinator.token.user
+    assert settings.password == coordinator.token.keys.password
+    assert settings.password not in repr(settings)
+    assert settings.session_expiry_s == 0
+    assert settings.will is None
+
+
+def test_a_tokens_holder_takes_the_proxy_of_the_site_to_the_host_of_the_token(
+    coordinator: Coordinator, folder: Path
+) -> None:
+    assert settings_of(coordinator, folder, ELSEWHERE, "enrol.example.org").proxy == Proxy("proxy", 3128)
+    assert settings_of(coordinator, folder, ELSEWHERE, "near.example.org").proxy is None
+    named = {**ELSEWHERE, "proxy": "http://other:80", "transport": "websockets"}
+    assert settings_of(coordinator, folder, named, "near.example.org").proxy == Proxy("other", 80)
+    assert settings_of(coordinator, folder, named, "near.example.org").transport == "websockets"
+
+
+@pytest.mark.parametrize(
+    ("broker", "host", "secured"),
+    [
+        (ELSEWHERE, "127.0.0.1", False),
+        ({"host": "localhost"}, "broker.example.org", True),
+        ({**ELSEWHERE, "plain": True}, "broker.example.org", False),
+        ({"host": "localhost", "tls": {"ca_file": "c", "certificate_file": "a", "key_file": "b"}}, "127.0.0.1", True),
+    ],
+)
+def test_a_token_goes_in_the_clear_only_where_the_agent_will(
+    coordinator: Coordinator, folder: Path, broker: dict[str, object], host: str, secured: bool
+) -> None:
+    assert (settings_of(coordinator, folder, broker, host).tls is not None) is secured
 
 
 @pytest.fixture
