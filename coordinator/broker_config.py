@@ -72,7 +72,7 @@ connection_messages true
 ENROLMENT = """
 # Who holds a token comes here, before it has a certificate: TLS all the same, then the password that follows from the
 # token. The coordinator makes each such user and takes it away again. Nobody else has a password, so nobody else gets
-# in, with a certificate or without; strangers who hold connections open here keep no site from its own listener.
+# in, with a certificate or without.
 listener {port}{address}
 certfile {identity}/{host}.crt
 keyfile {identity}/{host}.key

@@ -272,7 +272,6 @@ def test_strangers_who_fill_the_listener_keep_no_site_out(ward: Ward, office: Of
     """They hold connections open and say nothing; mosquitto ends them after a minute and a half."""
     with ExitStack() as held:
         for _ in range(220):
-            last = held.enter_context(socket.create_connection(("127.0.0.1", ward.broker.enrolment_port), timeout=5))
-        assert last.recv(1) == b"", "above 200 they are closed"
+            held.enter_context(socket.create_connection(("127.0.0.1", ward.broker.enrolment_port), timeout=5))
         with Party(ward.port, ward.papers("hosp-b")) as b:
             assert b.publish(topics.up("f1", "hosp-b", Up.GET)) == "Success"
