@@ -249,6 +249,18 @@ def test_the_will_of_a_holder_says_nothing_in_anothers_name(ward: Ward, office: 
     assert FORGED not in [payload for _, payload in office.received]
 
 
+def test_a_thief_with_the_token_pushes_the_hospital_off_and_the_other_way_round(
+    ward: Ward, office: Office, own: TokenKeys
+) -> None:
+    with knocking(ward, own.user, own.password) as hospital, knocking(ward, own.user, own.password) as thief:
+        hospital.wait_for_end()
+        assert thief.subscribe(answer_topic(own)) == GRANTED
+        with knocking(ward, own.user, own.password) as again:
+            thief.wait_for_end()
+            assert again.publish(request_topic(own), b"from the hospital again") == "Success"
+    office.work(lambda: (request_topic(own), b"from the hospital again") in office.received, "heard")
+
+
 # whose token has ended
 
 
