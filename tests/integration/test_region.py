@@ -24,6 +24,7 @@ from tests.support.region import Region, wait_for
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(240),
     pytest.mark.network,
     pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed: apt-get install mosquitto"),
 ]
@@ -49,7 +50,8 @@ def num_accepted(region: Region, site: str) -> int:
 
 def events(region: Region, name: str) -> list[str]:
     """What a process has logged, by the names of the events."""
-    lines = [line for line in region.said(name).splitlines() if line.startswith("{")]
+    whole = region.said(name).rpartition("\n")[0]
+    lines = [line for line in whole.splitlines() if line.startswith("{")]
     return [json.loads(line)["event"] for line in lines]
 
 

@@ -13,7 +13,6 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +124,7 @@ class Region:
     def start_coordinator(self) -> None:
         """Return when it has given the rights at the broker."""
         self._start("coordinator", "coordinator", "run", "--config", self.config)
-        wait_for(lambda: self.state().get("broker_access") == "provisioned", "provisioned")
+        wait_for(lambda: "broker_provisioned" in self.said("coordinator"), "provisioned")
 
     def start_agent(self, site: str) -> None:
         self._start(site, "agent", "run", "--config", self.folder / f"{site}.yaml")
@@ -154,11 +153,9 @@ class Region:
         return self.log(name).read_text() if self.log(name).exists() else ""
 
     def state(self) -> dict[str, Any]:
-        """The coordinator's page; empty while it does not answer."""
-        url = f"http://{HOST}:{self.http_port}/v1/state"
-        with suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+        """The coordinator's page."""
+        with urllib.request.urlopen(f"http://{HOST}:{self.http_port}/v1/state", timeout=PATIENCE_S) as answer:
             return dict(json.loads(answer.read()))
-        return {}
 
     # hospitals
 
