@@ -99,6 +99,8 @@ class Asking:
             tell(text)
 
     def _unanswered(self, *, connected: bool) -> str:
+        if self._link.refusal:
+            return f"{REFUSED}; ask the coordinator's operator"
         if WAITS in self._told:
             return "not admitted yet; run the same command again later, it goes on with the same key"
         if connected:
@@ -106,8 +108,6 @@ class Asking:
                 "no answer: is the coordinator running, and the token the newest one and not used yet? Run the same "
                 "command again"
             )
-        if self._link.refusal:
-            return f"{REFUSED}; ask the coordinator's operator"
         failure = self._link.failure or UnreachableError(Obstacle.NO_ANSWER)
         return (
             f"the broker was not reached at {self._token.host}:{self._token.port} ({failure}): "
