@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.access import initial_state
+from coordinator.config import ENROLMENT_PORT
 from fedward.errors import ConfigError
 from fedward.files import write_durably
 
@@ -38,7 +39,7 @@ use_identity_as_username true
 use_username_as_clientid true
 tls_version tlsv1.2
 max_connections 2000
-
+{enrolment}
 # What somebody may do is in the plugin's file, which the coordinator keeps: read it, but don't edit it.
 plugin {plugin}
 plugin_opt_config_file {state}/{rights}
@@ -68,6 +69,18 @@ log_type notice
 connection_messages true
 """
 
+ENROLMENT = """
+# Who holds a token comes here, before it has a certificate: TLS all the same, then the password that follows from the
+# token. The coordinator makes each such user and takes it away again. Nobody else has a password, so nobody else gets
+# in, with a certificate or without.
+listener {port}{address}
+certfile {identity}/{host}.crt
+keyfile {identity}/{host}.key
+use_username_as_clientid true
+tls_version tlsv1.2
+max_connections 200
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerPlace:
@@ -83,19 +96,34 @@ class BrokerPlace:
     state: Path
     """Folder that the broker writes to: rights and sessions."""
     plugin: Path
+    enrolment_port: int | None
+    """Where holders of tokens are taken; none: they enrol by files alone."""
+    enrolment_host: str
+    """The broker's name there, with a certificate for it as for `host`; the same where one name has both ports."""
 
 
 def mosquitto_config(place: BrokerPlace) -> str:
     """The text of mosquitto.conf. Raises ConfigError for a value that would be more than one word of a line."""
-    texts = (place.host, place.address or "", str(place.identity), str(place.state), str(place.plugin))
-    for text in texts:
+    folders = (str(place.identity), str(place.state), str(place.plugin))
+    for text in (place.host, place.enrolment_host, place.address or "", *folders):
         if any(character.isspace() or not character.isprintable() for character in text):
             raise ConfigError(f"{text!r}: mosquitto's configuration can't hold blanks or line ends here")
+    if place.enrolment_port == place.port:
+        raise ConfigError(f"port {place.port} for both listeners: one asks for certificates, the other for passwords")
+    address = f" {place.address}" if place.address else ""
+    enrolment = (
+        ""
+        if place.enrolment_port is None
+        else ENROLMENT.format(
+            port=place.enrolment_port, address=address, identity=place.identity, host=place.enrolment_host
+        )
+    )
     return TEMPLATE.format(
         port=place.port,
-        address=f" {place.address}" if place.address else "",
+        address=address,
         identity=place.identity,
         host=place.host,
+        enrolment=enrolment,
         plugin=place.plugin,
         state=place.state,
         rights=RIGHTS,
@@ -135,6 +163,14 @@ def add_command(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     parser.add_argument("--host", required=True, help="the broker's name, as in its certificate")
     parser.add_argument("--port", type=int, default=8883, help="TCP port, 443 passes most firewalls; default: 8883")
+    parser.add_argument(
+        "--enrolment-port",
+        type=int,
+        default=ENROLMENT_PORT,
+        help="TCP port for hospitals that hold a token and have no certificate yet; 0: none, they enrol by files; "
+        f"default: {ENROLMENT_PORT}",
+    )
+    parser.add_argument("--enrolment-host", help="the broker's name there, if another, as in a certificate of its own")
     parser.add_argument("--address", help="address to listen on; default: all")
     parser.add_argument("--identity", type=Path, help="folder of ca.crt, ca.crl, HOST.crt, HOST.key; default: --out")
     parser.add_argument("--state", type=Path, help="folder that the broker writes to; default: --out")
@@ -151,8 +187,11 @@ def _run(arguments: argparse.Namespace) -> None:
         identity=(arguments.identity or out).absolute(),
         state=(arguments.state or out).absolute(),
         plugin=arguments.plugin,
+        enrolment_port=arguments.enrolment_port or None,
+        enrolment_host=arguments.enrolment_host or arguments.host,
     )
     write_broker_config(out, place, arguments.federation)
-    needed = ", ".join(("ca.crt", "ca.crl", f"{place.host}.crt", f"{place.host}.key"))
+    hosts = dict.fromkeys((place.host, place.enrolment_host))
+    needed = ", ".join(("ca.crt", "ca.crl", *(f"{host}.crt, {host}.key" for host in hosts)))
     print(f"{out / MOSQUITTO_CONFIG} and {out / RIGHTS}")  # noqa: T201
     print(f"put {needed} into {place.identity}; the user of mosquitto must own {RIGHTS} and read the key")  # noqa: T201

@@ -82,12 +82,19 @@ class RetentionSettings(Settings):
         return self
 
 
+ENROLMENT_PORT = 8884
+"""Of the broker's listener for those who hold a token and have no certificate yet."""
+
+
 class CoordinatorBrokerSettings(BrokerSettings):
     """Where the MQTT broker is, and who sees to its access rights."""
 
     authorisation: Authorisation = Authorisation.NONE
     """Who gives sites their rights at the broker: none (its operator), or dynamic-security (this coordinator, through
     mosquitto's plugin)."""
+    enrolment_port: int = Field(default=ENROLMENT_PORT, ge=1, le=65_535)
+    """TCP port of the broker's listener for those who enrol; `invite` writes it into the token. Without TLS it is
+    `port`."""
 
 
 class LimitSettings(Settings):

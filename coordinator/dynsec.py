@@ -6,7 +6,7 @@ each answer to everybody who holds the topic of answers, so `correlationData` sa
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -43,11 +43,13 @@ class Acl(NamedTuple):
 
 @dataclass(frozen=True)
 class Client:
-    """A user name, which is the common name of a certificate, and the roles that it has."""
+    """A user name and the roles that it has. It is the common name of a certificate, or has a password."""
 
     roles: frozenset[str]
     grouped: bool = False
     """Whether somebody else put it into a group, which may give it rights too."""
+    password: str | None = field(default=None, repr=False)
+    """To be set when it is made; the plugin never tells one."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,12 @@ def remove_acl(role: str, acl: Acl) -> Command:
 def create_client(name: str) -> Command:
     """Without a password: its certificate says who it is."""
     return {"command": "createClient", "username": name}
+
+
+def create_client_with_password(name: str, password: str, roles: frozenset[str]) -> Command:
+    """It connects under no other client id than its name. With its roles from the start: nobody is there yet."""
+    given = [{"rolename": role} for role in sorted(roles)]
+    return {"command": "createClient", "username": name, "clientid": name, "password": password, "roles": given}
 
 
 def delete_client(name: str) -> Command:

@@ -1,6 +1,6 @@
-"""Gives the sites their rights at the broker, and takes them away: reads what the broker holds, sends what differs.
+"""Gives sites and holders of tokens their rights at the broker, and takes them away: reads, and sends what differs.
 
-Over the coordinator's own link, at every connection and when the admitted sites change. It reads again after it has
+Over the coordinator's own link, at every connection and when the admitted ones change. It reads again after it has
 sent, so what it calls provisioned is what the broker says that it holds, and neither a lost answer nor an error that
 does not matter needs a rule. Nothing else waits for it: a site without rights is refused by the broker, and tries
 again.
@@ -26,6 +26,7 @@ from coordinator.dynsec import (
     parse_answers,
 )
 from fedward.errors import PeerError, TransientError
+from fedward.identity.token import TokenKeys
 from fedward.ports import Clock, Delivery, Link
 
 LOG = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class BrokerAccess(StrEnum):
     FAILED = "failed"
 
 
-def provision(federation: str, sites: Collection[str]) -> Conversation:
+def provision(federation: str, sites: Collection[str], holders: Collection[TokenKeys] = ()) -> Conversation:
     """What is said to the broker. Raises TransientError when it does not become what it should be."""
     [defaults] = yield [get_defaults()]
     _require(defaults)
@@ -63,8 +64,8 @@ def provision(federation: str, sites: Collection[str]) -> Conversation:
         allowed = ", ".join(sorted(defaults.open_defaults))
         raise TransientError(f"the broker allows everybody what no role forbids ({allowed}): set its defaults to deny")
     for _ in range(MAX_ROUNDS):
-        held = yield from _read(federation, sites)
-        commands = changes(federation, sites, held)
+        held = yield from _read(federation, sites, holders)
+        commands = changes(federation, sites, held, holders)
         if not commands:
             return
         for start in range(0, len(commands), AT_ONCE):
@@ -74,7 +75,9 @@ def provision(federation: str, sites: Collection[str]) -> Conversation:
     raise TransientError(f"the broker holds something else after {MAX_ROUNDS} times that {len(commands)} were sent")
 
 
-def _read(federation: str, sites: Collection[str]) -> Generator[list[Command], list[Answer], Held]:
+def _read(
+    federation: str, sites: Collection[str], holders: Collection[TokenKeys]
+) -> Generator[list[Command], list[Answer], Held]:
     """All pages of both listings, as far as they matter to the federation."""
     held = Held({}, {})
     for listing in (list_roles, list_clients):
@@ -84,7 +87,7 @@ def _read(federation: str, sites: Collection[str]) -> Generator[list[Command], l
             _require(page)
             if page.total > MAX_ENTRIES:
                 raise TransientError(f"the broker holds {page.total} roles or clients, at most {MAX_ENTRIES} are read")
-            mine = ours(federation, sites, page.held)
+            mine = ours(federation, sites, page.held, holders)
             held = Held({**held.roles, **mine.roles}, {**held.clients, **mine.clients})
             num_entries = len(page.held.roles) + len(page.held.clients)
             num_read += num_entries
@@ -106,7 +109,7 @@ class Provision:
         self._link = link
         self._clock = clock
         self._federation = federation
-        self._sites: frozenset[str] | None = None
+        self._wanted: tuple[frozenset[str], frozenset[TokenKeys]] | None = None
         self._process = secrets.token_hex(8)
         self._num_sent = 0
         self._connected = False
@@ -140,10 +143,11 @@ class Provision:
             self._go_on(self._conversation, answers)
         return True
 
-    def tick(self, sites: Collection[str]) -> None:
-        """Look at the admitted sites and at the time."""
-        if frozenset(sites) != self._sites:
-            self._sites = frozenset(sites)
+    def tick(self, sites: Collection[str], holders: Collection[TokenKeys] = ()) -> None:
+        """Look at the admitted sites, at the tokens that open the broker, and at the time."""
+        wanted = frozenset(sites), frozenset(holders)
+        if wanted != self._wanted:
+            self._wanted = wanted
             self._restart()
         if self._connected and self._clock.monotonic_s() >= self._due_s:
             if self._conversation is not None:
@@ -153,11 +157,11 @@ class Provision:
 
     def _restart(self) -> None:
         """Begin anew with reading. What was under way is forgotten: its answers are nobody's any more."""
-        if self.state is BrokerAccess.UNUSED or not self._connected or self._sites is None:
+        if self.state is BrokerAccess.UNUSED or not self._connected or self._wanted is None:
             return
         if self.state is BrokerAccess.PROVISIONED:
             self.state = BrokerAccess.PENDING
-        self._conversation = provision(self._federation, self._sites)
+        self._conversation = provision(self._federation, *self._wanted)
         self._send(next(self._conversation))
 
     def _go_on(self, conversation: Conversation, answers: list[Answer]) -> None:
@@ -165,7 +169,8 @@ class Provision:
             self._send(conversation.send(answers))
         except StopIteration:
             self._conversation, self.state = None, BrokerAccess.PROVISIONED
-            LOG.info("broker_provisioned", extra={"num_sites": len(self._sites or ())})
+            sites, holders = self._wanted or ((), ())
+            LOG.info("broker_provisioned", extra={"num_sites": len(sites), "num_tokens": len(holders)})
         except TransientError as error:
             self._fail(str(error))
 

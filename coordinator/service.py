@@ -33,6 +33,7 @@ from fedward import topics
 from fedward.disk import free_bytes, used_bytes
 from fedward.errors import PeerError, RejectReason, UnprovenError
 from fedward.identity.folder import CoordinatorIdentity
+from fedward.identity.token import user_of
 from fedward.messages import (
     Announcement,
     Chunk,
@@ -197,7 +198,7 @@ class Service:
         if self._operation.look() or (self.connected and self.looped_at_s >= self._announce_at_s):
             self._announce_all()
         self._look_who_belongs()
-        self._provision.tick(self._members.admitted())
+        self._provision.tick(self._members.admitted(), self.desk.holders if self.desk else ())
         self._intake.quarantine.look(self.looped_at_s)
         self._members.hold(self._intake.quarantine.held)
         self._aggregate()
@@ -235,20 +236,29 @@ class Service:
             self._count_refusal(received.site, error)
 
     def _is_over_limit(self, delivery: Delivery) -> bool:
-        """Whether a site sends more than it may: that is counted, and neither looked at nor answered.
+        """Whether a sender sends more than it may: that is counted, and neither looked at nor answered.
 
         Also what it says on topics that mean nothing: each costs a refusal and a line of the log.
         """
-        site, now_s = topics.sender(delivery.topic), self._clock.monotonic_s()
-        if site is None or site not in self._members:
+        address, now_s = _address(delivery.topic), self._clock.monotonic_s()
+        sender = self._sender(delivery.topic, address)
+        if sender is None:
             return False
-        was_over = site in self._allowances.over
-        if self._allowances.admit(site, len(delivery.payload), _is_chunk(delivery.topic), now_s):
+        was_over = sender in self._allowances.over
+        is_chunk = address is not None and address.kind is topics.Up.CHUNK
+        if self._allowances.admit(sender, len(delivery.payload), is_chunk, now_s):
             return False
         self._refused[RejectReason.BUSY] += 1
         if not was_over:
-            LOG.warning("over_limit", extra={"site": site})
+            LOG.warning("over_limit", extra={"site": sender})
         return True
+
+    def _sender(self, topic: str, address: topics.Address | None) -> str | None:
+        """Whose allowance a message is taken from: a site's or that of a token's holder; None for a stranger."""
+        if address and address.token is not None:
+            return user_of(address.token) if self.desk and self.desk.knows(address.token) else None
+        site = topics.sender(topic)
+        return site if site in self._members else None
 
     def _on_message(self, received: Received) -> None:
         site, message = received.site, received.message
@@ -271,6 +281,8 @@ class Service:
                 self._on_renewal(site, message)
 
     def _on_status(self, site: str, status: Status) -> None:
+        if self.desk:
+            self.desk.on_status(site)
         if self._members.on_status(site, status):
             self._announce_at_s = min(self._announce_at_s, self._announced_at_s + ANNOUNCE_SOON_S)
         if self._keys:
@@ -282,9 +294,8 @@ class Service:
 
         Whoever is not proven ends nothing: at most the site is told to offer again.
         """
-        try:
-            address = topics.parse(topic)
-        except PeerError:
+        address = _address(topic)
+        if address is None:
             self._count_refusal(None, error)
             return
         site = address.site if address.site in self._members else None
@@ -473,8 +484,9 @@ class Service:
         }
 
 
-def _is_chunk(topic: str) -> bool:
+def _address(topic: str) -> topics.Address | None:
+    """None for a topic that means nothing."""
     try:
-        return topics.parse(topic).kind is topics.Up.CHUNK
+        return topics.parse(topic)
     except PeerError:
-        return False
+        return None

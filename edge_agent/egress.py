@@ -6,6 +6,7 @@ import logging
 from edge_agent.egress_lines import Facts, What
 from edge_agent.egress_log import EgressLog, is_full
 from fedward import topics
+from fedward.dial import UnreachableError
 from fedward.errors import PeerError
 from fedward.messages import Evaluation, Offer, Telemetry
 from fedward.pack import unpack
@@ -76,6 +77,14 @@ class EgressLink:
         """Raises nothing for a log that finds the disk full."""
         self._link.close()
         self._log.close()
+
+    @property
+    def refusal(self) -> str:
+        return self._link.refusal
+
+    @property
+    def failure(self) -> UnreachableError | None:
+        return self._link.failure
 
     @property
     def max_payload_bytes(self) -> int:

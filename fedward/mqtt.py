@@ -27,7 +27,7 @@ from fedward.limits import MAX_MESSAGE_BYTES, MAX_PACKET_BYTES
 from fedward.mqtt_client import BrokerClient, WebSocket
 from fedward.ports import Connected, Delivery, Disconnected, LinkInbox, Room, Will
 from fedward.proxy import Proxy
-from fedward.settings import TlsSettings, Transport
+from fedward.settings import Transport, TrustSettings
 from fedward.tls import Tls
 
 log = logging.getLogger(__name__)
@@ -51,8 +51,8 @@ class MqttSettings:
     client_id: str
     session_expiry_s: int
     """How long the broker keeps subscriptions and unacknowledged messages after the connection is gone."""
-    tls: TlsSettings | None = None
-    """Files of mutual TLS; None for plain TCP."""
+    tls: TrustSettings | None = None
+    """Files of TLS, mutual where this side's own are among them; None for plain TCP."""
     proxy: Proxy | None = None
     transport: Transport = "tcp"
     username: str | None = None
@@ -90,7 +90,7 @@ class MqttLink:
         self.denied_filters: set[str] = set()
         """Of the filters that are subscribed to, those that the broker refused when it was asked last."""
         self.refusal = ""
-        """Why the broker refused the latest attempt to connect; empty when it refused none, or let us in since."""
+        self.failure: UnreachableError | None = None
         self.stale_acks = 0
         """Acknowledgements after the end of their connection; the broker sends those messages again."""
         self._settings = settings
@@ -215,7 +215,7 @@ class MqttLink:
     def _on_connect(
         self, client: Client, _userdata: object, flags: ConnectFlags, reason: ReasonCode, limits: Properties
     ) -> None:
-        self.refusal = str(reason) if reason.is_failure else ""
+        self.refusal, self.failure = str(reason) if reason.is_failure else "", None
         if reason.is_failure:
             self._tell_failure("mqtt_connect_refused", reason=self.refusal)
             return
@@ -275,6 +275,8 @@ class MqttLink:
 
     def _tell_unreachable(self) -> None:
         failure = self._client.failure or UnreachableError(Obstacle.HUNG_UP, "before it answered")
+        # A copy: one that was raised holds the frames that it went through, and in them this link.
+        self.refusal, self.failure = "", UnreachableError(failure.obstacle, failure.detail)
         self._tell_failure(
             "mqtt_unreachable",
             broker=f"{self._settings.host}:{self._settings.port}",

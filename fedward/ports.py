@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from queue import Queue
 from typing import Protocol
 
+from fedward.dial import UnreachableError
 from fedward.errors import ConfigError
 from fedward.limits import LEAST_BROKER_PAYLOAD
 
@@ -97,6 +98,14 @@ class Link(Protocol):
 
     def close(self) -> None:
         """Disconnect cleanly after what is in flight has left, within a few seconds; the will is not sent."""
+
+    @property
+    def refusal(self) -> str:
+        """Why the broker refused the latest attempt to connect, in its words; empty where it did not."""
+
+    @property
+    def failure(self) -> UnreachableError | None:
+        """Why the latest attempt did not reach the broker; None where it did."""
 
     @property
     def max_payload_bytes(self) -> int:

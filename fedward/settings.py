@@ -69,11 +69,16 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class TlsSettings(Settings):
-    """Files of mutual TLS with the broker, as PEM. What is renewed there is used at the next connection."""
+class TrustSettings(Settings):
+    """Whom this side believes to be the broker. It shows no certificate of its own: it has none yet."""
 
     ca_file: Path
     """Certificate of the authority that has signed the broker's; those of the operating system don't count."""
+
+
+class TlsSettings(TrustSettings):
+    """Files of mutual TLS with the broker, as PEM. What is renewed there is used at the next connection."""
+
     certificate_file: Path
     """Certificate of this side."""
     key_file: Path

@@ -171,6 +171,8 @@ class MemoryLink:
     """Keeps the promises of `fedward.ports.Link` without a network."""
 
     max_payload_bytes = MAX_MESSAGE_BYTES
+    refusal = ""
+    failure = None
 
     def __init__(
         self, broker: MemoryBroker, client_id: str, inbox: LinkInbox, *, window: int = 8, will: Will | None = None

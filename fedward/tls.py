@@ -1,4 +1,7 @@
-"""TLS with the broker: each side shows a certificate of the federation's authority, and no other authority counts."""
+"""TLS with the broker: each side shows a certificate of the federation's authority, and no other authority counts.
+
+Only who enrols has none to show yet.
+"""
 
 import logging
 import socket
@@ -10,7 +13,7 @@ from fedward.dial import STEP_S, Obstacle, UnreachableError
 from fedward.errors import ConfigError
 from fedward.identity.description import describe_certificate
 from fedward.identity.keys import check_private
-from fedward.settings import TlsSettings
+from fedward.settings import TlsSettings, TrustSettings
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ Stamp = tuple[tuple[int, int, int] | None, ...]
 class Tls:
     """This side's end. The files are looked at before each connection: what was renewed is used from then on."""
 
-    def __init__(self, host: str, files: TlsSettings) -> None:
+    def __init__(self, host: str, files: TrustSettings) -> None:
         """`host` is the name that the broker's certificate must be for. Raises ConfigError for unusable files."""
         self._host = host
         self._files = files
@@ -110,24 +113,30 @@ class Tls:
             log.info("tls_files_read")
 
 
-def make_context(files: TlsSettings) -> ssl.SSLContext:
+def make_context(files: TrustSettings) -> ssl.SSLContext:
     """Raises ConfigError for files that are missing, can be read by others, or don't belong together."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies the other side and its host name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False
-    check_private(files.key_file)
+    if isinstance(files, TlsSettings):
+        check_private(files.key_file)
     try:
         context.load_verify_locations(files.ca_file)
     except OSError as error:
         raise ConfigError(
             f"TLS: authority's certificate {files.ca_file}: {_problem(error, 'expected a certificate as PEM')}"
         ) from None
+    if isinstance(files, TlsSettings):
+        _load_own(context, files)
+    return context
+
+
+def _load_own(context: ssl.SSLContext, files: TlsSettings) -> None:
     try:
         context.load_cert_chain(files.certificate_file, files.key_file, password="")  # never asks on the terminal
     except OSError as error:
         problem = _problem(error, "expected a certificate as PEM and the private key that belongs to it")
         raise ConfigError(f"TLS: certificate {files.certificate_file} and key {files.key_file}: {problem}") from None
-    return context
 
 
 def failure_of(error: ssl.SSLError) -> UnreachableError:
@@ -148,9 +157,10 @@ def _problem(error: OSError, expected: str) -> str:
     return error.strerror
 
 
-def _stamp(files: TlsSettings) -> Stamp:
+def _stamp(files: TrustSettings) -> Stamp:
     """Differs when one of the files was written or replaced."""
-    return tuple(_stamp_of(path) for path in (files.ca_file, files.certificate_file, files.key_file))
+    own = (files.certificate_file, files.key_file) if isinstance(files, TlsSettings) else ()
+    return tuple(_stamp_of(path) for path in (files.ca_file, *own))
 
 
 def _stamp_of(path: Path) -> tuple[int, int, int] | None:

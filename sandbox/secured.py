@@ -38,6 +38,8 @@ class SecuredBroker:
             raise ConfigError("mosquitto and its dynamic-security plugin are needed: `apt-get install mosquitto`")
         self.host = host
         self.port = port or free_port(host)
+        self.enrolment_port = free_port(host)
+        """Where holders of tokens are taken."""
         self.log_path = folder / "broker.log"
         self._folder = folder
         self._revoked: set[int] = set()
@@ -50,6 +52,8 @@ class SecuredBroker:
             identity=self.enrol(host, Role.BROKER),
             state=folder,
             plugin=PLUGIN,
+            enrolment_port=self.enrolment_port,
+            enrolment_host=host,
         )
         self._write_revocations()
         write_broker_config(folder, place, federations)

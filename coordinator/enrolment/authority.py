@@ -14,7 +14,7 @@ from coordinator.config import AuthoritySettings
 from coordinator.enrolment.folder import REVOCATIONS, Register
 from fedward.errors import ConfigError, TransientError
 from fedward.files import write_durably
-from fedward.identity.authorities import CommandAuthority, check_revocations, check_signed
+from fedward.identity.authorities import CommandAuthority, check_revocations, check_signed, revoked_in
 from fedward.identity.certificates import (
     AUTHORITY_CERTIFICATE,
     AUTHORITY_KEY,
@@ -111,6 +111,7 @@ def file_certificate(folder: Path, federation: str, certificate: Certificate, ro
     """Put what was signed where it belongs: the broker's, the coordinator's own, or a site's into the register."""
     if role is Role.BROKER:
         (folder / BROKER).mkdir(exist_ok=True, mode=0o700)
+        write_durably(folder / BROKER / AUTHORITY_CERTIFICATE, (folder / AUTHORITY_CERTIFICATE).read_bytes())
         write_durably(folder / BROKER / f"{certificate.name}.crt", certificate.pem)
     elif certificate.name == coordinator_name(federation):
         write_durably(folder / COORDINATOR_CERTIFICATE, certificate.pem)
@@ -121,7 +122,20 @@ def file_certificate(folder: Path, federation: str, certificate: Certificate, ro
 def publish_revocations(folder: Path, authority: Authority, now_s: float) -> None:
     """Write `ca.crl` of all that were revoked. Raises what the authority raises; the register holds them anyway."""
     serials = [certificate.serial for certificate in Register(folder).revoked()]
-    write_durably(folder / REVOCATIONS, authority.revocations(serials, now_s))
+    _file_revocations(folder, authority.revocations(serials, now_s))
+
+
+def _is_newest(folder: Path, revocations: bytes) -> bool:
+    """Files may be carried back in another order than they were signed: no revocation is ever taken back."""
+    known = folder / REVOCATIONS
+    return not known.exists() or revoked_in(known.read_bytes()) <= revoked_in(revocations)
+
+
+def _file_revocations(folder: Path, revocations: bytes) -> None:
+    """Here, and with what the broker gets, where that is made here."""
+    write_durably(folder / REVOCATIONS, revocations)
+    if (folder / BROKER).exists():
+        write_durably(folder / BROKER / REVOCATIONS, revocations)
 
 
 def to_sign(waiting: OfflineAuthority, serials: Collection[int]) -> bytes:
@@ -148,7 +162,7 @@ def sign_file(authority: Authority, content: bytes, now_s: float) -> tuple[bytes
         serials = [int(serial) for serial in given["revoked"]]
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ConfigError("the file is damaged: export it again") from None
-    revocations = authority.revocations(serials, now_s).decode() if serials else None
+    revocations = authority.revocations(serials, now_s).decode()  # also when it is empty: a broker needs the list
     return json.dumps({"what": SIGNED, "certificates": rows, "revocations": revocations}).encode(), signed
 
 
@@ -173,7 +187,8 @@ def take_signed(folder: Path, federation: str, content: bytes, now_s: float) -> 
             check_signed(certificate, request, waiting.certificate, now_s, days)
     if revocations is not None:
         check_revocations(revocations.encode(), waiting.certificate, ())
-        write_durably(folder / REVOCATIONS, revocations.encode())
+        if _is_newest(folder, revocations.encode()):
+            _file_revocations(folder, revocations.encode())
     for certificate, role in answers:
         if (certificate.name, role) in asked:
             file_certificate(folder, federation, certificate, role)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from coordinator.config import AuthoritySettings, FederationConfig
 from coordinator.enrolment.authority import BROKER, at_hand, offline, sign_file, take_signed, to_sign
-from coordinator.enrolment.folder import changing
+from coordinator.enrolment.folder import REVOCATIONS, changing
 from coordinator.enrolment.membership import Membership, expiry_of
 from coordinator.enrolment.rules import Invitation, Stage, uncertified
 from fedward.errors import ConfigError, PeerError, TransientError
@@ -21,10 +21,12 @@ from fedward.identity.certificates import (
 from fedward.identity.folder import COORDINATOR_CERTIFICATE, COORDINATOR_KEY, SEALING_KEY, coordinator_name
 from fedward.identity.handover import ANSWER, REQUEST, read_handover, write_handover
 from fedward.identity.keys import load_signing_key, make_sealing_key, make_signing_key
+from fedward.identity.signing import COORDINATOR
 from fedward.identity.token import write_token
 from fedward.messages import Enrolled, Enrolment
 from fedward.pack import pack, unpack
 from fedward.process import SystemClock
+from fedward.reach import tls_for
 from fedward.settings import load_settings
 
 
@@ -41,7 +43,9 @@ def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     invite.add_argument("site")
     invite.add_argument("--days", type=float, default=7.0, help="days until the token ends; default: 7")
     invite.add_argument(
-        "--broker", metavar="HOST:PORT", help="where tokens are taken; default: broker of the configuration"
+        "--broker",
+        metavar="HOST:PORT",
+        help="where tokens are taken, as hospitals reach it; default: broker.host and broker.enrolment_port",
     )
     invite.add_argument("--automatic", action="store_true", help="admit whoever holds the token, without a comparison")
     requests = _verb(verbs, "requests", _requests, "list who asks to be admitted, and what waits for a signature")
@@ -112,15 +116,17 @@ def _identity(arguments: argparse.Namespace) -> None:
     name, key, certificate, role = _party(arguments.broker, folder, config.federation)
     if certificate.exists() and not arguments.renew:
         print(f"{certificate} is there already; --renew makes a new certificate for its key")
-        return
-    if not key.exists():
-        make_signing_key(key)
-    if role is Role.CLIENT and not (folder / SEALING_KEY).exists():
-        make_sealing_key(folder / SEALING_KEY)
-    with changing(folder):
-        request = parse_request(make_request(load_signing_key(key), name))
-        made = membership.sign(request, role, SystemClock().now_s())
-    print(f"{certificate}: {name}, fingerprint {made.fingerprint}")
+    else:
+        if not key.exists():
+            make_signing_key(key)
+        if role is Role.CLIENT and not (folder / SEALING_KEY).exists():
+            make_sealing_key(folder / SEALING_KEY)
+        with changing(folder):
+            request = parse_request(make_request(load_signing_key(key), name))
+            made = membership.sign(request, role, SystemClock().now_s())
+        print(f"{certificate}: {name}, fingerprint {made.fingerprint}")
+    if role is Role.BROKER and not (folder / BROKER / REVOCATIONS).exists():
+        membership.publish_revocations(SystemClock().now_s())  # a broker does not start without the list
 
 
 def _party(broker: str | None, folder: Path, federation: str) -> tuple[str, Path, Path, Role]:
@@ -136,7 +142,7 @@ def _invite(arguments: argparse.Namespace) -> None:
         raise ConfigError(
             f"site {arguments.site} is not in `sites` of the configuration; there are: {', '.join(config.sites)}"
         )
-    address = _address(arguments.broker) if arguments.broker else (config.broker.host, config.broker.port)
+    address = _address(arguments.broker) if arguments.broker else _enrolment_address(config)
     expires_at_s = expiry_of(arguments.days, SystemClock().now_s())
     token = membership.invite(arguments.site, address, expires_at_s, automatic=arguments.automatic)
     print(write_token(token))
@@ -243,6 +249,12 @@ def _configured(arguments: argparse.Namespace) -> tuple[FederationConfig, Path]:
 def _membership(arguments: argparse.Namespace) -> tuple[FederationConfig, Membership]:
     config, folder = _configured(arguments)
     return config, Membership(folder, config.federation, config.authority)
+
+
+def _enrolment_address(config: FederationConfig) -> tuple[str, int]:
+    broker = config.broker
+    secured = tls_for(broker, config.identity, COORDINATOR) is not None
+    return broker.host, broker.enrolment_port if secured else broker.port
 
 
 def _address(text: str) -> tuple[str, int]:

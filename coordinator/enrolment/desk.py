@@ -14,6 +14,7 @@ from fedward import topics
 from fedward.errors import ConfigError, IntegrityError, PeerError, RejectReason, TransientError
 from fedward.identity.certificates import RENEW_BELOW, Certificate, life_left, load_certificate
 from fedward.identity.folder import COORDINATOR_CERTIFICATE
+from fedward.identity.token import TokenKeys
 from fedward.messages import Enrolled, Enrolment, Renewal, Renewed
 from fedward.pack import pack, unpack
 from fedward.ports import Clock, Link
@@ -49,11 +50,17 @@ class Desk:
         self._stamp: object = None
         self.sites: Mapping[str, Certificate] = membership.register.sites()
         """The enrolled sites, as they were seen last; replaced, never changed."""
+        self.holders: frozenset[TokenKeys] = frozenset()
+        """Those whose token opens the broker, each for its two topics; as they were seen last, replaced as `sites`."""
 
     @property
     def filter(self) -> str:
         """What the coordinator subscribes to for the desk."""
         return topics.enrolment_requests(self._federation)
+
+    def knows(self, token_id: str) -> bool:
+        """Whether the token is out, or was used, and is not ended."""
+        return token_id in self._invitations
 
     def look(self) -> bool:
         """Look for decisions, if it is time, and carry them out; whether `sites` is another one now."""
@@ -64,7 +71,8 @@ class Desk:
         changed = self._see()
         if self._certify(now_s):
             changed |= self._see()
-        self._tell_decisions()
+        self._tell_decisions()  # before the broker ends the connection of one who is denied
+        self.holders = self._holders()
         if now_s >= self._warn_at_s:
             self._warn_at_s = now_s + WARN_EVERY_S
             self._warn()
@@ -93,6 +101,16 @@ class Desk:
         self._answer(token_id, answer)
         self._look_at_s = 0.0  # an automatic one is signed at once
 
+    def on_status(self, site: str) -> None:
+        """The site speaks with its own key: if a token brought it here, that has served."""
+        invited = any(one.site == site for one in self._invitations.values())
+        try:
+            if invited and self._membership.settle(site):
+                LOG.info("token_served", extra={"site": site})
+                self._look_at_s = 0.0
+        except IntegrityError as error:
+            LOG.error("invitation_damaged", extra={"detail": str(error)})
+
     def on_renewal(self, site: str, message: Renewal) -> Renewed | None:
         """The answer, None where the authority is not at hand: the site asks again. Raises PeerError."""
         now_s = self._clock.monotonic_s()
@@ -108,15 +126,14 @@ class Desk:
         LOG.info("renewed", extra={"site": site, "ends_at_s": certificate.not_after_s})
         return Renewed(certificate=certificate.pem)
 
-    def holders(self) -> list[Invitation]:
-        """Those whose token still opens the broker, each for its two topics (access_enrolment.py)."""
-        now_s = self._clock.now_s()
-        return [one for one in self._invitations.values() if may_connect(one, now_s)]
-
     def expires_s(self) -> float:
         """When the first certificate that is in use ends, a site's or the coordinator's own."""
         own = load_certificate(self._membership.folder / COORDINATOR_CERTIFICATE)
         return min(certificate.not_after_s for certificate in (own, *self.sites.values()))
+
+    def _holders(self) -> frozenset[TokenKeys]:
+        now_s = self._clock.now_s()
+        return frozenset(one.keys for one in self._invitations.values() if may_connect(one, now_s))
 
     def _see(self) -> bool:
         """Read the folder where it has changed; whether the register has."""

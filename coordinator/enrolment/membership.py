@@ -9,7 +9,7 @@ from pathlib import Path
 from coordinator.config import AuthoritySettings
 from coordinator.enrolment.authority import authority_of, file_certificate, offline, publish_revocations
 from coordinator.enrolment.folder import Invitations, Register, changing
-from coordinator.enrolment.rules import Invitation, Stage, admitted, answer, denied, received
+from coordinator.enrolment.rules import Invitation, Stage, admitted, answer, denied, has_served, received
 from fedward.errors import ConfigError, PeerError, RejectReason, TransientError
 from fedward.identity.authorities import check_signed
 from fedward.identity.certificates import (
@@ -113,6 +113,15 @@ class Membership:
             if self.invitations.of(invitation.site) != invitation:
                 raise TransientError(f"site {invitation.site}: its invitation was ended meanwhile")
             return self.sign(parse_request(invitation.request), Role.CLIENT, now_s)
+
+    def settle(self, site: str) -> bool:
+        """The site has spoken with its certificate: whether that ends its invitation. The token serves nobody then."""
+        with changing(self.folder):
+            invitation = self.invitations.of(site)
+            ends = invitation is not None and has_served(invitation, self.register.certificate(site))
+            if ends:
+                self.invitations.end(site)
+        return ends
 
     def renew(self, site: str, message: Renewal, now_s: float) -> Certificate:
         """The newest certificate of the site's key: a new one when it is time, else the one that it has.

@@ -88,8 +88,18 @@ def answer(
 
 
 def may_connect(invitation: Invitation, now_s: float) -> bool:
-    """Whether the token's holder still has something to say, or to hear."""
-    return now_s < invitation.expires_at_s + (HEAR_S if invitation.fingerprint else 0.0)
+    """Whether the token's holder still has something to say, or to hear: one who is denied is told so, and is out."""
+    ends_at_s = invitation.expires_at_s + (HEAR_S if invitation.fingerprint else 0.0)
+    return invitation.stage is not Stage.DENIED and now_s < ends_at_s
+
+
+def has_served(invitation: Invitation, certificate: Certificate | None) -> bool:
+    """Whether the token has done its work when its site speaks with the certificate that the register has."""
+    return (
+        invitation.stage is Stage.ADMITTED
+        and certificate is not None
+        and certificate.fingerprint == invitation.fingerprint
+    )
 
 
 def uncertified(invitations: Iterable[Invitation], sites: Mapping[str, Certificate]) -> list[Invitation]:

@@ -4,6 +4,7 @@ import argparse
 import os
 import queue
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 from edge_agent.config import SiteConfig
@@ -13,7 +14,7 @@ from edge_agent.enrolment.asking import Asking
 from edge_agent.enrolment.keeping import begin, enrolled, finish, message_of
 from fedward.errors import ConfigError, PeerError, TransientError
 from fedward.files import write_durably
-from fedward.identity.certificates import Request
+from fedward.identity.certificates import AUTHORITY_CERTIFICATE, Request
 from fedward.identity.handover import ANSWER, REQUEST, read_handover, write_handover
 from fedward.identity.keys import check_private
 from fedward.identity.token import Token, read_token
@@ -23,7 +24,8 @@ from fedward.mqtt import MqttLink, MqttSettings
 from fedward.pack import pack, unpack
 from fedward.ports import LinkInbox
 from fedward.process import SystemClock, log_to_stderr, only_process_in
-from fedward.settings import is_loopback, load_settings
+from fedward.reach import proxy_for, tls_for
+from fedward.settings import TrustSettings, load_settings
 
 INBOX_EVENTS = 1000
 
@@ -105,21 +107,28 @@ def _over_mqtt(config: SiteConfig, folder: Path, token: Token, request: Request,
     rng, clock = random.Random(), SystemClock()  # noqa: S311 - jitter, not a secret
     with only_process_in(config.state_folder):  # it writes the agent's egress log
         log = EgressLog(config.state_folder / EGRESS, config.egress_log_mib * MIB, clock)
-        link = EgressLink(MqttLink(link_settings(config, token), inbox, rng), log, None)
+        settings = link_settings(config, token, folder, os.environ)
+        link = EgressLink(MqttLink(settings, inbox, rng), log, None)
         try:
-            asking = Asking(link, inbox, clock, token, request)
-            asking.run(folder, wait_s, lambda: print("the coordinator has the request, and waits for its operator"))
+            Asking(link, inbox, clock, token, request).run(folder, wait_s, print)
         finally:
             link.close()
 
 
-def link_settings(config: SiteConfig, token: Token) -> MqttSettings:
-    """How the token's holder connects: with a password that follows from the token, to the broker that it names."""
-    if not is_loopback(token.host):
-        raise ConfigError("enrolment over the network needs TLS with the broker; carry the request: --request-out FILE")
+def link_settings(config: SiteConfig, token: Token, folder: Path, environment: Mapping[str, str]) -> MqttSettings:
+    """How the token's holder connects: to the broker that it names, on the way that the site's `broker` says.
+
+    There the token's authority alone is believed, whose certificate `begin` has put into `folder`; this side has none
+    to show yet, and says a password that follows from the token. Without TLS only where the agent will go without.
+    """
+    broker = config.broker.model_copy(update={"host": token.host, "port": token.port})
+    secured = tls_for(broker, config.identity, config.site) is not None
     return MqttSettings(
         host=token.host,
         port=token.port,
+        tls=TrustSettings(ca_file=folder / AUTHORITY_CERTIFICATE) if secured else None,
+        proxy=proxy_for(broker, environment),
+        transport=config.broker.transport,
         client_id=token.user,
         username=token.user,
         password=token.keys.password,

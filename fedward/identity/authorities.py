@@ -84,6 +84,14 @@ def check_signed(
         raise ConfigError(f"the certificate of {request.name} ends later than in the {days:g} days that were asked for")
 
 
+def revoked_in(pem: bytes) -> frozenset[int]:
+    """The serial numbers that a list (CRL) names. Raises ConfigError for anything else than one."""
+    try:
+        return frozenset(revoked.serial_number for revoked in x509.load_pem_x509_crl(pem))
+    except UNREADABLE:
+        raise ConfigError("expected a list of revoked certificates (CRL) as PEM, got something else") from None
+
+
 def check_revocations(pem: bytes, authority: Certificate, serials: Collection[int]) -> None:
     """Raises ConfigError unless it is the authority's list, and names all these."""
     try:

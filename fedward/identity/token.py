@@ -47,8 +47,8 @@ class Token:
 
     @property
     def user(self) -> str:
-        """The enrolment user at the broker."""
-        return f"{USER_PREFIX}{self.token_id}"
+        """The enrolment user at the broker, and its client id there."""
+        return user_of(self.token_id)
 
     @property
     def keys(self) -> "TokenKeys":
@@ -65,6 +65,11 @@ class TokenKeys:
     token_id: str
     password: str = field(repr=False)
     mac_key: bytes = field(repr=False)
+
+    @property
+    def user(self) -> str:
+        """The enrolment user at the broker, and its client id there."""
+        return user_of(self.token_id)
 
     @classmethod
     def derive(cls, secret: bytes, federation: str, site: str, token_id: str) -> "TokenKeys":
@@ -98,6 +103,11 @@ class TokenKeys:
     def _mac(self, purpose: bytes, *fields: bytes) -> bytes:
         names = (self.federation.encode(), self.site.encode(), self.token_id.encode())
         return hmac.new(self.mac_key, _joined(purpose, *names, *fields), hashlib.sha256).digest()
+
+
+def user_of(token_id: str) -> str:
+    """The user of a token's holder at the broker."""
+    return f"{USER_PREFIX}{token_id}"
 
 
 def new_token_id() -> str:

@@ -11,7 +11,7 @@ import pytest
 from fedward.dial import Obstacle
 from fedward.errors import ConfigError
 from fedward.ports import Connected
-from fedward.settings import TlsSettings
+from fedward.settings import TlsSettings, TrustSettings
 from sandbox.broker import EmbeddedBroker, find_mosquitto
 from tests.support.answering_port import AnsweringPort
 from tests.support.authority import Authority
@@ -69,6 +69,30 @@ def test_an_expired_certificate_is_refused(authority: Authority, broker: Embedde
     reason, detail = stations.obstacle(port=broker.port, tls=authority.party("st-anna", ends_in_days=-2))
     assert reason == Obstacle.CERTIFICATE_REFUSED
     assert "EXPIRED" in detail
+
+
+def test_a_side_that_has_no_certificate_yet_verifies_the_broker_and_says_that_one_is_asked_for(
+    authority: Authority, rogue: Authority, broker: EmbeddedBroker, stations: Stations
+) -> None:
+    own = TrustSettings(ca_file=authority.certificate_file)
+    reason, detail = stations.obstacle(port=broker.port, tls=own)
+    assert reason == Obstacle.CERTIFICATE_REFUSED
+    assert "CERTIFICATE_REQUIRED" in detail
+    reason, detail = stations.obstacle(port=broker.port, tls=TrustSettings(ca_file=rogue.certificate_file))
+    assert (reason, detail) == (Obstacle.ISSUER_UNKNOWN, "issued by CN=authority of the ward")
+
+
+def test_a_link_knows_what_is_in_its_way_until_it_is_there(
+    authority: Authority, broker: EmbeddedBroker, stations: Stations
+) -> None:
+    broker.stop()
+    link, inbox = stations.open(port=broker.port, tls=authority.party("st-anna"))
+    stations.told(1)
+    assert link.failure is not None
+    assert link.failure.obstacle is Obstacle.PORT_CLOSED
+    broker.start()
+    wait_for(inbox, Connected(1))
+    assert (link.failure, link.refusal) == (None, "")
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

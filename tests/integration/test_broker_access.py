@@ -10,9 +10,10 @@ import pytest
 from coordinator.dynsec import COMMAND_TOPIC, pack_commands
 from coordinator.provision import BrokerAccess
 from fedward import topics
-from fedward.topics import Up
+from fedward.identity.token import TokenKeys
+from fedward.topics import Enrol, Up
 from sandbox.broker import find_mosquitto
-from tests.support.party import Party
+from tests.support.party import Nothing, Party
 from tests.support.ward import DEADLINE_S, Ward
 
 pytestmark = [
@@ -95,6 +96,26 @@ def test_a_coordinator_that_was_let_in_later_gives_itself_its_rights(tmp_path: P
         with Party(ward.port, ward.papers("hosp-c")) as c:
             assert c.publish(topics.up("f2", "hosp-c", Up.GET), b"from C") == "Success"
         assert second.hear(topics.up("f2", "hosp-c", Up.GET)) == b"from C"
+
+
+def test_a_broker_that_an_older_release_configured_is_given_what_the_coordinator_needs_for_tokens(
+    tmp_path: Path,
+) -> None:
+    ward, token = Ward(tmp_path), TokenKeys.derive(bytes(32), "f1", "hosp-n", "0" * 32)
+    path = tmp_path / "broker" / "dynamic-security.json"
+    state = json.loads(path.read_text())
+    for role in state["roles"]:
+        role["acls"] = [acl for acl in role["acls"] if "/enrol/" not in acl["topic"]]
+    path.write_text(json.dumps(state))
+    request = topics.enrolment("f1", token.token_id, Enrol.REQUEST)
+    with ward:
+        office = ward.office("f1", [])
+        office.holders.add(token)
+        office.provide()
+        nothing = Nothing(token.user, ward.trusted)
+        with Party(ward.broker.enrolment_port, nothing, username=token.user, password=token.password) as holder:
+            assert holder.publish(request, b"request") == "Success"
+            assert office.hear(request) == b"request"
 
 
 def test_rights_that_somebody_widened_are_put_right_at_the_next_connection(ward: Ward) -> None:

@@ -20,6 +20,8 @@ class DynsecPlugin:
         self.clients: dict[str, list[str]] = {
             client["username"]: [role["rolename"] for role in client["roles"]] for client in state["clients"]
         }
+        self.passwords: dict[str, str] = {}
+        """Of each client that has one; it is then the only client id of that client, too."""
         self.groups: dict[str, list[Json]] = {}
         self.kicked: list[str] = []
         self.dangling: set[str] = set()
@@ -78,14 +80,21 @@ class DynsecPlugin:
         ]
         self._kick_all(rolename)
 
-    def _createClient(self, username: str) -> None:  # noqa: N802
+    def _createClient(  # noqa: N802
+        self, username: str, password: str | None = None, clientid: str | None = None, roles: list[Json] | None = None
+    ) -> None:
         if username in self.clients:
             raise ValueError("Client already exists")
-        self.clients[username] = []
+        if password is not None:
+            assert clientid == username
+            self.passwords[username] = password
+        self.clients[username] = [role["rolename"] for role in roles or []]
+        assert self.roles.keys() >= set(self.clients[username])
 
     def _deleteClient(self, username: str) -> None:  # noqa: N802
         assert username not in self.dangling, "the broker crashes"
         del self.clients[username]
+        self.passwords.pop(username, None)
         self.kicked.append(username)
 
     def _addClientRole(self, username: str, rolename: str) -> None:  # noqa: N802

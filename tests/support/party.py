@@ -32,6 +32,14 @@ class Papers:
     key: Path
 
 
+@dataclass(frozen=True)
+class Nothing:
+    """A name without a certificate, and the authority that its holder trusts."""
+
+    name: str
+    authority: Path
+
+
 def papers(
     folder: Path, authority: FileAuthority, trusted: Path, name: str, *, made_at_s: float | None = None, days: float = 1
 ) -> Papers:
@@ -44,10 +52,10 @@ def papers(
     return Papers(name, certificate.serial, trusted, place / "party.crt", place / "party.key")
 
 
-def context(papers: Papers | None, trusted: Path) -> ssl.SSLContext:
+def context(papers: Papers | Nothing | None, trusted: Path) -> ssl.SSLContext:
     """TLS that trusts the broker, and shows these papers if there are any."""
     made = ssl.create_default_context(cafile=str(trusted))
-    if papers is not None:
+    if isinstance(papers, Papers):
         made.load_cert_chain(papers.certificate, papers.key)
     return made
 
@@ -58,10 +66,11 @@ class Party:
     def __init__(
         self,
         port: int,
-        papers: Papers,
+        papers: Papers | Nothing,
         *,
         client_id: str | None = None,
         username: str | None = None,
+        password: str | None = None,
         will: tuple[str, bytes] | None = None,
         resume: bool = False,
     ) -> None:
@@ -79,7 +88,7 @@ class Party:
             reconnect_on_failure=False,
         )
         self._client.tls_set_context(context(papers, papers.authority))
-        self._client.username_pw_set(username)
+        self._client.username_pw_set(username, password)
         if will is not None:
             self._client.will_set(*will, qos=1, retain=True)
         self._port, self._resume = port, resume
@@ -98,6 +107,11 @@ class Party:
     ) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+
+    @property
+    def answer(self) -> str | None:
+        """The broker's to CONNECT."""
+        return self._connected
 
     @property
     def connected(self) -> bool:

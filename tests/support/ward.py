@@ -12,6 +12,7 @@ from typing import Self
 from coordinator.access import coordinator_name
 from coordinator.provision import BrokerAccess, Provision
 from fedward import topics
+from fedward.identity.token import TokenKeys
 from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import Connected, Delivery, Disconnected, LinkInbox
 from fedward.process import SystemClock
@@ -28,6 +29,7 @@ class Office:
     def __init__(self, link: MqttLink, inbox: LinkInbox, federation: str, sites: Collection[str]) -> None:
         self.link = link
         self.sites = set(sites)
+        self.holders: set[TokenKeys] = set()
         self.received: list[tuple[str, bytes]] = []
         self.connections = 0
         self.provision = Provision(link, SystemClock(), federation, wanted=True)
@@ -36,7 +38,7 @@ class Office:
 
     def open(self) -> None:
         self.provision.begin()
-        self.link.subscribe(topics.up_all(self._federation))
+        self.link.subscribe(topics.up_all(self._federation), topics.enrolment_requests(self._federation))
         self.link.open()
 
     def work(self, until: Callable[[], bool], what: str) -> None:
@@ -58,11 +60,11 @@ class Office:
                     self.provision.on_connected()
                 case Disconnected():
                     self.provision.on_disconnected()
-            self.provision.tick(self.sites)
+            self.provision.tick(self.sites, self.holders)
 
     def provide(self) -> None:
-        """Until the broker holds the rights of the sites."""
-        self.provision.tick(self.sites)
+        """Until the broker holds the rights of the sites and of the tokens' holders."""
+        self.provision.tick(self.sites, self.holders)
         self.work(lambda: self.provision.state is BrokerAccess.PROVISIONED, "provisioned")
 
     def hear(self, topic: str) -> bytes:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from coordinator.access_enrolment import admit_enrolment, end_enrolment, rights_of_coordinator
 from coordinator.config import AuthoritySettings
 from coordinator.enrolment.authority import offline, sign_file, take_signed, to_sign
 from coordinator.enrolment.desk import SIGN_AGAIN_S, Desk
@@ -124,6 +123,12 @@ def is_listened_to(office: Office, site: Site) -> bool:
     return refusals(office.bench).get("unknown_site", 0) == before
 
 
+def signed(office: Office, broker: MemoryBroker, folder: str) -> SignedSite:
+    """Site north, with the key that is in this folder."""
+    key = load_signing_key(office.folder / folder / "north.key")
+    return SignedSite(broker, "north", SiteIdentity(key, load_certificate(office.identity / "coordinator.crt")))
+
+
 def test_who_was_compared_gets_a_certificate_and_becomes_a_site(office: Office, north: Site) -> None:
     holder = office.holder(office.invite())
     holder.ask()
@@ -170,7 +175,7 @@ def test_a_token_that_was_not_used_in_time_is_expired(office: Office) -> None:
     office.settle()
     assert outcomes(holder) == [EnrolmentOutcome.EXPIRED]
     assert office.registered() is None
-    assert office.desk.holders() == []
+    assert not office.desk.holders
 
 
 def test_a_second_invitation_ends_the_first(office: Office) -> None:
@@ -271,8 +276,7 @@ def test_a_site_renews_its_key_once_a_third_of_its_life_is_left_and_not_before(o
 
 def test_a_signed_renewal_is_answered_over_the_wire_for_the_site_alone(office: Office, broker: MemoryBroker) -> None:
     holder = office.enrolled()
-    key = load_signing_key(office.folder / "north" / "north.key")
-    site = SignedSite(broker, "north", SiteIdentity(key, load_certificate(office.identity / "coordinator.crt")))
+    site = signed(office, broker, "north")
     office.settle(70 * DAY_S)
     site.say(Up.RENEWAL, Renewal(request=holder.request.pem))
     office.settle()
@@ -433,7 +437,7 @@ def test_a_damaged_invitation_or_certificate_stops_enrolment_and_nothing_else(of
     office.invite("south")
     (office.identity / "invitations" / "south.json").write_text("{")
     office.settle()
-    assert office.desk.holders() == []
+    assert not office.desk.holders
     assert is_listened_to(office, north)
     (office.identity / "sites" / "north.crt").write_text("nothing")
     office.settle()
@@ -467,16 +471,50 @@ def test_the_page_says_when_the_first_certificate_ends(office: Office) -> None:
     assert office.bench.service.page()["certificate_expires_s"] <= certificate.not_after_s
 
 
-def test_the_holder_of_a_token_has_the_rights_to_its_two_topics_and_to_nothing_else(office: Office) -> None:
+def test_the_broker_takes_a_token_until_its_site_has_spoken_with_its_certificate(
+    office: Office, broker: MemoryBroker
+) -> None:
     token = office.invite()
-    desk = office.desk
-    [holder] = desk.holders()
-    role, client = admit_enrolment(holder)
-    assert client["username"] == client["clientid"] == role["rolename"] == token.user
-    assert client["password"] == token.keys.password
-    topics_of = {acl["topic"] for acl in role["acls"]}
-    prefix = f"fl/v1/{FEDERATION}/enrol/{token.token_id}"
-    assert topics_of == {f"{prefix}/request", f"{prefix}/answer"}
-    assert [acl["topic"] for acl in role["acls"] if acl["acltype"] == "publishClientSend"] == [f"{prefix}/request"]
-    assert not [acl for acl in (*role["acls"], *rights_of_coordinator(FEDERATION)) if "#" in acl["topic"]]
-    assert [command["command"] for command in end_enrolment(token.token_id)] == ["deleteClient", "deleteRole"]
+    holder = office.holder(token)
+    holder.ask()
+    office.settle()
+    office.admit(holder)
+    office.settle(DAY_S)
+    assert office.desk.holders == {token.keys}, "the hospital may still have to fetch the answer"
+    site = signed(office, broker, "hospital")
+    office.settle()
+    assert not office.desk.holders
+    assert office.membership.invitations.of("north") is None
+    assert is_listened_to(office, site)
+
+
+def test_a_status_that_the_site_has_not_signed_ends_no_token(office: Office, north: Site) -> None:
+    office.enrolled()
+    north.say(Up.STATUS, Status(boot_id=b"boot-two", online=True))
+    office.settle()
+    assert office.desk.holders
+
+
+def test_one_who_is_denied_is_told_so_and_then_the_broker_takes_the_token_no_more(office: Office) -> None:
+    holder = office.holder(office.invite())
+    holder.ask()
+    office.settle()
+    office.membership.deny("north")
+    office.settle()
+    assert outcomes(holder)[-1] is EnrolmentOutcome.DENIED
+    assert not office.desk.holders
+
+
+def test_a_holder_who_floods_is_not_looked_at_and_others_are(office: Office) -> None:
+    token, other = office.invite(), office.invite("south")
+    holder = office.holder(token)
+    forged = replace(message_of(token, holder.request), mac=bytes(32))
+    for _ in range(2000):
+        holder.ask(forged)
+    office.bench.settle()
+    assert 0 < refusals(office.bench)["bad_signature"] <= 1100
+    assert refusals(office.bench)["busy"] >= 900
+    second = office.holder(other, "elsewhere")
+    second.ask()
+    office.bench.settle()
+    assert set(outcomes(second)) == {WAITING}

@@ -1,13 +1,16 @@
 """The operator's commands of enrolment, on a folder of their own; who runs meanwhile is in the integration tests."""
 
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 from cryptography import x509
 
+from coordinator.enrolment.folder import Register
 from fedward.cli import EXIT_CONFIG, EXIT_UNAVAILABLE, main
-from fedward.identity.certificates import load_certificate
+from fedward.identity.authorities import revoked_in
+from fedward.identity.certificates import FileAuthority, Role, load_certificate
 from fedward.identity.folder import CoordinatorIdentity
 from fedward.identity.handover import REQUEST, write_handover
 from fedward.identity.token import read_token
@@ -85,6 +88,70 @@ def test_the_brokers_certificate_is_for_its_host_name(ready: Desk, host: str) ->
     made = x509.load_pem_x509_certificate((ready.identity / "broker" / f"{host}.crt").read_bytes())
     names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert [str(name.value) for name in names] == [host]
+
+
+def test_the_brokers_folder_has_all_that_a_broker_needs_and_each_revocation(ready: Desk) -> None:
+    assert ready("identity", "--broker", "broker.example.org") == 0
+    folder = ready.identity / "broker"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"ca.crt", "ca.crl", "broker.example.org.crt", "broker.example.org.key"}
+    assert revoked_in((folder / "ca.crl").read_bytes()) == set()
+    enrol(ready, "north")
+    serial = load_certificate(ready.identity / "sites" / "north.crt").serial
+    assert ready("revoke", "north") == 0
+    assert revoked_in((folder / "ca.crl").read_bytes()) == {serial}
+    assert (folder / "ca.crl").read_bytes() == (ready.identity / "ca.crl").read_bytes()
+
+
+def enrol(desk: Desk, site: str) -> None:
+    """By a certificate that the authority signs, without the ways of a token."""
+    authority = FileAuthority(desk.folder / "ca")
+    request = request_of(desk.folder / f"hospital {site}", site)
+    Register(desk.identity).enter(authority.sign(request, Role.CLIENT, time.time(), 90))
+
+
+def test_an_offline_authority_gives_the_broker_its_first_list_and_no_older_one_later(ready: Desk) -> None:
+    ready.set_authority({})
+    assert ready("identity", "--broker", "broker.example.org") == EXIT_UNAVAILABLE
+    early, late = signed_offline(ready, "early"), ready.identity / "broker" / "ca.crl"
+    assert ready("admit", "--in", early) == 0
+    assert revoked_in(late.read_bytes()) == set()
+    enrol(ready, "north")
+    ready("revoke", "north")
+    assert ready("admit", "--in", signed_offline(ready, "late")) == 0
+    before = revoked_in(late.read_bytes())
+    assert len(before) == 1
+    assert ready("admit", "--in", early) == 0
+    assert revoked_in(late.read_bytes()) == before
+
+
+def signed_offline(desk: Desk, name: str) -> Path:
+    """What the offline machine makes of all that waits now."""
+    to_sign, signed = desk.folder / f"{name} to sign", desk.folder / f"{name} signed"
+    assert desk("requests", "--out", to_sign) == 0
+    sign = ["coordinator", "sign", "--ca", desk.folder / "ca", "--in", to_sign, "--out", signed]
+    assert main([str(argument) for argument in sign]) == 0
+    return signed
+
+
+@pytest.mark.parametrize(
+    ("broker", "port"),
+    [
+        ({"host": "broker.example.org", "port": 443}, 8884),
+        ({"host": "broker.example.org", "port": 443, "enrolment_port": 8443}, 8443),
+        ({"host": "broker.example.org", "port": 1883, "plain": True}, 1883),
+        ({"host": "localhost", "port": 1883}, 1883),
+    ],
+)
+def test_a_token_names_the_port_where_tokens_are_taken(
+    ready: Desk, capsys: pytest.CaptureFixture[str], broker: dict[str, object], port: int
+) -> None:
+    settings = yaml.safe_load(ready.config.read_text())
+    ready.config.write_text(yaml.safe_dump({**settings, "broker": broker}))
+    capsys.readouterr()
+    assert ready("invite", "north") == 0
+    token = read_token(capsys.readouterr().out.strip())
+    assert (token.host, token.port) == (broker["host"], port)
 
 
 def test_an_invitation_prints_the_token_alone_and_keeps_nothing_of_its_secret(

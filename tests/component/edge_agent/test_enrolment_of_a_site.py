@@ -7,16 +7,23 @@ from queue import Queue
 
 import pytest
 
+from edge_agent.enrolment.asking import Asking
+from edge_agent.enrolment.cli import link_settings
 from edge_agent.enrolment.keeping import begin, enrolled, finish, message_of
 from edge_agent.renewal import ASK_AGAIN_S, Renewer
-from fedward.errors import ConfigError, PeerError, RejectReason
+from fedward.dial import Obstacle, UnreachableError
+from fedward.errors import ConfigError, PeerError, RejectReason, TransientError
 from fedward.identity.certificates import DAY_S, FileAuthority, Role, load_certificate, make_request, parse_request
 from fedward.identity.folder import CoordinatorIdentity, SiteIdentity, coordinator_name
 from fedward.identity.keys import load_signing_key
 from fedward.identity.token import Token, new_secret, new_token_id
 from fedward.messages import Enrolled, EnrolmentOutcome, Renewal, Renewed
+from fedward.mqtt import MqttSettings
 from fedward.pack import pack
-from fedward.settings import IdentitySettings
+from fedward.ports import LinkInbox
+from fedward.process import SystemClock
+from fedward.proxy import Proxy
+from fedward.settings import IdentitySettings, TrustSettings
 from fedward.testing import ManualClock, MemoryBroker, MemoryLink
 from fedward.topics import Down
 from sandbox.identities import make_identities
@@ -170,6 +177,86 @@ def test_a_folder_of_another_federation_is_left_alone(coordinator: Coordinator, 
     with pytest.raises(ConfigError, match=r"name another identity\.folder"):
         begin(folder, Coordinator(tmp_path / "rogue").token)
     assert (folder / "ca.crt").read_bytes() == before
+
+
+ELSEWHERE = {"host": "broker.example.org", "port": 443}
+
+
+def settings_of(coordinator: Coordinator, folder: Path, broker: dict[str, object], host: str) -> MqttSettings:
+    """How the holder of a token for `host` connects where the site's `broker` says this; with a proxy at hand."""
+    config = site_config(folder, broker=broker, identity={"folder": folder})
+    token = replace(coordinator.token, host=host, port=8884)
+    return link_settings(config, token, folder, {"https_proxy": "http://proxy:3128", "no_proxy": "near.example.org"})
+
+
+def test_a_tokens_holder_trusts_the_tokens_authority_and_shows_no_certificate(
+    coordinator: Coordinator, folder: Path
+) -> None:
+    settings = settings_of(coordinator, folder, ELSEWHERE, "enrol.example.org")
+    assert settings.tls == TrustSettings(ca_file=folder / "ca.crt")
+    assert (settings.host, settings.port) == ("enrol.example.org", 8884)
+    assert settings.username == settings.client_id == coordinator.token.user
+    assert settings.password == coordinator.token.keys.password
+    assert settings.password not in repr(settings)
+    assert settings.session_expiry_s == 0
+    assert settings.will is None
+
+
+def test_a_tokens_holder_takes_the_proxy_of_the_site_to_the_host_of_the_token(
+    coordinator: Coordinator, folder: Path
+) -> None:
+    assert settings_of(coordinator, folder, ELSEWHERE, "enrol.example.org").proxy == Proxy("proxy", 3128)
+    assert settings_of(coordinator, folder, ELSEWHERE, "near.example.org").proxy is None
+    named = {**ELSEWHERE, "proxy": "http://other:80", "transport": "websockets"}
+    assert settings_of(coordinator, folder, named, "near.example.org").proxy == Proxy("other", 80)
+    assert settings_of(coordinator, folder, named, "near.example.org").transport == "websockets"
+
+
+@pytest.mark.parametrize(
+    ("broker", "host", "secured"),
+    [
+        (ELSEWHERE, "127.0.0.1", False),
+        ({"host": "localhost"}, "broker.example.org", True),
+        ({**ELSEWHERE, "plain": True}, "broker.example.org", False),
+        ({"host": "localhost", "tls": {"ca_file": "c", "certificate_file": "a", "key_file": "b"}}, "127.0.0.1", True),
+    ],
+)
+def test_a_token_goes_in_the_clear_only_where_the_agent_will(
+    coordinator: Coordinator, folder: Path, broker: dict[str, object], host: str, secured: bool
+) -> None:
+    assert (settings_of(coordinator, folder, broker, host).tls is not None) is secured
+
+
+def asking(coordinator: Coordinator, folder: Path, broker: MemoryBroker, **way: object) -> Asking:
+    """One attempt over a link that tells this of its way to the broker."""
+    inbox: LinkInbox = Queue()
+    link = MemoryLink(broker, coordinator.token.user, inbox)
+    vars(link).update(way)
+    return Asking(link, inbox, SystemClock(), coordinator.token, begin(folder, coordinator.token))
+
+
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [
+        ({"refusal": "Not authorized"}, "does not take the token: it was used, was denied or has ended"),
+        ({"failure": UnreachableError(Obstacle.PROXY_WANTS_LOGIN)}, "not reached .* user name .* --request-out"),
+        ({}, "not reached"),
+    ],
+)
+def test_what_did_not_come_about_is_told_with_what_was_in_the_way(
+    coordinator: Coordinator, folder: Path, broker: MemoryBroker, way: dict[str, object], words: str
+) -> None:
+    with pytest.raises(TransientError, match=words):
+        asking(coordinator, folder, broker, **way).run(folder, 0.0, print)
+
+
+@pytest.mark.parametrize("obstacle", [Obstacle.ISSUER_UNKNOWN, Obstacle.HOST_NAME, Obstacle.CERTIFICATE_REFUSED])
+def test_it_does_not_wait_for_somebody_else_than_the_broker_to_become_it(
+    coordinator: Coordinator, folder: Path, broker: MemoryBroker, obstacle: Obstacle
+) -> None:
+    attempt = asking(coordinator, folder, broker, failure=UnreachableError(obstacle, "why"))
+    with pytest.raises(ConfigError, match=r"is not the broker of the token|is not where tokens are taken"):
+        attempt.run(folder, 60.0, print)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What a broker must hold for a federation, and the commands that bring it there."""
 
 import json
+from collections.abc import Collection
 
 import pytest
 from hypothesis import given
@@ -8,10 +9,16 @@ from hypothesis import strategies as st
 
 from coordinator.access import ADMINISTRATOR, changes, initial_state, ours, rights
 from coordinator.dynsec import RECEIVE, SEND, SUBSCRIBE_LITERAL, SUBSCRIBE_PATTERN, Acl, Client, Held
+from fedward.identity.token import TokenKeys
 from tests.support.dynsec_plugin import DynsecPlugin
 
 EMPTY = Held({}, {})
 SITES = st.sets(st.sampled_from(["hosp-a", "hosp-b", "hosp-c", "hosp-d"]))
+HOLDERS = {
+    federation: [TokenKeys.derive(bytes(32), federation, f"hosp-{n}", f"{first + n:032x}") for n in range(3)]
+    for federation, first in (("f1", 0), ("f2", 3))  # ids are random, so no two are the same
+}
+HOLDER = HOLDERS["f1"][0]
 
 
 def held_by(plugin: DynsecPlugin) -> Held:
@@ -24,9 +31,9 @@ def held_by(plugin: DynsecPlugin) -> Held:
     )
 
 
-def bring(plugin: DynsecPlugin, federation: str, sites: set[str]) -> list[str]:
+def bring(plugin: DynsecPlugin, federation: str, sites: set[str], holders: Collection[TokenKeys] = ()) -> list[str]:
     """Send the changes; the errors."""
-    commands = changes(federation, sites, ours(federation, sites, held_by(plugin)))
+    commands = changes(federation, sites, ours(federation, sites, held_by(plugin), holders), holders)
     answers = json.loads(plugin.answer(json.dumps({"commands": commands}).encode()))
     return [answer["error"] for answer in answers["responses"] if "error" in answer]
 
@@ -45,6 +52,34 @@ def test_a_site_may_speak_below_its_own_name_and_hear_what_is_said_to_it_and_to_
     }
 
 
+def test_the_holder_of_a_token_may_ask_and_hear_its_own_answer_and_nothing_else() -> None:
+    held = rights("f1", [], [HOLDER])
+    prefix = f"fl/v1/f1/enrol/{HOLDER.token_id}"
+    assert held.clients[f"enrol-{HOLDER.token_id}"].roles == {f"fedward/f1/enrol/{HOLDER.token_id}"}
+    assert held.roles[f"fedward/f1/enrol/{HOLDER.token_id}"] == {
+        Acl(SEND, f"{prefix}/request"),
+        Acl(RECEIVE, f"{prefix}/answer"),
+        Acl(SUBSCRIBE_LITERAL, f"{prefix}/answer"),
+    }
+    assert held.roles["fedward/f1/coordinator"] >= {
+        Acl(SEND, "fl/v1/f1/enrol/+/answer"),
+        Acl(RECEIVE, "fl/v1/f1/enrol/+/request"),
+        Acl(SUBSCRIBE_LITERAL, "fl/v1/f1/enrol/+/request"),
+    }
+
+
+def test_a_token_opens_the_broker_with_its_password_and_ends_with_its_connection() -> None:
+    plugin = DynsecPlugin(initial_state(["f1"]))
+    assert bring(plugin, "f1", {"hosp-a"}, [HOLDER]) == []
+    assert plugin.passwords == {HOLDER.user: HOLDER.password}
+    assert HOLDER.password not in repr(rights("f1", [], [HOLDER]))
+    plugin.kicked.clear()
+    assert bring(plugin, "f1", {"hosp-a"}) == []
+    assert plugin.kicked == [HOLDER.user]
+    assert plugin.clients.keys() == {"coordinator-f1", "hosp-a"}
+    assert not [name for name in plugin.roles if "/enrol/" in name]
+
+
 @pytest.mark.parametrize("name", ["+", "#", "hosp-a/#", "hosp-a/+", "", "Hosp-A", "hosp-a\n", "a" * 65, "hosp a"])
 def test_a_name_with_a_wildcard_or_anything_else_that_is_no_name_gets_no_role(name: str) -> None:
     with pytest.raises(ValueError, match="expected a name"):
@@ -54,8 +89,10 @@ def test_a_name_with_a_wildcard_or_anything_else_that_is_no_name_gets_no_role(na
 
 
 def test_a_site_that_is_named_like_a_coordinator_gets_no_role() -> None:
-    with pytest.raises(ValueError, match="named like a coordinator: coordinator-f2"):
+    with pytest.raises(ValueError, match="named like a coordinator or a token: coordinator-f2"):
         rights("f1", ["coordinator-f2"])
+    with pytest.raises(ValueError, match="named like a coordinator or a token: enrol-1"):
+        rights("f1", ["enrol-1"])
 
 
 def test_names_that_could_be_joined_in_two_ways_have_roles_of_their_own() -> None:
@@ -76,19 +113,22 @@ def test_the_commands_for_a_new_site_end_with_one_that_makes_it_subscribe_anew()
     ]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["f1", "f2"]), SITES), max_size=8))
+@given(st.lists(st.tuples(st.sampled_from(["f1", "f2"]), SITES, st.sets(st.sampled_from([0, 1, 2]))), max_size=8))
 def test_whatever_the_federations_admit_in_turn_each_ends_with_its_own_rights_and_those_of_the_other_stay(
-    steps: list[tuple[str, set[str]]],
+    steps: list[tuple[str, set[str], set[int]]],
 ) -> None:
     plugin = DynsecPlugin(initial_state(["f1", "f2"]))
     admitted: dict[str, set[str]] = {"f1": set(), "f2": set()}
-    for federation, sites in steps:
-        admitted[federation] = sites
-        assert bring(plugin, federation, sites) == []
+    tokens: dict[str, list[TokenKeys]] = {"f1": [], "f2": []}
+    for federation, sites, invited in steps:
+        admitted[federation], tokens[federation] = sites, [HOLDERS[federation][n] for n in invited]
+        assert bring(plugin, federation, sites, tokens[federation]) == []
     for federation, sites in admitted.items():
-        assert changes(federation, sites, ours(federation, sites, held_by(plugin))) == [], "nothing is left to do"
+        mine = ours(federation, sites, held_by(plugin), tokens[federation])
+        assert changes(federation, sites, mine, tokens[federation]) == [], "nothing is left to do"
     everybody = {"coordinator-f1", "coordinator-f2"} | admitted["f1"] | admitted["f2"]
-    assert plugin.clients.keys() == everybody
+    assert plugin.passwords == {one.user: one.password for both in tokens.values() for one in both}
+    assert plugin.clients.keys() == everybody | plugin.passwords.keys()
     prefixes = {
         name: {role.split("/")[1] for role in roles if role != ADMINISTRATOR} for name, roles in plugin.clients.items()
     }

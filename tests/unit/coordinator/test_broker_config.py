@@ -18,6 +18,8 @@ def place(**given: object) -> BrokerPlace:
         "identity": Path("/etc/broker"),
         "state": Path("/var/lib/broker"),
         "plugin": Path("/usr/lib/plugin.so"),
+        "enrolment_port": 8884,
+        "enrolment_host": "broker.example.org",
     }
     return BrokerPlace(**{**usual, **given})  # type: ignore[arg-type]
 
@@ -40,8 +42,25 @@ def test_the_broker_asks_for_certificates_and_takes_names_from_them() -> None:
         "persistence_location /var/lib/broker/",
     ):
         assert line in lines
-    assert sum(line.startswith("listener") for line in lines) == 1, "no second door"
     assert "listener 443 10.0.0.1" in mosquitto_config(place(port=443, address="10.0.0.1"))
+
+
+def test_the_second_listener_is_for_passwords_over_tls_and_names_no_authority() -> None:
+    before, after = mosquitto_config(place()).split("listener 8884\n")
+    door = after.split("\n\n")[0].splitlines()
+    assert door[:2] == ["certfile /etc/broker/broker.example.org.crt", "keyfile /etc/broker/broker.example.org.key"]
+    assert "use_username_as_clientid true" in door
+    assert not [line for line in door if line.startswith(("cafile", "require_certificate", "use_identity", "allow"))]
+    assert "per_listener_settings false\nallow_anonymous false\n" in before
+    named = mosquitto_config(place(enrolment_host="enrol.example.org", enrolment_port=443))
+    assert "certfile /etc/broker/enrol.example.org.crt" in named.split("listener 443\n")[1]
+
+
+def test_without_a_port_for_enrolment_there_is_no_second_door() -> None:
+    lines = mosquitto_config(place(enrolment_port=None)).splitlines()
+    assert sum(line.startswith("listener") for line in lines) == 1
+    with pytest.raises(ConfigError, match="port 8883 for both"):
+        mosquitto_config(place(enrolment_port=8883))
 
 
 def test_the_files_are_for_their_owner_and_hold_the_initial_state(tmp_path: Path) -> None:
@@ -71,5 +90,7 @@ def test_a_federation_that_is_no_name_is_refused(tmp_path: Path, federation: str
 def test_a_value_that_would_become_a_setting_of_its_own_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="blanks"):
         mosquitto_config(place(host=text))
+    with pytest.raises(ConfigError, match="blanks"):
+        mosquitto_config(place(enrolment_host=text))
     with pytest.raises(ConfigError, match="blanks"):
         mosquitto_config(place(identity=Path(text)))

@@ -1,7 +1,7 @@
 """The conversation with a broker about rights, against the plugin in memory."""
 
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 from hypothesis import given
@@ -11,6 +11,7 @@ from coordinator.access import initial_state
 from coordinator.dynsec import ANSWER_TOPIC, COMMAND_TOPIC, Acl, Answer, Client, Held
 from coordinator.provision import AGAIN_S, ANSWER_S, BrokerAccess, Provision, provision
 from fedward.errors import TransientError
+from fedward.identity.token import TokenKeys
 from fedward.ports import Connected, Delivery, Disconnected, LinkInbox
 from fedward.testing import ManualClock, MemoryBroker, MemoryLink
 from tests.support.dynsec_plugin import DynsecPlugin
@@ -36,13 +37,13 @@ class Office:
         self.provision.begin()
         self.link.open()
 
-    def work(self, sites: set[str], *, answers: bool = True) -> None:
+    def work(self, sites: set[str], holders: Collection[TokenKeys] = (), *, answers: bool = True) -> None:
         """Until nothing is under way any more."""
         self._events()
-        self.provision.tick(sites)
+        self.provision.tick(sites, holders)
         while answers and self._answer():
             self._events()
-        self.provision.tick(sites)
+        self.provision.tick(sites, holders)
 
     def deliver(self, payload: bytes) -> None:
         self._plugin_link.publish(ANSWER_TOPIC, payload)
@@ -105,6 +106,18 @@ def test_a_site_that_is_not_admitted_any_more_loses_its_rights_without_a_new_con
     office.work({"hosp-b"})
     assert "hosp-a" not in office.plugin.clients
     assert office.plugin.kicked[-1] == "hosp-a"
+
+
+def test_a_token_opens_the_broker_as_long_as_it_is_out_and_no_site_notices(office: Office) -> None:
+    token = TokenKeys.derive(bytes(32), "f1", "hosp-c", "0" * 32)
+    office.work(SITES)
+    office.plugin.kicked.clear()
+    office.work(SITES, [token])
+    assert office.plugin.passwords == {token.user: token.password}
+    assert office.provision.state is BrokerAccess.PROVISIONED
+    office.work(SITES)
+    assert office.plugin.passwords == {}
+    assert office.plugin.kicked == [token.user]
 
 
 def test_a_change_of_the_sites_while_answers_are_awaited_counts(office: Office) -> None:
