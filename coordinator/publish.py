@@ -2,7 +2,8 @@
 
 Requests for a part are gathered for `gather_s`, or until there is nobody left who could ask. A chunk that several
 sites asked for by then is published once for all of them; one that a single site lacks goes to that site alone. So
-what leaves the coordinator does not grow with the number of hospitals.
+what leaves the coordinator does not grow with the number of hospitals. Sites take turns: one that asks for everything
+again and again delays the others by its own share.
 """
 
 from collections.abc import Callable, Collection
@@ -32,12 +33,16 @@ Close = Callable[[Manifest, int, bytes], bytes | None]
 
 @dataclass
 class _Asked:
-    """The chunks of one part that are asked for, in the order in which they are sent, each with who lacks it."""
+    """The chunks of one part that are asked for, each with who lacks it."""
 
     manifest: Manifest
     send_at_s: float
     sites: set[str] = field(default_factory=set)
     chunks: dict[int, set[str]] = field(default_factory=dict)
+
+
+Lacking = dict[bytes, dict[int, None]]
+"""Digest of a part -> the chunks of it that a site lacks; both in the order of its requests."""
 
 
 class Publisher:
@@ -60,7 +65,9 @@ class Publisher:
         self._blobs = blobs
         self._gather_s = gather_s
         self._asked: dict[bytes, _Asked] = {}
-        """By the digest of the part, in the order of the requests."""
+        """By the digest of the part."""
+        self._turns: dict[str, Lacking] = {}
+        """Of each site, in the order of their turns."""
 
     def announce(self, announcement: Announcement) -> None:
         self._link.publish(topics.announce(self._federation), self._packed(announcement, EVERYBODY), retain=True)
@@ -93,20 +100,20 @@ class Publisher:
             return
         asked = self._asked.setdefault(part.manifest.digest, _Asked(part.manifest, now_s + self._gather_s))
         asked.sites.add(site)
+        lacking = self._turns.setdefault(site, {}).setdefault(part.manifest.digest, {})
         for index in indices:
             asked.chunks.setdefault(index, set()).add(site)
+            lacking[index] = None
         if online and asked.sites.issuperset(online):
             asked.send_at_s = min(asked.send_at_s, now_s)
 
     def send_chunks(self, now_s: float) -> None:
-        """Send the chunks of the parts that are gathered, oldest request first, as far as the link has room."""
+        """Send the chunks of the parts that are gathered, one for each site in turn, as far as the link has room."""
         for _ in range(CHUNKS_AT_ONCE):
-            digest = next((digest for digest, asked in self._asked.items() if asked.send_at_s <= now_s), None)
-            if digest is None or self._link.room() == 0:
+            found = self._next_chunk(now_s) if self._link.room() > 0 else None
+            if found is None:
                 break
-            self._send_chunk(self._asked[digest].manifest, self._asked[digest].chunks)
-            if not self._asked[digest].chunks:
-                del self._asked[digest]
+            self._send_chunk(*found)
 
     def next_at_s(self) -> float | None:
         """When `send_chunks` has something to do; with the window full, the link's `Room` event tells."""
@@ -117,14 +124,36 @@ class Publisher:
     def forget_asked(self) -> None:
         """The link was lost: whoever still lacks a chunk asks again."""
         self._asked.clear()
+        self._turns.clear()
 
     def _packed(self, message: object, receiver: str) -> bytes:
         return pack(message, self._sign_to and self._sign_to(receiver))
 
-    def _send_chunk(self, manifest: Manifest, chunks: dict[int, set[str]]) -> None:
+    def _next_chunk(self, now_s: float) -> tuple[Manifest, int, set[str]] | None:
+        """What the next site lacks first, for all that lack it: it is asked for no more, and that site goes last."""
+        for site, lacking in self._turns.items():
+            for digest, indices in lacking.items():
+                if self._asked[digest].send_at_s <= now_s:
+                    self._turns[site] = self._turns.pop(site)
+                    return self._take(digest, next(iter(indices)))
+        return None
+
+    def _take(self, digest: bytes, index: int) -> tuple[Manifest, int, set[str]]:
+        asked = self._asked[digest]
+        sites = asked.chunks.pop(index)
+        for site in sites:
+            lacking = self._turns[site]
+            del lacking[digest][index]
+            if not lacking[digest]:
+                del lacking[digest]
+            if not lacking:
+                del self._turns[site]
+        if not asked.chunks:
+            del self._asked[digest]
+        return asked.manifest, index, sites
+
+    def _send_chunk(self, manifest: Manifest, index: int, sites: set[str]) -> None:
         """Sealed once, where chunks are sealed, however many sites it is for."""
-        index = next(iter(chunks))
-        sites = chunks.pop(index)
         path = self._blobs.path(manifest.digest)
         if not path.exists():
             return  # so old by now that it was deleted: the sites follow a newer announcement

@@ -127,6 +127,25 @@ def test_while_nobody_is_known_to_be_online_requests_are_gathered_for_the_whole_
     assert north.chunk_topics() == [f"fl/v1/{FEDERATION}/pub/m/{PART.manifest.digest.hex()}/c/0"]
 
 
+def test_a_site_that_asks_for_everything_takes_every_second_turn_of_two(
+    publisher: Publisher, blobs: BlobFolder, broker: MemoryBroker, north: Site, south: Site
+) -> None:
+    blobs.put(b"another")
+    another = Part(kind=PartKind.DELTA, version=1, codec="q8", manifest=manifest_of(b"another"))
+    wanted = Get(federation=FEDERATION, digest=another.manifest.digest, missing=(Range(start=0, stop=1),))
+    broker.pause()  # so the window stays full with two
+    publisher.ask("north", get((0, 6)), PART, 0.0, {"north"})
+    publisher.ask("south", wanted, another, 0.0, {"south"})
+    publisher.send_chunks(0.0)
+    broker.resume()
+    assert (indices(north), indices(south)) == ([0], [0])
+    publisher.ask("north", get((0, 6)), PART, 0.0, {"north"})
+    for _ in range(3):
+        publisher.send_chunks(0.0)
+    assert indices(north) == [0, 1, 2, 3, 4, 5, 0]
+    assert publisher.next_at_s() is None
+
+
 def test_each_part_is_gathered_on_its_own(publisher: Publisher, blobs: BlobFolder, north: Site) -> None:
     blobs.put(b"another")
     another = Part(kind=PartKind.DELTA, version=1, codec="q8", manifest=manifest_of(b"another"))
