@@ -2,14 +2,21 @@
 
 What is above is not handled. Nothing is lost by it: a site offers again, asks again and sends again until it has its
 receipt, and what is chatter, such as telemetry, comes anew. So one site can't keep the coordinator from the others.
+One that goes on and on is a flood: even to drop it costs, so it is to be kept out for a while.
 """
 
 from dataclasses import dataclass
 
-from fedward.limits import CHUNK_BYTES
+from fedward.limits import CHUNK_BYTES, MAX_PAYLOAD_BYTES
 
 BURST_S = 10.0
 """So many seconds of its rate a site may send at once, after a silence."""
+
+CALM_S = 10.0
+"""After so long a time in which nothing of a site was too much, what was too much before is forgotten."""
+
+OUT_S = 60.0
+"""How long a site is out after a flood."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,22 @@ def taken(bucket: Bucket, size_bytes: int, chunk: bool) -> Bucket | None:
     return Bucket(bucket.messages - (0 if chunk else 1), bucket.size_bytes - cost, bucket.at_s)
 
 
+@dataclass(frozen=True)
+class Excess:
+    """What was too much of a site since it was last calm: messages that are no chunks, and bytes of all of them."""
+
+    messages: int
+    size_bytes: int
+    at_s: float
+
+    def is_flood(self, each: Allowance) -> bool:
+        """Whether it is more than any site can come to that does what it should: a burst again, or a whole update.
+
+        An agent sends an update's chunks as they were granted, which a fast link carries above every rate.
+        """
+        return self.messages > BURST_S * each.messages_s or self.size_bytes > MAX_PAYLOAD_BYTES
+
+
 class Allowances:
     """The buckets of all sites, in memory: a new process begins with full ones."""
 
@@ -62,6 +85,8 @@ class Allowances:
         self._buckets: dict[str, Bucket] = {}
         self.over: set[str] = set()
         """The sites whose last message was too much."""
+        self._excess: dict[str, Excess] = {}
+        self._out_until_s: dict[str, float] = {}
 
     def admit(self, site: str, size_bytes: int, chunk: bool, now_s: float) -> bool:
         """Whether a message of this site is handled, by a clock that never goes back; it is counted if so."""
@@ -70,4 +95,18 @@ class Allowances:
         after = taken(bucket, size_bytes, chunk)
         self._buckets[site] = after or bucket
         (self.over.discard if after else self.over.add)(site)
+        if after is None:
+            self._note(site, size_bytes, chunk, now_s)
         return after is not None
+
+    def out(self, now_s: float) -> frozenset[str]:
+        """The sites that flooded, for OUT_S."""
+        return frozenset(site for site, until_s in self._out_until_s.items() if now_s < until_s)
+
+    def _note(self, site: str, size_bytes: int, chunk: bool, now_s: float) -> None:
+        known = self._excess.get(site)
+        before = known if known and now_s - known.at_s <= CALM_S else Excess(0, 0, now_s)
+        excess = Excess(before.messages + (not chunk), before.size_bytes + size_bytes, now_s)
+        if excess.is_flood(self._each):
+            self._out_until_s[site], excess = now_s + OUT_S, Excess(0, 0, now_s)
+        self._excess[site] = excess

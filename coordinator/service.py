@@ -9,10 +9,11 @@ import queue
 import secrets
 import threading
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from coordinator.aggregate import Aggregator
-from coordinator.allowance import Allowance, Allowances
+from coordinator.allowance import OUT_S, Allowance, Allowances
 from coordinator.clock import FederationClock
 from coordinator.config import Authorisation, FederationConfig
 from coordinator.damage import LEDGER_FILE
@@ -125,6 +126,7 @@ class Service:
         self._unacknowledged: list[Delivery] = []
         self._boot_id = secrets.token_bytes(8)
         self._allowances = Allowances(Allowance(config.limits.messages_s, config.limits.bytes_s))
+        self._out: frozenset[str] = frozenset()
         self._operation = Operation(ledger, config.finish, clock)
         self._listens_until_s: float | None = None
         self._announced_at_s = 0.0
@@ -198,7 +200,7 @@ class Service:
         if self._operation.look() or (self.connected and self.looped_at_s >= self._announce_at_s):
             self._announce_all()
         self._look_who_belongs()
-        self._provision.tick(self._members.admitted(), self.desk.holders if self.desk else ())
+        self._provision.tick(self._let_in(), self.desk.holders if self.desk else ())
         self._intake.quarantine.look(self.looped_at_s)
         self._members.hold(self._intake.quarantine.held)
         self._aggregate()
@@ -210,6 +212,14 @@ class Service:
             self._members.enrol(self.desk.sites)
         if self.desk and self._keys and self._keys.look(self.desk.sites, self._clock.now_s()):
             self._announce_all()
+
+    def _let_in(self) -> Collection[str]:
+        """The sites that may use the broker: a flood is ended there, where the coordinator has the say."""
+        out = self._allowances.out(self.looped_at_s)
+        if out - self._out:
+            LOG.warning("kept_out", extra={"sites": sorted(out - self._out), "seconds": OUT_S})
+        self._out = out
+        return [site for site in self._members.admitted() if site not in out] if out else self._members.admitted()
 
     # receive
 

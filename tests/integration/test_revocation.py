@@ -1,4 +1,4 @@
-"""The operator's `revoke`, with all that is real: the command, the coordinator's process, mosquitto and its plugin."""
+"""Who is put out, with all that is real: the coordinator's process, mosquitto and its plugin, `revoke`, a flood."""
 
 import subprocess
 import sys
@@ -26,6 +26,8 @@ pytestmark = [
 ]
 
 FEDERATION, READY_S = "f1", 60.0
+FLOOD = 20_000
+"""Messages: ten times what a site may send at once, and as much again."""
 
 
 class Town:
@@ -83,22 +85,40 @@ def is_let_speak(town: Town, own: Papers) -> bool:
         return party.publish(topics.up(FEDERATION, own.name, Up.GET)) == "Success"
 
 
-def test_revoke_ends_the_live_connection_of_the_site_and_of_nobody_else(town: Town) -> None:
+@pytest.fixture
+def working(town: Town) -> Iterator[tuple[Town, Papers, Papers]]:
+    """The town, with its coordinator at work, and the papers of hosp-a and hosp-b, which may speak."""
     own, other = town.member("hosp-a"), town.member("hosp-b")
     child = Child(town.command("run"), town.folder / "coordinator.log", environment())
     try:
         give_up_s = time.monotonic() + READY_S
         while not (is_let_speak(town, own) and is_let_speak(town, other)):
             assert time.monotonic() < give_up_s, child.log.read_text()
-        with Party(town.broker.port, own) as a, Party(town.broker.port, other) as b:
-            assert a.publish(topics.up(FEDERATION, "hosp-a", Up.GET)) == "Success"
-            town.operator("revoke", "hosp-a", "--reason", "its key was stolen")
-            assert a.wait_for_end() == "Administrative action"
-            with Party(town.broker.port, own, resume=True) as back:
-                assert back.publish(topics.up(FEDERATION, "hosp-a", Up.GET)) == "Not authorized"
-                assert back.subscribe(topics.announce(FEDERATION)) == "Not authorized"
-            assert b.publish(topics.up(FEDERATION, "hosp-b", Up.GET)) == "Success"
-            assert b.connected
+        yield town, own, other
     finally:
         child.terminate()
         child.wait(10)
+
+
+def test_revoke_ends_the_live_connection_of_the_site_and_of_nobody_else(working: tuple[Town, Papers, Papers]) -> None:
+    town, own, other = working
+    with Party(town.broker.port, own) as a, Party(town.broker.port, other) as b:
+        assert a.publish(topics.up(FEDERATION, "hosp-a", Up.GET)) == "Success"
+        town.operator("revoke", "hosp-a", "--reason", "its key was stolen")
+        assert a.wait_for_end() == "Administrative action"
+        with Party(town.broker.port, own, resume=True) as back:
+            assert back.publish(topics.up(FEDERATION, "hosp-a", Up.GET)) == "Not authorized"
+            assert back.subscribe(topics.announce(FEDERATION)) == "Not authorized"
+        assert b.publish(topics.up(FEDERATION, "hosp-b", Up.GET)) == "Success"
+        assert b.connected
+
+
+def test_a_flood_ends_the_connection_of_its_site_and_of_nobody_else(working: tuple[Town, Papers, Papers]) -> None:
+    town, own, other = working
+    with Party(town.broker.port, own) as a, Party(town.broker.port, other) as b:
+        a.flood(topics.up(FEDERATION, "hosp-a", Up.TELEMETRY), FLOOD)
+        assert a.wait_for_end(READY_S) == "Administrative action"
+        with Party(town.broker.port, own, resume=True) as back:
+            assert back.publish(topics.up(FEDERATION, "hosp-a", Up.GET)) == "Not authorized"
+        assert b.publish(topics.up(FEDERATION, "hosp-b", Up.GET)) == "Success"
+        assert b.connected

@@ -122,6 +122,11 @@ class Party:
         sent = self._client.publish(topic, payload, qos, retain)
         return self._answer(sent.mid)
 
+    def flood(self, topic: str, count: int) -> None:
+        """Send so many messages, and wait for no answer."""
+        for _ in range(count):
+            self._client.publish(topic, b"x", 0)
+
     def subscribe(self, topic_filter: str) -> str:
         """The broker's answer."""
         _, packet_id = self._client.subscribe(topic_filter, 1)

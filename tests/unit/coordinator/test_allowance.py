@@ -1,7 +1,7 @@
 """How much one site may send."""
 
-from coordinator.allowance import BURST_S, Allowance, Allowances, taken
-from fedward.limits import CHUNK_BYTES
+from coordinator.allowance import BURST_S, CALM_S, OUT_S, Allowance, Allowances, taken
+from fedward.limits import CHUNK_BYTES, MAX_PAYLOAD_BYTES
 
 EACH = Allowance(messages_s=2.0, bytes_s=4.0 * CHUNK_BYTES)
 
@@ -37,3 +37,32 @@ def test_a_message_larger_than_a_burst_comes_and_is_paid_for_afterwards() -> Non
     assert bucket is not None
     assert taken(EACH.refilled(bucket, 89.0), 1, chunk=False) is None
     assert taken(EACH.refilled(bucket, 91.0), 1, chunk=False) is not None
+
+
+BURST = int(BURST_S * EACH.messages_s)
+
+
+def test_a_flood_keeps_its_site_out_for_a_while_and_no_other() -> None:
+    allowances = Allowances(EACH)
+    admitted(allowances, "a", 2 * BURST, now_s=0.0)  # a burst, and as much again
+    assert allowances.out(0.0) == frozenset()
+    admitted(allowances, "b", 2 * BURST, now_s=0.0)
+    admitted(allowances, "a", 1, now_s=0.1)
+    assert allowances.out(0.1) == allowances.out(OUT_S) == {"a"}
+    assert allowances.out(OUT_S + 0.2) == frozenset()
+
+
+def test_what_was_too_much_before_a_calm_is_forgotten() -> None:
+    allowances = Allowances(EACH)
+    admitted(allowances, "a", 2 * BURST, now_s=0.0)
+    admitted(allowances, "a", 2 * BURST, now_s=CALM_S + 1.0)
+    assert allowances.out(CALM_S + 1.0) == frozenset()
+
+
+def test_the_chunks_of_a_whole_update_are_no_flood_however_fast_they_come() -> None:
+    allowances = Allowances(EACH)
+    chunks = int(EACH.bytes_s * BURST_S / CHUNK_BYTES) + MAX_PAYLOAD_BYTES // CHUNK_BYTES
+    assert sum(allowances.admit("a", CHUNK_BYTES, True, 0.0) for _ in range(chunks)) < chunks
+    assert allowances.out(0.0) == frozenset()
+    allowances.admit("a", CHUNK_BYTES, True, 0.0)
+    assert allowances.out(0.0) == {"a"}
