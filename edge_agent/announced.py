@@ -36,7 +36,6 @@ class Announced:
         self._permission = permission
         self._heard_newest = False
         self._last: Announcement | None = None
-        self._control: Control | None = None
         self._sound: Announcement | None = None
 
     @property
@@ -47,9 +46,8 @@ class Announced:
     @property
     def paused_here(self) -> bool:
         """The coordinator's wish for this site. One from before its ledger was restored is of another life."""
-        if self._control is None or self._control.sequence < self._progress.now.epoch:
-            return False
-        return self._control.paused
+        now = self._progress.now
+        return now.paused and now.controlled is not None and now.controlled >= now.epoch
 
     def hear(self, announcement: Announcement) -> News | None:
         """Take an announcement in; None when it is not news. One that is refused ends the work on the one before.
@@ -73,9 +71,8 @@ class Announced:
         )
 
     def control(self, control: Control) -> None:
-        """Take a control in; the greatest sequence wins."""
-        if self._control is None or control.sequence > self._control.sequence:
-            self._control = control
+        """Take a control in, unless it is older than one that was heard."""
+        self._progress.change(self._progress.now.control(control))
 
     def leads_nowhere(self, version: int) -> None:
         """This version can't be had as it was announced: wait for another announcement, if none has come since."""

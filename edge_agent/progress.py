@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fedward.files import write_durably
-from fedward.messages import Announcement, Offer, Outcome
+from fedward.messages import Announcement, Control, Offer, Outcome
 
 LOG = logging.getLogger(__name__)
 
@@ -25,6 +25,8 @@ class Progress:
     work_s: float | None = None  # time of the last finished training
     uplink_bytes_s: float | None = None  # rate of the link, by the uploads so far
     announced: int | None = None  # greatest sequence of an announcement: an older one is never acted on again
+    controlled: int | None = None  # the same of a control
+    paused: bool = False  # what that one says
 
     def after(self, offer: Offer) -> "Progress":
         """The progress once this update is in the outbox."""
@@ -45,6 +47,12 @@ class Progress:
     def hear(self, announcement: Announcement) -> "Progress":
         """The progress once this announcement was heard, which is the newest one."""
         return replace(self.in_epoch(announcement.epoch or 0), announced=announcement.sequence)
+
+    def control(self, control: Control) -> "Progress":
+        """The progress once this control was heard; the greatest sequence wins."""
+        if self.controlled is not None and control.sequence <= self.controlled:
+            return self
+        return replace(self, controlled=control.sequence, paused=control.paused)
 
     def in_epoch(self, epoch: int) -> "Progress":
         """The progress once a coordinator of this epoch was heard: a restored one may have lost what it receipted."""

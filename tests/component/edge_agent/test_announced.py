@@ -96,3 +96,20 @@ def test_a_pause_that_the_restored_coordinator_does_not_know_of_ends_with_it(
     hospital.office.pause_site(paused=True)
     hospital.settle()
     assert hospital.page["phase"] == Phase.PAUSED
+
+
+@pytest.mark.parametrize("between", [nothing, restart])
+def test_a_wish_that_the_operator_took_back_does_not_come_again(hospital: Any, between: Callable[[Any], None]) -> None:
+    hospital.office.announce()
+    hospital.settle()
+    before = hospital.office.sequence
+    hospital.office.pause_site(paused=True)
+    hospital.settle()
+    hospital.office.pause_site(paused=False)
+    hospital.settle()
+    hospital.office.sequence = before
+    hospital.office.pause_site(paused=True)  # the first one again, retained in place of the second
+    between(hospital)
+    hospital.office.receipt(hospital.office.messages(Offer)[-1])
+    hospital.settle()
+    assert hospital.page["phase"] != Phase.PAUSED
