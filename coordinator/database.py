@@ -14,6 +14,7 @@ import sqlalchemy as sql
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from coordinator.damage import LEDGER_FILE, name_damage
+from coordinator.schema import make_tables
 from coordinator.tables import METADATA, UPDATES, VERDICTS, WISHES
 from fedward.errors import TransientError
 
@@ -39,6 +40,10 @@ SESSION = {
 """What each session asks of the server."""
 
 
+class LedgerAwayError(TransientError):
+    """The server can't be used now. What the last transaction came to is known when the ledger is read again."""
+
+
 def in_folder(folder: Path) -> Engine:
     """The ledger's SQLite file."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,9 +56,9 @@ def in_folder(folder: Path) -> Engine:
 def on_server(url: str, password: str | None = None, *, leads: bool = False) -> Engine:
     """A PostgreSQL database; with `leads` through one session, which is not replaced when it is lost.
 
-    Its errors are raised as TransientError: what the last transaction came to is known when the ledger is read again.
+    Raises LedgerAwayError, whichever way it is used.
     """
-    one_session: dict[str, Any] = {"pool_size": 1, "max_overflow": 0, "pool_timeout": CONNECT_S}
+    one_session = {"pool_size": 1, "max_overflow": 0, "pool_timeout": CONNECT_S}
     engine = sql.create_engine(
         _with_driver(url, password),
         hide_parameters=True,
@@ -101,7 +106,7 @@ def copy_to_file(engine: Engine, path: Path) -> None:
         return
     copy = sql.create_engine(f"sqlite:///{path}")
     try:
-        METADATA.create_all(copy)
+        make_tables(copy)
         at_one_moment = engine.execution_options(isolation_level="REPEATABLE READ")
         with at_one_moment.connect() as connection, copy.begin() as target:
             _copy_rows(connection, target)
@@ -138,7 +143,7 @@ class _Once:
 
     def __call__(self, _connection: Any, _record: object) -> None:
         if self._made:
-            raise TransientError("the ledger's database: the session that held the coordinator's lock was lost")
+            raise LedgerAwayError("the session that held the coordinator's lock was lost")
         self._made = True
 
 
@@ -151,7 +156,7 @@ def _name_loss(context: Any) -> None:
     """For the server's errors, before they are raised. Neither statement nor values: they go to a log."""
     if isinstance(context.sqlalchemy_exception, sql.exc.OperationalError | sql.exc.InterfaceError):
         code = getattr(context.original_exception, "sqlstate", None) or "no answer"
-        raise TransientError(f"the ledger's database can't be used now ({code})") from None
+        raise LedgerAwayError(f"the ledger's database can't be used now ({code})") from None
 
 
 def _make_sqlite_durable(connection: Any, _record: object) -> None:

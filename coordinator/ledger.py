@@ -11,7 +11,7 @@ from typing import Any, Self
 import sqlalchemy as sql
 from sqlalchemy.engine import Connection, Engine
 
-from coordinator import chaining, evaluations, needed, paces, pruning, verdicts
+from coordinator import chaining, evaluations, needed, paces, pruning, schema, verdicts
 from coordinator.chain import Entry
 from coordinator.clock import Moment
 from coordinator.database import copy_to_file, in_folder, writing
@@ -20,7 +20,6 @@ from coordinator.engine.rates import SiteRate
 from coordinator.tables import (
     COUNTERS,
     FACTS,
-    METADATA,
     PARTS,
     UPDATES,
     VERSIONS,
@@ -40,15 +39,26 @@ class Ledger:
     """The ledger of one federation, in any database that SQLAlchemy reaches."""
 
     def __init__(self, engine: Engine, *, create: bool = True) -> None:
-        """Open it; `create` makes the tables that are missing, which only one process may do at a time."""
+        """Open it; `create` makes the tables of an empty one, which only one process may do at a time.
+
+        Raises ConfigError for a ledger of another release.
+        """
         self._engine = engine
         if create:
-            METADATA.create_all(self._engine)
+            schema.make_tables(engine)
+        else:
+            schema.check(engine)
 
     @classmethod
     def in_folder(cls, folder: Path, *, create: bool = True) -> Self:
         """The ledger as a SQLite file."""
         return cls(in_folder(folder), create=create)
+
+    @property
+    def path(self) -> Path | None:
+        """Of its file; None for one on a server."""
+        name = self._engine.url.database if self._engine.dialect.name == "sqlite" else None
+        return Path(name) if name else None
 
     def has_begun(self) -> bool:
         """Whether version 0 is recorded: until then the coordinator that makes this ledger is not done with it."""

@@ -1,86 +1,16 @@
-"""A PostgreSQL server of the tests' own, on loopback, with its data in a folder; killed and started for real."""
+"""A PostgreSQL server for tests, which are skipped where there is none."""
 
-import os
-import shutil
-import signal
-import subprocess
-import time
-from itertools import count
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from sandbox.ports import free_port
+import pytest
 
-PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=lambda path: int(path.parent.name))
-MISSING = "no PostgreSQL server here; `apt-get install postgresql` brings it"
-READY_S = 30.0
+from sandbox.postgres import MISSING, PROGRAMS, PostgresServer
 
 
-class PostgresServer:
-    """One server. As root it runs as the user `postgres`: PostgreSQL refuses root."""
-
-    def __init__(self, folder: Path, *, fsync: bool = True) -> None:
-        """Make its data, which takes a second. Without fsync it survives its processes, and no power cut."""
-        assert PROGRAMS, MISSING
-        self._programs, self._data = PROGRAMS, folder / "data"
-        self._user = "postgres" if os.geteuid() == 0 else None
-        folder.mkdir(parents=True)
-        if self._user:
-            shutil.chown(folder, self._user)
-        self.port = free_port("127.0.0.1")
-        self._log = (folder.parent / "postgres.log").open("ab")
-        self._numbers = count(1)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._run("initdb", "-D", str(self._data), "-A", "trust", "-U", "fedward", "--no-sync", "-E", "UTF8")
-        (self._data / "postgresql.auto.conf").write_text(
-            f"port = {self.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\n"
-            f"fsync = {'on' if fsync else 'off'}\n"
-        )
-
-    def start(self) -> None:
-        """Start, and wait until it answers."""
-        self._process = subprocess.Popen(
-            [str(self._programs / "postgres"), "-D", str(self._data)],
-            stdout=self._log,
-            stderr=self._log,
-            user=self._user,
-        )
-        deadline_s = time.monotonic() + READY_S
-        while self._run("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), check=False):
-            assert time.monotonic() < deadline_s, "PostgreSQL does not come up"
-            assert self._process.poll() is None, "PostgreSQL ended; see postgres.log"
-            time.sleep(0.05)
-
-    def close(self) -> None:
-        self.kill()
-        self._log.close()
-
-    def kill(self) -> None:
-        """All of it at once, as a power cut does."""
-        if self._process:
-            children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-            for pid in (self._process.pid, *map(int, children)):
-                os.kill(pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-            (self._data / "postmaster.pid").unlink(missing_ok=True)
-
-    def new_url(self) -> str:
-        """Of a new, empty database."""
-        name = f"ledger_{next(self._numbers)}"
-        self._ask(f"CREATE DATABASE {name}")
-        return f"postgresql://fedward@127.0.0.1:{self.port}/{name}"
-
-    def new_schema_url(self) -> str:
-        """The same for most purposes, and made at once: a user whose tables lie apart, in one database with others."""
-        name = f"user_{next(self._numbers)}"
-        self._ask(f"CREATE ROLE {name} LOGIN; CREATE SCHEMA AUTHORIZATION {name}")
-        return f"postgresql://{name}@127.0.0.1:{self.port}/postgres"
-
-    def _ask(self, statement: str) -> None:
-        self._run("psql", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "fedward", "postgres", "-c", statement)
-
-    def _run(self, program: str, *arguments: str, check: bool = True) -> int:
-        command = [str(self._programs / program), *arguments]
-        return subprocess.run(
-            command, stdout=self._log, stderr=self._log, user=self._user, check=check, cwd="/"
-        ).returncode
+@contextmanager
+def server(*, fsync: bool = True) -> Iterator[PostgresServer]:
+    if PROGRAMS is None:
+        pytest.skip(MISSING)
+    with PostgresServer.running(fsync=fsync) as running:
+        yield running

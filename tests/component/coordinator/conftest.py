@@ -1,6 +1,5 @@
 """Real rooms of a coordinator, each on a folder of its own."""
 
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from coordinator.ledger import Ledger
 from fedward.identity.folder import CoordinatorIdentity
 from fedward.layout import Layout
 from fedward.testing import ManualClock, MemoryBroker
+from sandbox.postgres import PostgresServer
 from tests.support.coordinator_bench import Bench, config_of, write_config
-from tests.support.postgres import MISSING, PROGRAMS, PostgresServer
+from tests.support.postgres import server
 from tests.support.site import Site
 from tests.support.updates import SMALL, offer_of, payload_of
 
@@ -27,14 +27,8 @@ def clock() -> ManualClock:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A server for all tests, without waiting for the disk."""
-    if PROGRAMS is None:
-        pytest.skip(MISSING)
-    with tempfile.TemporaryDirectory(prefix="fedward-postgres-") as folder:
-        Path(folder).chmod(0o755)
-        server = PostgresServer(Path(folder) / "server", fsync=False)
-        server.start()
-        yield server
-        server.close()
+    with server(fsync=False) as running:
+        yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
