@@ -23,8 +23,9 @@ setup: $(READY)  ## make the virtual environment
 demo: $(READY)  ## run a federation of four hospitals here; ARGS="--help" lists the options
 	$(RUN)/fedward demo $(ARGS)
 
-# mosquitto is installed where that is possible; where not, its tests are skipped and say which line installs it.
-test: $(READY) mosquitto  ## all tests but the sweep, minutes
+# mosquitto and PostgreSQL are installed where that is possible; where not, their tests are skipped and say which line
+# installs them.
+test: $(READY) mosquitto postgresql  ## all tests but the sweep, minutes
 	$(RUN)/pytest -m "not sweep" $(ARGS)
 
 .PHONY: mosquitto
@@ -36,6 +37,15 @@ mosquitto:
 	      || echo "== mosquitto could not be installed: its tests are skipped"; \
 	  else echo "== mosquitto is not installed: its tests are skipped; 'sudo apt-get install mosquitto' runs them"; fi; }
 
+.PHONY: postgresql
+postgresql:
+	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "== setup: PostgreSQL, which a ledger may be in (apt-get)"; \
+	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql >/dev/null; } \
+	      || echo "== PostgreSQL could not be installed: its tests are skipped"; \
+	  else echo "== PostgreSQL is not installed: its tests are skipped; 'sudo apt-get install postgresql' runs them"; fi; }
+
 check: $(READY)  ## style and types: ruff, mypy --strict
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
@@ -44,7 +54,7 @@ check: $(READY)  ## style and types: ruff, mypy --strict
 unit: $(READY)  ## rules and parts one by one: seconds, no network, no torch
 	$(RUN)/pytest tests/unit tests/compat $(ARGS)
 
-component contract integration learning: $(READY) mosquitto  ## one group of tests
+component contract integration learning: $(READY) mosquitto postgresql  ## one group of tests
 	$(RUN)/pytest tests/$@ $(ARGS)
 
 bench: $(READY)  ## every benchmark, beside its bound
@@ -67,7 +77,7 @@ soak: $(READY)  ## 20 minutes of a federation; what grows in memory, files and t
 fuzz: $(READY)  ## 2 million hostile inputs for all that reads what others send, minutes
 	$(RUN)/python -m benchmarks.fuzz $(ARGS)
 
-sweep: $(READY) mosquitto  ## what takes minutes: every durable step killed just before and just after, wrong clocks, tasks that kill
+sweep: $(READY) mosquitto postgresql  ## what takes minutes: every durable step killed just before and just after, wrong clocks, tasks that kill
 	$(RUN)/pytest -m sweep $(ARGS)
 
 chaos: $(READY) mosquitto  ## 100 kills over agents, broker and coordinator, an account of every update, a replay

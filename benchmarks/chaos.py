@@ -21,15 +21,15 @@ from random import Random
 from typing import Any
 
 from benchmarks.chaos_outcome import Outcome, table
-from coordinator.ledger import Ledger
 from fedward.errors import ConfigError
 from fedward.messages import FederationState
 from sandbox.account import account
 from sandbox.datasets import site_name
-from sandbox.faults import COORDINATOR, LONGEST_CUT_S, random_plan
+from sandbox.faults import COORDINATOR, DATABASE, LONGEST_CUT_S, random_plan
 from sandbox.federation import Federation
 from sandbox.inject import Injector
 from sandbox.ports import HOST, free_port
+from sandbox.postgres import PostgresServer
 from sandbox.relay import Relay
 from sandbox.wide import wide_federation
 
@@ -75,8 +75,16 @@ class ChunkCount:
         self.life = (0, 0)
 
 
-def run(
-    folder: Path, seed: int, kills: int, hidden: Sequence[int], seconds: float, cuts: Cuts | None = None, **plan: Any
+def run(  # noqa: PLR0913 - what main is asked for
+    folder: Path,
+    seed: int,
+    kills: int,
+    hidden: Sequence[int],
+    seconds: float,
+    cuts: Cuts | None = None,
+    *,
+    postgres: bool = False,
+    **plan: Any,
 ) -> Outcome:
     """A whole run, whose faults end after `seconds` at the latest; `plan`, as of Plan, goes before.
 
@@ -89,18 +97,25 @@ def run(
     with ExitStack() as stack:
         relays = {site: stack.enter_context(Relay(HOST, broker_port)) for site in sites}
         routes = {site: relay.port for site, relay in relays.items()}
-        running = wide_federation(folder, hidden, rng, NUM_SITES, broker_port=broker_port, routes=routes, **plan)
+        database = stack.enter_context(PostgresServer.running()) if postgres else None
+        usual = {
+            "broker_port": broker_port,
+            "routes": routes,
+            "ledger": {"url": database.new_url()} if database else {},
+        }
+        running = wide_federation(folder, hidden, rng, NUM_SITES, **usual, **plan)
         stack.enter_context(running)
         running.wait_for(lambda state: state["version"] >= 1, READY_S, "a first version")
 
         def died(victim: str) -> None:
-            if victim == COORDINATOR:
+            if victim in (COORDINATOR, DATABASE):  # whose loss begins a new life, too
                 chunks.end_life()
 
-        injector = Injector(running, relays, lambda: chunks.look(running), died)
+        injector = Injector(running, relays, lambda: chunks.look(running), died, database)
         began_s = time.monotonic()
         cuts = cuts or Cuts(kills // KILLS_PER_CUT)
-        injector.carry_out(random_plan(rng, sites, kills, cuts.number, cuts.longest_s), began_s + seconds)
+        faults = random_plan(rng, sites, kills, cuts.number, cuts.longest_s, database=postgres)
+        injector.carry_out(faults, began_s + seconds)
         moving = settle(running)
         chunks.look(running)
         chunks.end_life()
@@ -131,7 +146,7 @@ def replay_all(running: Federation) -> tuple[bool, str]:
 
 def settle(running: Federation) -> list[str]:
     """Pause every site and wait until nothing is on its way; what still is after SETTLE_S, in words."""
-    ledger = Ledger.in_folder(running.state_folder(COORDINATOR))
+    ledger = running.ledger()
     for site in running.sites:
         ledger.wish(site, FederationState.PAUSED, time.time())
     ledger.close()
@@ -160,6 +175,7 @@ def main() -> int:
     parser.add_argument("--hidden", type=int, nargs="+", default=list(WIDE), help="widths of the hidden layers")
     parser.add_argument("--seconds", type=float, default=600.0, help="no fault after so long, however many are left")
     parser.add_argument("--sealed-model", action="store_true", help="seal the model to the members, too")
+    parser.add_argument("--postgres", action="store_true", help="the ledger in PostgreSQL, which is killed as well")
     parser.add_argument("--keep", type=Path, help="folder for logs and state; default: one that is deleted at the end")
     parser.add_argument("--json", type=Path, help="write the figures of every seed to this file, too")
     given = parser.parse_args()
@@ -168,8 +184,9 @@ def main() -> int:
     for seed in given.seed or [1]:
         with tempfile.TemporaryDirectory(prefix="fedward-chaos-") as temporary:
             folder = (given.keep or Path(temporary)) / f"seed-{seed}"
-            plan = {"sealed_model": given.sealed_model}
-            outcomes.append(run(folder.resolve(), seed, given.kills, given.hidden, given.seconds, cuts, **plan))
+            how = given.kills, given.hidden, given.seconds, cuts
+            plan = {"postgres": given.postgres, "sealed_model": given.sealed_model}
+            outcomes.append(run(folder.resolve(), seed, *how, **plan))
         for name, value in outcomes[-1].figures().items():
             print(f"{name:22} {value}", flush=True)
         print()

@@ -49,11 +49,12 @@ class BackupManifest:
             raise ConfigError(f"{folder}: not a backup, its {MANIFEST} is missing or unreadable") from None
 
 
-def back_up(state_folder: Path, out: Path, now_s: float) -> BackupManifest:
+def back_up(live: Ledger, state_folder: Path, out: Path, now_s: float) -> BackupManifest:
     """Copy ledger and blobs into the new folder `out`, which appears when all of it is there and verified.
 
-    Blobs are hard links where the file system allows it. The coordinator may run meanwhile. Raises ConfigError
-    when `out` exists, IntegrityError for a damaged ledger, or a blob that is missing or damaged.
+    The copy of a ledger on a server is a SQLite file, too. Blobs are hard links where the file system allows it. The
+    coordinator may run meanwhile. Raises ConfigError when `out` exists, IntegrityError for a damaged ledger, or a blob
+    that is missing or damaged.
     """
     if out.exists():
         raise ConfigError(f"--out {out}: exists; a backup goes into a new folder")
@@ -61,7 +62,7 @@ def back_up(state_folder: Path, out: Path, now_s: float) -> BackupManifest:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     target = BlobFolder(partial / BLOBS)
-    ledger = _copy_with_blobs(state_folder, partial)
+    ledger = _copy_with_blobs(live, state_folder, partial)
     try:
         newest, named = ledger.newest_version(), ledger.blobs()
         if newest is None:
@@ -156,27 +157,25 @@ def _present(state_folder: Path) -> list[Path]:
     return [path for path in state_folder.iterdir() if path.name not in made and not path.name.startswith(REPLACED)]
 
 
-def _copy_with_blobs(state_folder: Path, partial: Path) -> Ledger:
+def _copy_with_blobs(live: Ledger, state_folder: Path, partial: Path) -> Ledger:
     """A copy of the ledger, and of every blob that it needs, some of which the next version would delete."""
     source, target = BlobFolder(state_folder / BLOBS), BlobFolder(partial / BLOBS)
-    live = Ledger.in_folder(state_folder)
-    try:
-        check_pages(state_folder / LEDGER_FILE)  # a copy would take a damaged page along, unseen
-        for _ in range(ATTEMPTS):
-            live.copy_to(partial / LEDGER_FILE)
-            copy = Ledger.in_folder(partial)
-            try:
-                for digest, what in copy.blobs().items():
-                    _link(source, target, digest, what)
-            except IntegrityError:
-                then = copy.newest_version(), copy.floor
-                copy.close()
-                if (live.newest_version(), live.floor) == then:
-                    raise
-                continue  # a version was made in between, or the floor rose: the next copy needs other blobs
-            return copy
-    finally:
-        live.close()
+    if live.path:
+        check_pages(live.path)  # a copy would take a damaged page along, unseen
+    for _ in range(ATTEMPTS):
+        (partial / LEDGER_FILE).unlink(missing_ok=True)
+        live.copy_to(partial / LEDGER_FILE)
+        copy = Ledger.in_folder(partial)
+        try:
+            for digest, what in copy.blobs().items():
+                _link(source, target, digest, what)
+        except IntegrityError:
+            then = copy.newest_version(), copy.floor
+            copy.close()
+            if (live.newest_version(), live.floor) == then:
+                raise
+            continue  # a version was made in between, or the floor rose: the next copy needs other blobs
+        return copy
     raise TransientError(f"{state_folder}: versions come too fast for a backup, {ATTEMPTS} times in a row")
 
 

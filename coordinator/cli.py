@@ -2,54 +2,38 @@
 
 import argparse
 import hashlib
-import logging
 import os
-import queue
-import random
 import sys
-import threading
 from contextlib import closing
 from pathlib import Path
 
 from coordinator import broker_config
-from coordinator.backup import back_up, check_restored, restore
+from coordinator.backup import back_up, restore
 from coordinator.blobs import BlobFolder
 from coordinator.card import model_card
 from coordinator.chain import Mark, anchor_of
 from coordinator.config import FederationConfig
-from coordinator.damage import LEDGER_FILE, check_ledger_file, check_ledger_log
 from coordinator.doctor import examine
 from coordinator.engine.norms import typical_norm
 from coordinator.enrolment.cli import add_verbs as add_enrolment
 from coordinator.ledger import Ledger
 from coordinator.making import Settings, Store
-from coordinator.metrics import exposition
+from coordinator.opening import engine_of, move_ledger, open_begun
 from coordinator.quarantine import Quarantine
 from coordinator.replay import check_ledger, pruned_since, replay, snapshot_of_ledger
-from coordinator.service import Service
+from coordinator.run import mqtt_settings, run_coordinator
+from coordinator.schema import migrate
 from coordinator.tables import ALL, Totals, Verdict
 from coordinator.verdicts import JUDGED
 from coordinator.versions import Versions
 from fedward.doctor.check import as_json, as_text, exit_code
 from fedward.doctor.deadline import Deadline
 from fedward.errors import ConfigError, IntegrityError, TransientError
-from fedward.http import HttpServer, pages_of
-from fedward.identity.folder import CoordinatorIdentity, coordinator_name
-from fedward.identity.signing import COORDINATOR
-from fedward.layout import Layout, Vector
+from fedward.layout import Layout
 from fedward.messages import FederationState
-from fedward.modelfile import TASK_KEY, load_model, load_seed, save_model
-from fedward.mqtt import MqttLink, MqttSettings
-from fedward.ports import Clock, LinkInbox
+from fedward.modelfile import TASK_KEY, load_model, save_model
 from fedward.process import SystemClock, log_to_stderr, only_process_in, stop_on_signals
-from fedward.reach import proxy_for, tls_for
 from fedward.settings import describe, load_settings
-
-LOG = logging.getLogger(__name__)
-
-SESSION_EXPIRY_S = 30 * 86_400
-INBOX_EVENTS = 10_000
-"""More than the broker may have in flight to us, so that only QoS 0 messages can ever be dropped."""
 
 REPLAY = (
     "prove where the model comes from: check the ledger's chain, make every version again and compare all digests; "
@@ -84,6 +68,8 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         ("replay", _replay, REPLAY),
         ("backup", _back_up, "copy ledger and blobs into a new folder, while the coordinator runs"),
         ("restore", _restore, "make the state folder that of a backup, verified; the coordinator must be stopped"),
+        ("move-ledger", _move_ledger, "copy the ledger in the state folder into the empty database of ledger.url"),
+        ("migrate", _migrate, "bring the tables of a ledger on a server up to this release; a coordinator may run"),
         ("pause", _wish, "ask all sites, or one, to begin no new training"),
         ("resume", _wish, "undo pause, or finish"),
         ("finish", _wish, "end the federation: the current version is the last"),
@@ -120,89 +106,17 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _run(arguments: argparse.Namespace) -> None:
     config = load_settings(FederationConfig, arguments.config, os.environ)
     log_to_stderr()
-    clock, stop = SystemClock(), stop_on_signals()
-    with only_process_in(config.state_folder):
-        _serve(config, clock, stop)
-    LOG.info("stopped")
+    run_coordinator(config, SystemClock(), stop_on_signals())
 
 
-def _serve(config: FederationConfig, clock: Clock, stop: threading.Event) -> None:
-    layout, initial_P = load_model(config.model)
-    ledger = open_ledger(config, layout)
-    blobs = BlobFolder(config.state_folder / "blobs")
-    versions = Versions(ledger, blobs, layout, Settings(config.engine, config.model_codec), config.precision)
-    versions.begin(initial_P, clock.now_s(), load_seed(config.model, config.task))
-    inbox: LinkInbox = queue.Queue(INBOX_EVENTS)
-    link = MqttLink(_mqtt_settings(config), inbox, random.Random())  # noqa: S311 - jitter, not a secret
-    service = Service(config, versions, link, clock, identity_of(config, clock.now_s()))
-    with HttpServer(config.http, pages_of(service, exposition, clock)) as http:
-        LOG.info("started", extra={"federation": config.federation, "http_port": http.port})
-        service.run(inbox, stop)
-    ledger.close()
-
-
-def identity_of(config: FederationConfig, now_s: float) -> CoordinatorIdentity | None:
-    """The coordinator's keys; None for a federation on this machine. Raises ConfigError for keys that can't be used."""
-    if config.identity is None:
-        LOG.warning("unsigned", extra={"advice": "messages are neither signed nor sealed; for trying things out only"})
-        return None
-    return CoordinatorIdentity.load(config.identity.folder, config.federation, now_s)
-
-
-def open_ledger(config: FederationConfig, layout: Layout) -> Ledger:
-    """The ledger in the state folder, checked. The caller holds the folder's lock.
-
-    Raises ConfigError when it belongs to another federation, task or model, IntegrityError when it is damaged.
-    """
-    check_restored(config.state_folder)
-    check_ledger_file(config.state_folder)
-    ledger = Ledger.in_folder(config.state_folder)
-    ledger.empty_log()
-    claim_ledger(ledger, config, layout)
-    return ledger
-
-
-def claim_ledger(ledger: Ledger, config: FederationConfig, layout: Layout) -> None:
-    """Write down whose ledger it is, or raise ConfigError when it is another's."""
-    for name, value in (
-        ("federation", config.federation),
-        ("task", config.task),
-        ("layout", layout.digest.hex()),
-    ):
-        ledger.claim(name, value)
-
-
-def _mqtt_settings(config: FederationConfig) -> MqttSettings:
-    return MqttSettings(
-        host=config.broker.host,
-        port=config.broker.port,
-        tls=tls_for(config.broker, config.identity, COORDINATOR),
-        proxy=proxy_for(config.broker, os.environ),
-        transport=config.broker.transport,
-        client_id=coordinator_name(config.federation),
-        username=config.broker.username,
-        password=config.broker.password(),
-        keepalive_s=config.broker.keepalive_s,
-        session_expiry_s=SESSION_EXPIRY_S,
-        reconnect_max_s=config.broker.reconnect_max_s,
-    )
-
-
-def _open(arguments: argparse.Namespace) -> tuple[FederationConfig, Ledger, Layout, Vector]:
+def _open(arguments: argparse.Namespace) -> tuple[FederationConfig, Ledger, Layout]:
     config = load_settings(FederationConfig, arguments.config, os.environ)
-    layout, initial_P = load_model(config.model)
-    check_restored(config.state_folder)
-    check_ledger_log(config.state_folder)
-    there = (config.state_folder / LEDGER_FILE).exists()
-    ledger = Ledger.in_folder(config.state_folder, create=False) if there else None
-    if ledger is None or not ledger.has_begun():
-        raise ConfigError(f"{config.state_folder}: no version there yet; start `fedward coordinator run` first")
-    claim_ledger(ledger, config, layout)
-    return config, ledger, layout, initial_P
+    layout, _ = load_model(config.model)
+    return config, open_begun(config, layout), layout
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    config, ledger, layout, _ = _open(arguments)
+    config, ledger, layout = _open(arguments)
     newest, buffered, wishes, totals = ledger.versions()[-1], ledger.buffered(), ledger.wishes(), ledger.totals()
     print(f"federation {config.federation}: {wishes.get(ALL, FederationState.RUNNING)}, task {config.task}")
     print(f"version    {newest.version} ({layout.size} parameters, digest {newest.model_digest.hex()[:16]})")
@@ -220,7 +134,7 @@ def _status(arguments: argparse.Namespace) -> None:
 
 def _doctor(arguments: argparse.Namespace) -> int:
     config = load_settings(FederationConfig, arguments.config, os.environ)
-    checks = examine(config, lambda: _mqtt_settings(config), Deadline())
+    checks = examine(config, lambda: mqtt_settings(config), Deadline())
     print(as_json(checks) if arguments.json else as_text(checks))
     return exit_code(checks)
 
@@ -236,7 +150,7 @@ def _print_quarantine(config: FederationConfig, ledger: Ledger) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     if arguments.out.suffix != ".safetensors":
         raise ConfigError(f"--out {arguments.out}: expected a name that ends in .safetensors; the card goes beside it")
-    config, ledger, layout, _ = _open(arguments)
+    config, ledger, layout = _open(arguments)
     newest = ledger.newest_version()
     version = newest.version if arguments.version is None and newest else arguments.version
     versions = Versions(
@@ -264,7 +178,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
 def _replay(arguments: argparse.Namespace) -> None:
     known = _parse_head(arguments.head) if arguments.head else None
-    config, live, layout, _ = _open(arguments)
+    config, live, layout = _open(arguments)
     with closing(live), snapshot_of_ledger(live) as ledger:
         check_ledger(ledger, known)
         chain, floor = ledger.chain(), ledger.floor
@@ -301,9 +215,9 @@ def _parse_head(text: str) -> Mark:
 
 
 def _back_up(arguments: argparse.Namespace) -> None:
-    config, ledger, _, _ = _open(arguments)
-    ledger.close()
-    made = back_up(config.state_folder, arguments.out, SystemClock().now_s())
+    config, ledger, _ = _open(arguments)
+    with closing(ledger):
+        made = back_up(ledger, config.state_folder, arguments.out, SystemClock().now_s())
     print(f"version {made.version} with {made.num_blobs} blobs: {arguments.out}, chain head {made.chain_head}")
 
 
@@ -312,11 +226,25 @@ def _restore(arguments: argparse.Namespace) -> None:
     now_s = SystemClock().now_s()
     with only_process_in(config.state_folder):
         done = restore(arguments.source, config.state_folder, config.federation, now_s, force=arguments.force)
+        if config.ledger.url is not None:
+            move_ledger(config)
     print(f"version {done.version} with {done.num_blobs} blobs: restored, chain head {done.chain_head}")
 
 
+def _move_ledger(arguments: argparse.Namespace) -> None:
+    config = load_settings(FederationConfig, arguments.config, os.environ)
+    with only_process_in(config.state_folder):
+        head = move_ledger(config)
+    print(f"moved to the database of ledger.url: chain head {head}")
+
+
+def _migrate(arguments: argparse.Namespace) -> None:
+    config = load_settings(FederationConfig, arguments.config, os.environ)
+    print(f"the ledger's tables are of revision {migrate(engine_of(config))}")
+
+
 def _wish(arguments: argparse.Namespace) -> None:
-    config, ledger, _, _ = _open(arguments)
+    config, ledger, _ = _open(arguments)
     target = getattr(arguments, "site", None) or ALL
     if target != ALL:
         _check_admitted(config, target)
@@ -328,7 +256,7 @@ def _wish(arguments: argparse.Namespace) -> None:
 
 
 def _give_verdict(arguments: argparse.Namespace) -> None:
-    config, ledger, _, _ = _open(arguments)
+    config, ledger, _ = _open(arguments)
     _check_admitted(config, arguments.site)
     ledger.give_verdict(arguments.site, VERDICTS[arguments.verb], SystemClock().now_s())
     ledger.close()

@@ -3,6 +3,7 @@
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic.dataclasses import dataclass
@@ -21,7 +22,9 @@ from fedward.settings import (
     SiteNameSetting,
     UpdateCodecSetting,
     check_identity,
+    is_loopback,
     known_codec,
+    read_secret,
     update_codec,
 )
 
@@ -35,6 +38,17 @@ def _codec_for_models(name: str) -> str:
         able = [known for known, codec in CODECS.items() if codec.deterministic]
         raise ValueError(f"decoding differs between machines, so it can't carry a model; choose {' or '.join(able)}")
     return name
+
+
+def _server_url(text: str) -> str:
+    url = urlsplit(text)
+    if url.scheme != "postgresql" or not url.hostname or not url.path.strip("/"):
+        raise ValueError("expected postgresql://USER@HOST:PORT/NAME")
+    if url.password is not None or "password=" in url.query:
+        raise ValueError("a password is never written into this file: put it into ledger.password_file")
+    if "sslmode=" in url.query or is_loopback(url.hostname):
+        return text
+    return text + ("&" if url.query else "?") + "sslmode=verify-full"
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -127,6 +141,20 @@ class AuthoritySettings(Settings):
         return self
 
 
+class LedgerSettings(Settings):
+    """Which database holds the ledger; without a setting a SQLite file in state_folder does."""
+
+    url: Annotated[str, AfterValidator(_server_url)] | None = None
+    """A PostgreSQL database, postgresql://USER@HOST:PORT/NAME, of this federation alone. libpq's parameters may follow
+    after a '?'; without sslmode among them a server elsewhere has to prove its name (verify-full)."""
+    password_file: Path | None = None
+    """File that holds the user's password."""
+
+    def password(self) -> str | None:
+        """The password from its file. Raises ConfigError when the file can't be read."""
+        return read_secret("ledger.password_file", self.password_file)
+
+
 class FederationConfig(Settings):
     """One federation."""
 
@@ -168,6 +196,8 @@ class FederationConfig(Settings):
     is allowed only with a broker on this machine, to try things out."""
     authority: AuthoritySettings = AuthoritySettings()
     """What signs certificates."""
+    ledger: LedgerSettings = LedgerSettings()
+    """Where the ledger is. Beside a database on a server another coordinator may stand by, on the same state_folder."""
     http: HttpSettings = HttpSettings()
     """The HTTP endpoint."""
     engine: EngineSettings = EngineSettings()

@@ -34,13 +34,16 @@ def check_ledger_file(state_folder: Path) -> None:
     path = state_folder / LEDGER_FILE
     _end_first_transaction(path)
     if not path.exists() or path.stat().st_size == 0:
-        if _num_blobs(state_folder) > BLOBS_OF_VERSION_0:
-            raise IntegrityError(
-                damaged(path, f"it is {'empty' if path.exists() else 'missing'}, and versions are not")
-            )
+        check_nothing_lost(state_folder, str(path))
         return
     _check_log(path)
     check_pages(path)
+
+
+def check_nothing_lost(state_folder: Path, ledger: str) -> None:
+    """Raise IntegrityError where there are payloads of versions; for a ledger, by this name, that holds none."""
+    if _num_blobs(state_folder) > BLOBS_OF_VERSION_0:
+        raise IntegrityError(damaged(ledger, "it is missing or empty, and versions are not"))
 
 
 def check_ledger_log(state_folder: Path) -> None:
@@ -82,7 +85,7 @@ def is_damage(error: sqlite3.Error) -> bool:
     return code & _PRIMARY_CODE in _DAMAGE or code in _UNREADABLE
 
 
-def damaged(path: Path, what: str) -> str:
+def damaged(path: Path | str, what: str) -> str:
     """What the operator reads."""
     return (
         f"{path}: the ledger is damaged ({what}). It is left as it is, and no site was told what is not in it. "

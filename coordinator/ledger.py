@@ -4,25 +4,22 @@ One transaction a change of state, committed and synced before anybody is told.
 """
 
 import json
-import sqlite3
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sql
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 
-from coordinator import chaining, evaluations, needed, paces, pruning, verdicts
+from coordinator import chaining, evaluations, needed, paces, pruning, schema, verdicts
 from coordinator.chain import Entry
 from coordinator.clock import Moment
-from coordinator.damage import LEDGER_FILE, name_damage
+from coordinator.database import copy_to_file, in_folder, writing
 from coordinator.engine.norms import RECENT
 from coordinator.engine.rates import SiteRate
 from coordinator.tables import (
     COUNTERS,
     FACTS,
-    METADATA,
     PARTS,
     UPDATES,
     VERSIONS,
@@ -41,20 +38,27 @@ from fedward.messages import Evaluation, FederationState, Manifest, Offer, Part,
 class Ledger:
     """The ledger of one federation, in any database that SQLAlchemy reaches."""
 
-    def __init__(self, url: str, *, create: bool = True) -> None:
-        """Open it; `create` makes the tables that are missing, which only one process may do at a time."""
-        self._engine = sql.create_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            sql.event.listen(self._engine, "connect", _make_sqlite_durable)
-            sql.event.listen(self._engine, "handle_error", name_damage)
+    def __init__(self, engine: Engine, *, create: bool = True) -> None:
+        """Open it; `create` makes the tables of an empty one, which only one process may do at a time.
+
+        Raises ConfigError for a ledger of another release.
+        """
+        self._engine = engine
         if create:
-            METADATA.create_all(self._engine)
+            schema.make_tables(engine)
+        else:
+            schema.check(engine)
 
     @classmethod
-    def in_folder(cls, folder: Path, *, create: bool = True) -> "Ledger":
+    def in_folder(cls, folder: Path, *, create: bool = True) -> Self:
         """The ledger as a SQLite file."""
-        folder.mkdir(parents=True, exist_ok=True)
-        return cls(f"sqlite:///{folder / LEDGER_FILE}", create=create)
+        return cls(in_folder(folder), create=create)
+
+    @property
+    def path(self) -> Path | None:
+        """Of its file; None for one on a server."""
+        name = self._engine.url.database if self._engine.dialect.name == "sqlite" else None
+        return Path(name) if name else None
 
     def has_begun(self) -> bool:
         """Whether version 0 is recorded: until then the coordinator that makes this ledger is not done with it."""
@@ -76,7 +80,7 @@ class Ledger:
 
     def claim(self, name: str, value: str) -> None:
         """Write a fact once; raise ConfigError when the ledger says otherwise already."""
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             known = _fact(connection, name)
             if known is None:
                 connection.execute(sql.insert(FACTS).values(name=name, value=value))
@@ -93,7 +97,7 @@ class Ledger:
 
     def next_sequence(self) -> int:
         """A number that grows with every call, over restarts too."""
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             number = int(_fact(connection, "sequence") or 0) + 1
             _set_fact(connection, "sequence", number)
             return number
@@ -109,7 +113,7 @@ class Ledger:
         What the old key has signed is not signed for the new one, so nothing of it can come again.
         """
         name = f"key of {site}"
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             known = _fact(connection, name)
             if known != key:
                 _set_fact(connection, name, key)
@@ -121,7 +125,7 @@ class Ledger:
     def save_counters(self, used: Mapping[tuple[str, str], int]) -> None:
         """Replace these of them."""
         table = COUNTERS.c
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             for (site, kind), counter in used.items():
                 connection.execute(sql.delete(COUNTERS).where(table.site == site, table.kind == kind))
                 connection.execute(sql.insert(COUNTERS).values(site=site, kind=kind, counter=counter))
@@ -134,7 +138,7 @@ class Ledger:
 
     def begin_epoch(self, least: int) -> int:
         """Let the sequence go on from `least`, or above its own value if that is greater: see docs/adr/0004."""
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             epoch = max(least, int(_fact(connection, "sequence") or 0) + 1)
             for name in ("sequence", "epoch"):
                 _set_fact(connection, name, epoch)
@@ -162,7 +166,7 @@ class Ledger:
             "norm": norm,
             "reason": reason.value if reason else None,
         }
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             connection.execute(sql.insert(UPDATES).values(row))
             chaining.append_update(connection, offer.update_id)
         return self._updates(UPDATES.c.update_id == offer.update_id)[0]
@@ -266,7 +270,7 @@ class Ledger:
 
     def add_version(self, version: StoredVersion, parts: Sequence[Part], weights: Mapping[int, float]) -> None:
         """Record a version, its parts, and the updates it is made of (row number -> weight), all or nothing."""
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             connection.execute(
                 sql.insert(VERSIONS).values(
                     version=version.version,
@@ -348,14 +352,14 @@ class Ledger:
 
     def raise_floor(self, floor: int) -> None:
         """Let go of the payloads that only versions below `floor` need: they may be deleted when this returns."""
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             reach = needed.reach_of(connection, floor)
             _set_fact(connection, needed.FLOOR, floor)
             _set_fact(connection, needed.REACH, reach)
 
     def prune(self, first_version: int) -> None:
         """Delete the rows of older versions, as `pruning.prune` does and raises."""
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             pruning.prune(connection, first_version)
 
     def needs_blob(self, digest: bytes) -> bool:
@@ -389,16 +393,13 @@ class Ledger:
 
     def copy_to(self, path: Path) -> None:
         """Copy the ledger to a new SQLite file, as it is at one moment, while others write."""
-        if self._engine.dialect.name != "sqlite":
-            raise ConfigError("a ledger outside the state folder is copied with its database's own tools")
-        with closing(sqlite3.connect(path)) as target, closing(self._engine.raw_connection()) as source:
-            source.driver_connection.backup(target)  # type: ignore[union-attr]  # open: it was just made
+        copy_to_file(self._engine, path)
 
     # Evaluations
 
     def add_evaluation(self, evaluation: Evaluation, site: str, received_at_s: float) -> bool:
         """Record a site's first measurement of a version; False, and nothing changes, for a repeated one."""
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             return evaluations.add(connection, evaluation, site, received_at_s)
 
     def evaluations(self) -> tuple[StoredEvaluation, ...]:
@@ -414,7 +415,7 @@ class Ledger:
 
     def wish(self, target: str, state: FederationState, at_s: float) -> None:
         """Record what the operator wants of a site, or of ALL."""
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             row = {"target": target, "state": state, "wished_at_s": at_s}
             number = connection.execute(sql.insert(WISHES).values(row).returning(WISHES.c.number)).scalar_one()
             chaining.append_wish(connection, number)
@@ -429,7 +430,7 @@ class Ledger:
 
     def give_verdict(self, site: str, verdict: Verdict, at_s: float) -> None:
         """Record what the operator decided of a site."""
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             verdicts.give(connection, site, verdict, at_s)
 
     def verdicts(self) -> dict[str, StoredVerdict]:
@@ -458,9 +459,3 @@ def _set_fact(connection: Connection, name: str, value: int | str) -> None:
 def _part(row: Any) -> Part:
     manifest = Manifest(size_bytes=row["size_bytes"], digest=row["digest"], chunk_digests=row["chunk_digests"])
     return Part(kind=PartKind(row["kind"]), version=row["version"], codec=row["codec"], manifest=manifest)
-
-
-def _make_sqlite_durable(connection: Any, _record: object) -> None:
-    """WAL lets the status command read while the service writes; FULL survives power loss, not only a crash."""
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000"):
-        connection.execute(f"PRAGMA {pragma}")

@@ -38,6 +38,10 @@ GAUGES = {
         "fed_certificate_expires_timestamp_seconds",
         "When the first certificate ends, the coordinator's own or a site's; near: see the log for whose.",
     ),
+    "leads": (
+        "fed_coordinator_leads",
+        "1 for the coordinator that works, 0 for one that stands by; none with 1: see the ledger's database.",
+    ),
     "connected": ("fed_broker_connected", "1 while connected to the broker; 0: check the broker."),
 }
 
@@ -150,8 +154,24 @@ class StateCollector(Collector):
             yield counter
 
 
+class StandbyCollector(Collector):
+    """All there is to say of a coordinator that stands by."""
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(*GAUGES["leads"], 0.0)
+
+
 def exposition(page: Mapping[str, Any]) -> str:
     """The state as Prometheus text."""
+    return _exposition(StateCollector(page))
+
+
+def exposition_of_standby(_page: Mapping[str, Any]) -> str:
+    """The same of one that stands by."""
+    return _exposition(StandbyCollector())
+
+
+def _exposition(collector: Collector) -> str:
     registry = CollectorRegistry()
-    registry.register(StateCollector(page))
+    registry.register(collector)
     return generate_latest(registry).decode()

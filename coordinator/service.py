@@ -151,7 +151,6 @@ class Service:
             if inbox.empty() or len(self._unacknowledged) >= ACKNOWLEDGE_EVERY:
                 self.acknowledge()
         self.acknowledge()
-        self.close()
 
     def close(self) -> None:
         """Give up link and files. What is not acknowledged comes to the next process, which finds every file."""
@@ -470,6 +469,7 @@ class Service:
         return {
             "federation": self._config.federation,
             "state": str(self._operation.state),
+            "leads": True,
             "connected": self.connected,
             "broker_access": self._provision.state.value,
             "certificate_expires_s": self.desk.expires_s() if self.desk else None,
@@ -481,7 +481,7 @@ class Service:
             "row_changed": self._retention.row_changed,
             "disk_free_bytes": free_bytes(self._config.state_folder),
             "blobs_bytes": used_bytes(self._config.state_folder / "blobs"),
-            "ledger_bytes": used_bytes(self._config.state_folder, f"{LEDGER_FILE}*"),
+            "ledger_bytes": used_bytes(self._config.state_folder, f"{LEDGER_FILE}*"),  # 0 for one on a server
             "buffer": len(self._aggregator),
             "buffer_size": self._aggregator.size,
             "metrics": self._members.metrics(),

@@ -11,11 +11,17 @@ from fedward.messages import Outcome, Ratio
 
 METADATA = sql.MetaData()
 
+
+def _text(length: int) -> sql.String:
+    """Sorted by its bytes in every database, whatever language a server was set up for."""
+    return sql.String(length).with_variant(sql.String(length, collation="C"), "postgresql")
+
+
 FACTS = sql.Table(
     "facts",
     METADATA,
-    sql.Column("name", sql.String(80), primary_key=True),
-    sql.Column("value", sql.String(256), nullable=False),
+    sql.Column("name", _text(80), primary_key=True),
+    sql.Column("value", _text(256), nullable=False),
 )
 """One line a fact: what this ledger is of, and counters that must never go back."""
 
@@ -24,10 +30,10 @@ UPDATES = sql.Table(
     METADATA,
     sql.Column("number", sql.Integer, primary_key=True, autoincrement=True),
     sql.Column("update_id", sql.LargeBinary(32), nullable=False, unique=True),
-    sql.Column("site", sql.String(64), nullable=False),
+    sql.Column("site", _text(64), nullable=False),
     sql.Column("sequence", sql.BigInteger, nullable=False),
     sql.Column("base_version", sql.BigInteger, nullable=False),
-    sql.Column("codec", sql.String(64), nullable=False),
+    sql.Column("codec", _text(64), nullable=False),
     sql.Column("num_examples", sql.BigInteger, nullable=False),
     sql.Column("num_steps", sql.BigInteger, nullable=False),
     sql.Column("work_s", sql.Float, nullable=False),
@@ -36,7 +42,7 @@ UPDATES = sql.Table(
     sql.Column("received_at_s", sql.Float, nullable=False),  # by the wall clock, for people
     sql.Column("arrived_s", sql.Float, nullable=False),  # by the federation's own clock, for weights and deadlines
     sql.Column("norm", sql.Float),
-    sql.Column("reason", sql.String(32)),  # why it was refused; null: accepted
+    sql.Column("reason", _text(32)),  # why it was refused; null: accepted
     sql.Column("version", sql.BigInteger, index=True),  # the version it went into; null: in the buffer
     sql.Column("weight", sql.Float),
     sql.Index("updates_of_a_site", "site", "base_version"),
@@ -59,8 +65,8 @@ PARTS = sql.Table(
     "parts",
     METADATA,
     sql.Column("version", sql.BigInteger, primary_key=True, autoincrement=False),
-    sql.Column("kind", sql.String(16), primary_key=True),
-    sql.Column("codec", sql.String(64), nullable=False),
+    sql.Column("kind", _text(16), primary_key=True),
+    sql.Column("codec", _text(64), nullable=False),
     sql.Column("size_bytes", sql.BigInteger, nullable=False),
     sql.Column("digest", sql.LargeBinary(32), nullable=False, index=True),
     sql.Column("chunk_digests", sql.LargeBinary, nullable=False),
@@ -70,8 +76,8 @@ EVALUATIONS = sql.Table(
     "evaluations",
     METADATA,
     sql.Column("version", sql.BigInteger, primary_key=True, autoincrement=False),
-    sql.Column("site", sql.String(64), primary_key=True),
-    sql.Column("metric", sql.String(64), primary_key=True),
+    sql.Column("site", _text(64), primary_key=True),
+    sql.Column("metric", _text(64), primary_key=True),
     sql.Column("numerator", sql.Float, nullable=False),
     sql.Column("denominator", sql.Float, nullable=False),
     sql.Column("num_examples", sql.BigInteger, nullable=False),
@@ -82,8 +88,8 @@ CHAIN = sql.Table(
     "chain",
     METADATA,
     sql.Column("entry", sql.Integer, primary_key=True, autoincrement=False),
-    sql.Column("kind", sql.String(16), nullable=False),
-    sql.Column("key", sql.String(80), nullable=False),
+    sql.Column("kind", _text(16), nullable=False),
+    sql.Column("key", _text(80), nullable=False),
     sql.Column("digest", sql.LargeBinary(32), nullable=False),
     sql.Column("head", sql.LargeBinary(32), nullable=False),
 )
@@ -92,8 +98,8 @@ CHAIN = sql.Table(
 COUNTERS = sql.Table(
     "counters",
     METADATA,
-    sql.Column("site", sql.String(64), primary_key=True),
-    sql.Column("kind", sql.String(16), primary_key=True),
+    sql.Column("site", _text(64), primary_key=True),
+    sql.Column("kind", _text(16), primary_key=True),
     sql.Column("counter", sql.BigInteger, nullable=False),
 )
 """The greatest number that a site has signed a message of this kind with: what comes again has no greater one."""
@@ -102,8 +108,8 @@ WISHES = sql.Table(
     "wishes",
     METADATA,
     sql.Column("number", sql.Integer, primary_key=True, autoincrement=True),
-    sql.Column("target", sql.String(64), nullable=False),  # a site, or ALL
-    sql.Column("state", sql.String(16), nullable=False),
+    sql.Column("target", _text(64), nullable=False),  # a site, or ALL
+    sql.Column("state", _text(16), nullable=False),
     sql.Column("wished_at_s", sql.Float, nullable=False),
     sqlite_autoincrement=True,
 )
@@ -113,8 +119,8 @@ VERDICTS = sql.Table(
     "verdicts",
     METADATA,
     sql.Column("number", sql.Integer, primary_key=True, autoincrement=True),
-    sql.Column("site", sql.String(64), nullable=False),
-    sql.Column("verdict", sql.String(16), nullable=False),
+    sql.Column("site", _text(64), nullable=False),
+    sql.Column("verdict", _text(16), nullable=False),
     sql.Column("after_number", sql.BigInteger, nullable=False),  # the newest update of all sites by then
     sql.Column("given_at_s", sql.Float, nullable=False),
     sqlite_autoincrement=True,
@@ -125,7 +131,7 @@ TOTALS = sql.Table(
     "totals",
     METADATA,
     sql.Column("up_to", sql.BigInteger, primary_key=True, autoincrement=False),  # the chain entry of the cut
-    sql.Column("site", sql.String(64), primary_key=True),
+    sql.Column("site", _text(64), primary_key=True),
     sql.Column("num_accepted", sql.BigInteger, nullable=False),
     sql.Column("num_refused", sql.BigInteger, nullable=False),
     sql.Column("num_steps", sql.BigInteger, nullable=False),  # of the accepted ones, as the weight

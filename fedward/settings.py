@@ -134,14 +134,18 @@ class BrokerSettings(Settings):
 
     def password(self) -> str | None:
         """The password from its file. Raises ConfigError when the file can't be read, or others can."""
-        return _secret("broker.password_file", self.password_file)
+        return read_secret("broker.password_file", self.password_file)
 
     def proxy_password(self) -> str | None:
         """The proxy's password from its file. Raises as `password` does."""
-        return _secret("broker.proxy_password_file", self.proxy_password_file)
+        return read_secret("broker.proxy_password_file", self.proxy_password_file)
 
 
-def _secret(setting: str, path: Path | None) -> str | None:
+def read_secret(setting: str, path: Path | None) -> str | None:
+    """What a file holds, and no configuration does; None without one.
+
+    Raises ConfigError when it can't be read, or others can.
+    """
     if path is None:
         return None
     try:

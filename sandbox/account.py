@@ -7,12 +7,11 @@ the coordinator's ledger and the outboxes. Updates are named by their ids in hex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from coordinator.ledger import Ledger
 from edge_agent.outbox import Outbox
 from fedward.limits import CHUNK_BYTES, INLINE_BYTES
-from sandbox.faults import COORDINATOR
 from sandbox.federation import Federation
 from sandbox.logs import Log
 
@@ -76,9 +75,10 @@ def account(running: Federation) -> Account:
                 receipted.add(event["update"])
         outbox = Outbox(running.state_folder(site) / "outbox")
         waiting |= {entry.offer.update_id.hex() for entry in outbox.entries()}
-    ledger = Ledger.in_folder(running.state_folder(COORDINATOR))
+    ledger = running.ledger()
     versions, rows = ledger.versions(), ledger.updates()
     ledger.close()
+    said = chain.from_iterable(_events(running, name) for name in running.coordinators)
     accepted = [row for row in rows if row.reason is None]
     of_versions: dict[int, set[int]] = {row.version: set() for row in versions if row.version > 0}
     for row in accepted:
@@ -92,7 +92,7 @@ def account(running: Federation) -> Account:
         refused=frozenset(row.update_id.hex() for row in rows if row.reason is not None),
         waiting=frozenset(waiting),
         applied=frozenset(row.update_id.hex() for row in accepted if row.version is not None),
-        torn_versions=tuple(torn_versions(of_versions, _events(running, COORDINATOR))),
+        torn_versions=tuple(torn_versions(of_versions, said)),
         num_versions=len(of_versions),
         num_chunks=sum(-(-row.size_bytes // CHUNK_BYTES) for row in accepted if row.size_bytes > INLINE_BYTES),
     )

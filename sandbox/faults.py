@@ -9,10 +9,14 @@ from sandbox.steps import AGENT_STEPS, COORDINATOR_STEPS, SIDES
 
 BROKER = "broker"
 COORDINATOR = "coordinator"
+DATABASE = "database"
 REPLACED = "replaced"
 
 SHARES: Mapping[str, float] = {BROKER: 0.2, COORDINATOR: 0.35}
 """Of the kills those that hit the broker and the coordinator; the agents share the rest."""
+
+DATABASE_SHARE = 0.15
+"""Of them those that hit the ledger's server, where there is one."""
 
 TELLING: Mapping[str, Sequence[str]] = {COORDINATOR: ("accepted", "version"), "agent": ("saved",)}
 """Log events of a program after which a kill hurts: something was written that others don't know of yet."""
@@ -71,7 +75,7 @@ Moment = After | AtVersion | OnEvent | AtMessage | AtStep
 
 @dataclass(frozen=True)
 class Kill:
-    """SIGKILL to a site's agent, COORDINATOR or BROKER, which is started again after `down_s`.
+    """SIGKILL to a site's agent, COORDINATOR, BROKER or DATABASE, which is started again after `down_s`.
 
     The broker keeps nothing on disk: it comes back empty, or `replaced` by a broker of the other make.
     """
@@ -104,13 +108,21 @@ Fault = Kill | Cut
 
 
 def random_plan(
-    rng: Random, sites: Sequence[str], kills: int, cuts: int = 0, longest_cut_s: float = LONGEST_CUT_S
+    rng: Random,
+    sites: Sequence[str],
+    kills: int,
+    cuts: int = 0,
+    longest_cut_s: float = LONGEST_CUT_S,
+    *,
+    database: bool = False,
 ) -> tuple[Fault, ...]:
     """So many kills and cuts in a random order: the same `rng` state gives the same plan.
 
     Whatever is drawn, with three kills or more each of broker, coordinator and agents dies at least once.
     """
     targets = [*(BROKER, COORDINATOR, rng.choice(sites))[:kills], *(_target(rng, sites) for _ in range(kills - 3))]
+    if database:
+        targets = [DATABASE if rng.random() < DATABASE_SHARE else target for target in targets]
     faults: list[Fault] = [_kill(rng, target, sites) for target in targets]
     for _ in range(cuts):
         site, how = rng.choice(sites), rng.choice(list(Breakage))
@@ -131,6 +143,8 @@ def _target(rng: Random, sites: Sequence[str]) -> str:
 def _kill(rng: Random, target: str, sites: Sequence[str]) -> Kill:
     """One of three kills of an agent or the coordinator is at a named step, one of three brokers is replaced."""
     special = rng.random() < 1 / 3
+    if target == DATABASE:
+        return Kill(target, _moment(rng, COORDINATOR, sites), _seconds(rng, LONGEST_DOWN_S))
     if special and target != BROKER:
         steps = COORDINATOR_STEPS if target == COORDINATOR else AGENT_STEPS
         step = rng.choice([name for name, step in steps.items() if not step.rare])

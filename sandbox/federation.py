@@ -19,7 +19,11 @@ from typing import Any, Self
 
 import yaml
 
+from coordinator.config import FederationConfig
+from coordinator.ledger import Ledger
+from coordinator.opening import engine_of
 from fedward.errors import ConfigError, TransientError
+from fedward.settings import load_settings
 from sandbox.broker import EmbeddedBroker, Kind
 from sandbox.child import Child
 from sandbox.datasets import Split, split
@@ -27,6 +31,7 @@ from sandbox.identities import BROKER, make_identities, tls_files
 from sandbox.ports import HOST, free_port
 
 FEDERATION = "demo"
+COORDINATOR, STANDBY = "coordinator", "standby"
 START_S = 60.0
 STOP_S = 10.0
 POLL_S = 0.1
@@ -61,6 +66,8 @@ class Plan:
     allowed: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # site -> its `tasks`, not the plan's
     records: Split | None = None  # in place of the task's own data set
     routes: Mapping[str, int] = field(default_factory=dict)  # site -> the port of its own way to the broker
+    ledger: Mapping[str, object] = field(default_factory=dict)  # in place of a SQLite file
+    standby: bool = False  # a second coordinator, for a ledger on a server
     broker: Kind | None = None
     broker_port: int = 0
     signed: bool = True  # messages are signed and updates sealed
@@ -91,7 +98,8 @@ class Federation:
         self._identities = plan.folder / "identities"
         broker_files = tls_files(self._identities, BROKER) if plan.tls else None
         self.broker = EmbeddedBroker(plan.folder, HOST, plan.broker_port, plan.broker, broker_files)
-        self.http_port = free_port(HOST)
+        self.coordinators = (COORDINATOR, STANDBY) if plan.standby else (COORDINATOR,)
+        self._http_ports = {name: free_port(HOST) for name in self.coordinators}
         self.agent_ports = {site: free_port(HOST) for site in self.sites} if plan.agent_http else {}
         self.children: dict[str, Child] = {}
         (plan.folder / "logs").mkdir(exist_ok=True)
@@ -104,7 +112,8 @@ class Federation:
             if not self.model_path.exists():
                 self.fedward("agent", "init-model", "--task", self.plan.task, "--out", str(self.model_path))
             self.broker.start()
-            self.start("coordinator")
+            for name in self.coordinators:
+                self.start(name)
             for site in self.sites:
                 self.start(site)
         except BaseException:  # Ctrl-C while half of them run
@@ -143,8 +152,8 @@ class Federation:
         return self.plan.folder / "state" / name
 
     def start(self, name: str, program: Sequence[str] = ()) -> None:
-        """Start `coordinator` or a site's agent; `program` in place of the plan's."""
-        side = "coordinator" if name == "coordinator" else "agent"
+        """Start a coordinator or a site's agent; `program` in place of the plan's."""
+        side = "coordinator" if name in self.coordinators else "agent"
         module = program or self.plan.program
         command = [sys.executable, "-m", *module, side, "run", "--config", str(self.config_path(name))]
         self.children[name] = Child(command, self.plan.folder / "logs" / f"{name}.log", self._environment())
@@ -155,14 +164,15 @@ class Federation:
 
     def stop(self) -> None:
         """End every process: the agents first, so that they can say goodbye. A second call ends what is left."""
-        agents = [child for name, child in self.children.items() if name != "coordinator"]
+        agents = [child for name, child in self.children.items() if name not in self.coordinators]
         for child in agents:
             child.terminate()
         for child in agents:
             child.wait(STOP_S)
-        if "coordinator" in self.children:
-            self.children["coordinator"].terminate()
-            self.children["coordinator"].wait(STOP_S)
+        for name in reversed(self.coordinators):  # the one that stands by first, if it still does
+            if name in self.children:
+                self.children[name].terminate()
+                self.children[name].wait(STOP_S)
         self.broker.stop()
 
     def fedward(self, *arguments: str) -> str:
@@ -175,18 +185,37 @@ class Federation:
             )
         return done.stdout
 
-    def page(self, path: str = "/v1/state") -> str | None:
-        """A page of the coordinator; None while it does not answer."""
+    @property
+    def http_port(self) -> int:
+        """Of the first coordinator."""
+        return self._http_ports[COORDINATOR]
+
+    def page(self, path: str = "/v1/state", of: str = COORDINATOR) -> str | None:
+        """A page of a coordinator; None while it does not answer."""
         try:
-            with urllib.request.urlopen(f"http://{HOST}:{self.http_port}{path}", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://{HOST}:{self._http_ports[of]}{path}", timeout=2) as answer:
                 return str(answer.read().decode())
         except (OSError, HTTPException):  # not there, or killed while it answered
             return None
 
     def state(self) -> dict[str, Any] | None:
-        """The coordinator's state; None while it does not answer."""
-        page = self.page()
-        return json.loads(page) if page else None
+        """The state that the coordinator tells that works; None while none does."""
+        for name in self.coordinators:
+            page = self.page(of=name)
+            state = json.loads(page) if page else {}
+            if state.get("leads"):
+                return dict(state)
+        return None
+
+    def leader(self) -> str | None:
+        """Which coordinator works; None while none says so."""
+        pages = {name: self.page(of=name) for name in self.coordinators}
+        return next((name for name, page in pages.items() if page and json.loads(page)["leads"]), None)
+
+    def ledger(self) -> Ledger:
+        """The federation's ledger, beside the coordinator."""
+        config = load_settings(FederationConfig, self.config_path(COORDINATOR), {})
+        return Ledger(engine_of(config), create=False)
 
     def wait_for(self, holds: Callable[[dict[str, Any]], bool], seconds: float, what: str) -> dict[str, Any]:
         """The first state in which `holds` is true. Raises TransientError after `seconds`, or when a process dies."""
@@ -210,29 +239,31 @@ class Federation:
     def _write_configs(self) -> None:
         plan = self.plan
         broker = {"host": HOST, "port": self.broker.port, "will_delay_s": 3, "reconnect_max_s": 2}
-        self._write(
-            "coordinator",
-            {
-                "federation": FEDERATION,
-                "sites": list(self.sites),
-                "task": plan.task,
-                "model": str(self.model_path),
-                "work": dict(self.work),
-                "state_folder": str(self.state_folder("coordinator")),
-                "broker": broker | self._tls("coordinator"),
-                **self._identity("coordinator"),
-                **({"authority": {"folder": str(plan.folder / "identities" / "authority")}} if plan.signed else {}),
-                "http": {"host": HOST, "port": self.http_port},
-                "engine": dict(plan.engine),
-                "codec": plan.codec,
-                "model_codec": plan.model_codec,
-                "precise_versions": plan.precise_versions,
-                "sealed_model": plan.sealed_model,
-                "gather_s": plan.gather_s,
-                "retention": dict(plan.retention),
-                "finish": dict(plan.finish),
-            },
-        )
+        for name, port in self._http_ports.items():
+            self._write(
+                name,
+                {
+                    "federation": FEDERATION,
+                    "sites": list(self.sites),
+                    "task": plan.task,
+                    "model": str(self.model_path),
+                    "work": dict(self.work),
+                    "state_folder": str(self.state_folder(COORDINATOR)),
+                    "broker": broker | self._tls(COORDINATOR),
+                    **self._identity(COORDINATOR),
+                    **({"authority": {"folder": str(plan.folder / "identities" / "authority")}} if plan.signed else {}),
+                    "ledger": dict(plan.ledger),
+                    "http": {"host": HOST, "port": port},
+                    "engine": dict(plan.engine),
+                    "codec": plan.codec,
+                    "model_codec": plan.model_codec,
+                    "precise_versions": plan.precise_versions,
+                    "sealed_model": plan.sealed_model,
+                    "gather_s": plan.gather_s,
+                    "retention": dict(plan.retention),
+                    "finish": dict(plan.finish),
+                },
+            )
         for site in self.split:
             self.write_policy(site.name, plan.policy)
             self._write(

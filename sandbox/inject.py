@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from sandbox.faults import (
     BROKER,
     COORDINATOR,
+    DATABASE,
     REPLACED,
     SLOW_BYTES_PER_S,
     After,
@@ -22,6 +23,7 @@ from sandbox.faults import (
 )
 from sandbox.federation import Federation
 from sandbox.logs import Log
+from sandbox.postgres import PostgresServer
 from sandbox.relay import Relay
 
 POLL_S = 0.02
@@ -41,6 +43,7 @@ class Injector:
     relays: Mapping[str, Relay]  # site -> its link
     look: Callable[[], None]  # called now and then, and just before a kill, while the victim still answers
     died: Callable[[str], None]  # told the victim of each kill
+    database: PostgresServer | None = None  # that has the ledger
     done: "Counter[str]" = field(default_factory=Counter)  # what was done: a kill's target, or how a link failed
     _returns: list[tuple[float, str, Callable[[], None]]] = field(default_factory=list)  # when, who, how
     _logs: dict[str, Log] = field(default_factory=dict)  # of programs that were started and are not connected yet
@@ -74,6 +77,9 @@ class Injector:
                 self.running.broker.replace()
                 self.done[REPLACED] += 1
             back = self.running.broker.start
+        elif fault.target == DATABASE and self.database:
+            self.database.kill()
+            back = self.database.start
         else:
             self.running.kill(fault.target)
             self._doomed.discard(fault.target)

@@ -92,7 +92,7 @@ class Report:
 
 def build_report(federation: Federation, run: Run, files: Mapping[str, Path]) -> Report:
     """Measure every version and put all figures together. `files` are told on, by what they are."""
-    ledger = Ledger.in_folder(federation.state_folder("coordinator"))
+    ledger = federation.ledger()
     try:
         versions = measured_versions(federation, ledger, run.started_at_s)
         folded = [update for update in ledger.accepted() if update.version is not None]

@@ -38,7 +38,7 @@ def add_verb(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     token = command.add_mutually_exclusive_group(required=True)
     token.add_argument(
         "--token",
-        help="the line that the coordinator's operator gave you; others may see it in the shell's history and the list of processes",
+        help="the line that the coordinator's operator gave you; a shell's history and the list of processes show it",
     )
     token.add_argument("--token-file", type=Path, help="a file with that line, which you alone can read")
     command.add_argument("--wait", type=float, default=600.0, help="seconds to wait for the operator; default: 600")

@@ -1,5 +1,6 @@
 """Private keys in files: made where they are used, never sent, and refused where others could read them."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -46,12 +47,16 @@ def load_sealing_key(path: Path) -> X25519PrivateKey:
 
 
 def check_private(path: Path) -> None:
-    """Raises ConfigError for a secret's file that is missing or that others than its owner can read or write."""
+    """Raises ConfigError for a secret's file that is missing or that others than its owner can read or write.
+
+    A group may read one that is root's: so Kubernetes and Docker hand secrets to a program that is not root.
+    """
     try:
-        mode = path.stat().st_mode
+        facts = path.stat()
     except OSError as error:
         raise ConfigError(f"key file {path}: {error.strerror}") from None
-    if mode & OTHERS:
+    mode = facts.st_mode
+    if mode & (OTHERS & ~stat.S_IRGRP if facts.st_uid == 0 and os.geteuid() != 0 else OTHERS):
         raise ConfigError(
             f"key file {path}: others can reach it (mode {stat.S_IMODE(mode):03o}); "
             f"allow its owner only: `chmod {PRIVATE:o} {path}`"

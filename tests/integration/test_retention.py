@@ -38,10 +38,10 @@ def state_folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_backup_beside_a_coordinator_that_prunes_is_whole(state_folder: Path, tmp_path: Path) -> None:
-    versions, floors = [20], set()
+    versions, floors, live = [20], set(), Ledger.in_folder(state_folder)
     while versions[-1] < 40:
         out = tmp_path / f"backup-{len(versions)}"
-        versions.append(back_up(state_folder, out, 1e9).version)
+        versions.append(back_up(live, state_folder, out, 1e9).version)
         ledger, blobs = Ledger.in_folder(out), BlobFolder(out / "blobs")
         ledger.check_chain()
         assert blobs.digests() == set(ledger.blobs())
@@ -49,6 +49,7 @@ def test_a_backup_beside_a_coordinator_that_prunes_is_whole(state_folder: Path, 
         assert done == list(range(ledger.floor, versions[-1] + 1))
         floors.add(ledger.floor)
         ledger.close()
+    live.close()
     assert versions == sorted(versions)
     assert len(floors) > 1
 

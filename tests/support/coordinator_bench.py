@@ -7,12 +7,12 @@ from typing import Any
 import yaml
 
 from coordinator.blobs import BlobFolder
-from coordinator.cli import open_ledger
 from coordinator.clock import Moment
 from coordinator.config import CoordinatorBrokerSettings, FederationConfig, FinishSettings, WorkSettings
 from coordinator.engine.settings import EngineSettings
 from coordinator.ledger import Ledger
 from coordinator.making import Settings
+from coordinator.opening import open_ledger
 from coordinator.service import LISTEN_S, Service
 from coordinator.versions import Versions
 from fedward import topics

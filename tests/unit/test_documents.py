@@ -70,6 +70,7 @@ def test_the_metrics_document_has_every_metric_with_its_labels_and_meaning() -> 
             "ledger_bytes",
             "floor",
             "row_changed",
+            "leads",
             "certificate_expires_s",
         ],
         1,

@@ -4,13 +4,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import Engine
 
+from coordinator import database
 from coordinator.blobs import BlobFolder
 from coordinator.ledger import Ledger
 from fedward.identity.folder import CoordinatorIdentity
 from fedward.layout import Layout
 from fedward.testing import ManualClock, MemoryBroker
+from sandbox.postgres import PostgresServer
 from tests.support.coordinator_bench import Bench, config_of, write_config
+from tests.support.postgres import server
 from tests.support.site import Site
 from tests.support.updates import SMALL, offer_of, payload_of
 
@@ -20,9 +24,31 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server for all tests, without waiting for the disk."""
+    with server(fsync=False) as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Engine]:
+    """Connects to the ledger of this name: the same database each time, of both kinds in turn."""
+    urls: dict[str, str] = {}
+
+    def engine(name: str = "") -> Engine:
+        if request.param == "sqlite":
+            return database.in_folder(tmp_path / name)
+        if name not in urls:
+            urls[name] = request.getfixturevalue("postgres").new_schema_url()
+        return database.on_server(urls[name], leads=True)
+
+    return engine
+
+
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger.in_folder(tmp_path)
+def ledger(engine_of: Callable[..., Engine]) -> Iterator[Ledger]:
+    ledger = Ledger(engine_of())
     yield ledger
     ledger.close()
 

@@ -46,7 +46,7 @@ def running(start: Callable[..., Bench], north: Site, south: Site) -> Bench:
 @pytest.fixture
 def backup(running: Bench, tmp_path: Path, clock: ManualClock) -> Path:
     """Of the running coordinator."""
-    back_up(running.config.state_folder, tmp_path / "backup", clock.now_s())
+    back_up(running.ledger, running.config.state_folder, tmp_path / "backup", clock.now_s())
     return tmp_path / "backup"
 
 
@@ -216,7 +216,8 @@ def test_a_backup_whose_ledger_breaks_its_chain_is_not_gone_on_from(
     with closing(sqlite3.connect(tmp_path / "state" / "ledger.sqlite")) as connection:
         connection.execute("UPDATE updates SET weight = 2.0 WHERE number = 1")
         connection.commit()
-    back_up(tmp_path / "state", tmp_path / "backup", clock.now_s())  # evidence is worth keeping
+    with closing(Ledger.in_folder(tmp_path / "state")) as ledger:
+        back_up(ledger, tmp_path / "state", tmp_path / "backup", clock.now_s())  # evidence is worth keeping
     (tmp_path / "new").mkdir()
     with pytest.raises(IntegrityError, match="fold 1: changed"):
         restore(tmp_path / "backup", tmp_path / "new", FEDERATION, clock.now_s(), force=False)
@@ -234,7 +235,7 @@ def test_a_damaged_blob_cannot_be_backed_up(running: Bench, tmp_path: Path, cloc
     path = running.blobs.path(running.ledger.updates()[0].digest)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(IntegrityError, match=r"update 1 of north: blob [0-9a-f]{64} is damaged"):
-        back_up(running.config.state_folder, tmp_path / "backup", clock.now_s())
+        back_up(running.ledger, running.config.state_folder, tmp_path / "backup", clock.now_s())
     assert not (tmp_path / "backup").exists()
 
 
@@ -244,7 +245,7 @@ def test_a_backup_on_another_file_system_is_a_copy(
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     if os.stat(elsewhere).st_dev == os.stat(tmp_path).st_dev:  # noqa: PTH116 - which file system it is on
         pytest.skip("needs a second file system beside the folder for temporary files, such as /dev/shm")
-    back_up(running.config.state_folder, elsewhere / "backup", clock.now_s())
+    back_up(running.ledger, running.config.state_folder, elsewhere / "backup", clock.now_s())
     for path in (elsewhere / "backup" / "blobs").iterdir():
         assert path.stat().st_nlink == 1
         assert path.read_bytes() == running.blobs.path(bytes.fromhex(path.name)).read_bytes()

@@ -62,7 +62,7 @@ def test_every_field_of_the_page_is_exported_or_known_to_be_no_metric(busy: Benc
     page = busy.service.page()
     exported = {
         "version", "version_created_at_s", "buffer", "buffer_size", "connected", "metrics", "refused", "bytes_sent",
-        "bytes_received", "disk_free_bytes", "blobs_bytes", "ledger_bytes", "floor", "row_changed",
+        "bytes_received", "disk_free_bytes", "blobs_bytes", "ledger_bytes", "floor", "row_changed", "leads",
         "chunks_received", "chunks_redundant", "broker_access", "certificate_expires_s",
     }  # fmt: skip
     assert set(page) == exported | ONLY_STATE

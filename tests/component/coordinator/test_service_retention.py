@@ -150,7 +150,7 @@ def test_a_repeated_measurement_with_other_figures_changes_nothing(running: Benc
 def test_a_pruned_ledger_is_backed_up_and_restored(
     running: Bench, start: Start, north: Site, tmp_path: Path, clock: ManualClock
 ) -> None:
-    back_up(running.config.state_folder, tmp_path / "backup", clock.now_s())
+    back_up(running.ledger, running.config.state_folder, tmp_path / "backup", clock.now_s())
     saved = {path.name for path in (tmp_path / "backup" / "blobs").iterdir()}
     assert saved == {digest.hex() for digest in running.ledger.blobs()}
     deliver(running, north)

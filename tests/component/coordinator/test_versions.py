@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy.engine import Engine
 
 from coordinator.blobs import BlobFolder
 from coordinator.engine.settings import EngineSettings, OptimizerSettings
@@ -75,12 +76,12 @@ def trajectory(ledger: Ledger) -> list[bytes]:
 
 
 @pytest.fixture
-def rooms(tmp_path: Path) -> Iterator[Callable[..., tuple[Ledger, BlobFolder]]]:
+def rooms(engine_of: Callable[..., Engine], tmp_path: Path) -> Iterator[Callable[..., tuple[Ledger, BlobFolder]]]:
     """Opens the ledger and the blobs of a folder of this name, again and again."""
     opened: list[Ledger] = []
 
     def enter(name: str, kind: type[Ledger] = Ledger) -> tuple[Ledger, BlobFolder]:
-        opened.append(kind.in_folder(tmp_path / name))
+        opened.append(kind(engine_of(name)))
         return opened[-1], BlobFolder(tmp_path / name / "blobs")
 
     yield enter

@@ -1,5 +1,7 @@
 """Keys, certificates, signatures and seals: what is accepted, and that nothing else is."""
 
+import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from fedward.identity.certificates import (
     parse_certificate,
     parse_request,
 )
-from fedward.identity.keys import load_sealing_key, load_signing_key, make_sealing_key, make_signing_key
+from fedward.identity.keys import check_private, load_sealing_key, load_signing_key, make_sealing_key, make_signing_key
 from fedward.identity.sealing import (
     SEGMENT_BYTES,
     TAG_BYTES,
@@ -146,6 +148,30 @@ def test_what_is_no_signature_is_refused(tmp_path: Path, signature: bytes) -> No
     key = make_signing_key(tmp_path / "north.key")
     with pytest.raises(PeerError, match="has not signed"):
         check_signature(key.public_key(), CONTEXT, b"body", signature)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a file of root's, seen by somebody else")
+@pytest.mark.parametrize(("mode", "owner", "accepted"), [(0o640, 0, True), (0o644, 0, False), (0o640, 65534, False)])
+def test_a_secret_of_roots_may_be_its_groups_as_kubernetes_hands_it_out(mode: int, owner: int, accepted: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = make_sealing_key_in(Path(folder), mode, owner)
+        os.seteuid(65534)
+        try:
+            if accepted:
+                check_private(path)
+            else:
+                with pytest.raises(ConfigError, match="others can reach it"):
+                    check_private(path)
+        finally:
+            os.seteuid(0)
+
+
+def make_sealing_key_in(folder: Path, mode: int, owner: int) -> Path:
+    folder.chmod(0o755)
+    make_sealing_key(folder / "sealing.key")
+    os.chown(folder / "sealing.key", owner, 65534)
+    (folder / "sealing.key").chmod(mode)
+    return folder / "sealing.key"
 
 
 def test_no_two_contexts_are_signed_alike() -> None:
