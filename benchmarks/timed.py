@@ -40,7 +40,7 @@ COORDINATOR_STEPS: Mapping[str, str] = {
     "-- fold": "coordinator.making:fold",
     "-- digests of the delta": "coordinator.versions:manifest_of",
     "- persist": "coordinator.versions:Versions._persist",
-    "announce": "coordinator.service:Service._announce",
+    "announce": "coordinator.announcer:Announcer.announce",
     "send chunks": "coordinator.publish:Publisher.send_chunks",
 }
 """Module and function of each step. A dash: part of the step above it with a dash less."""

@@ -6,26 +6,23 @@ the ledger before it is told; whatever is lost on the way is asked for again by 
 
 import logging
 import queue
-import secrets
 import threading
-from collections import Counter
-from collections.abc import Collection
 from typing import Any
 
 from coordinator.aggregate import Aggregator
-from coordinator.allowance import OUT_S, Allowance, Allowances
+from coordinator.announcer import Announcer
 from coordinator.clock import FederationClock
 from coordinator.config import Authorisation, FederationConfig
 from coordinator.damage import LEDGER_FILE
 from coordinator.enrolment.desk import desk_of
+from coordinator.gate import Gate, address_of
 from coordinator.intake import Ended, Intake
 from coordinator.members import Members
 from coordinator.model_key import keeper_of
 from coordinator.operation import Operation
-from coordinator.precision import UpdateCodecs
 from coordinator.provision import Provision
 from coordinator.publish import Publisher
-from coordinator.receive import Received, receive
+from coordinator.receive import Received
 from coordinator.retention import Retention
 from coordinator.senders import Senders
 from coordinator.verify import Terms, check_evaluation
@@ -34,11 +31,8 @@ from fedward import topics
 from fedward.disk import free_bytes, used_bytes
 from fedward.errors import PeerError, RejectReason, UnprovenError
 from fedward.identity.folder import CoordinatorIdentity
-from fedward.identity.token import user_of
 from fedward.messages import (
-    Announcement,
     Chunk,
-    Control,
     Evaluation,
     FederationState,
     Get,
@@ -57,12 +51,6 @@ LOG = logging.getLogger(__name__)
 LISTEN_S = 1.0
 """Time after the first connection in which it is not known yet which sites are there: no version is made, and requests
 for chunks are gathered in full."""
-
-ANNOUNCE_EVERY_S = 300.0
-"""The announcement is repeated: a broker whose queue was full has dropped it for somebody."""
-
-ANNOUNCE_SOON_S = 10.0
-"""For the new process of a site, whose broker may not deliver what is retained a second time to a session."""
 
 ACKNOWLEDGE_EVERY = 10
 """Messages that are made durable together, at most: half of what the broker sends before it waits for
@@ -97,6 +85,7 @@ class Service:
         self.desk = desk_of(config, link, clock)
         if self.desk:
             self._members.enrol(self.desk.sites)
+        self._gate = Gate(config, self._members, self._senders, self.desk, clock)
         self._intake = Intake(
             config,
             versions.store,
@@ -122,16 +111,19 @@ class Service:
         )
         by_us = config.broker.authorisation is Authorisation.DYNAMIC_SECURITY
         self._provision = Provision(link, clock, config.federation, wanted=by_us)
-        self._codecs = UpdateCodecs.of(config.codec, config.codecs, config.precision, versions.layout.size)
         self._unacknowledged: list[Delivery] = []
-        self._boot_id = secrets.token_bytes(8)
-        self._allowances = Allowances(Allowance(config.limits.messages_s, config.limits.bytes_s))
-        self._out: frozenset[str] = frozenset()
         self._operation = Operation(ledger, config.finish, clock)
+        self._announcer = Announcer(
+            config,
+            versions,
+            self._operation,
+            self._members,
+            self._publisher,
+            clock,
+            sealing_key=identity.sealed_to if identity else None,
+            keys=self._keys,
+        )
         self._listens_until_s: float | None = None
-        self._announced_at_s = 0.0
-        self._announce_at_s = float("inf")
-        self._refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
         self.connected = False
         self.looped_at_s = clock.monotonic_s()
 
@@ -171,7 +163,7 @@ class Service:
                     self._listens_until_s = self._clock.monotonic_s() + LISTEN_S
                 LOG.info("connected", extra={"generation": event.generation})
                 self._provision.on_connected()
-                self._announce_all()
+                self._announcer.announce_all()
             case Disconnected():
                 self.connected = False
                 self._provision.on_disconnected()
@@ -196,10 +188,10 @@ class Service:
     def tick(self) -> None:
         """What follows from the event and from time: a wish of the operator, a version, chunks to send."""
         self.looped_at_s = self._clock.monotonic_s()
-        if self._operation.look() or (self.connected and self.looped_at_s >= self._announce_at_s):
-            self._announce_all()
+        if self._operation.look() or (self.connected and self._announcer.is_due(self.looped_at_s)):
+            self._announcer.announce_all()
         self._look_who_belongs()
-        self._provision.tick(self._let_in(), self.desk.holders if self.desk else ())
+        self._provision.tick(self._gate.let_in(), self.desk.holders if self.desk else ())
         self._intake.quarantine.look(self.looped_at_s)
         self._members.hold(self._intake.quarantine.held)
         self._aggregate()
@@ -210,64 +202,23 @@ class Service:
         if self.desk and self.desk.look():
             self._members.enrol(self.desk.sites)
         if self.desk and self._keys and self._keys.look(self.desk.sites, self._clock.now_s()):
-            self._announce_all()
-
-    def _let_in(self) -> Collection[str]:
-        """The sites that may use the broker: a flood is ended there, where the coordinator has the say."""
-        out = self._allowances.out(self.looped_at_s)
-        if out - self._out:
-            LOG.warning("kept_out", extra={"sites": sorted(out - self._out), "seconds": OUT_S})
-        self._out = out
-        return [site for site in self._members.admitted() if site not in out] if out else self._members.admitted()
+            self._announcer.announce_all()
 
     # receive
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        if self._is_over_limit(delivery):
-            return
         try:
-            if self.desk and self.desk.takes(delivery.topic, delivery.payload):
-                return
-            received = receive(
-                delivery.topic,
-                delivery.payload,
-                self._config.federation,
-                self._members.admitted(),
-                self._senders.check if self._senders else None,
-            )
+            received = self._gate.receive(delivery)
         except PeerError as error:
             self._refuse_message(delivery.topic, error)
+            return
+        if received is None:
             return
         self._members.heard(received.site, self._clock.now_s())
         try:
             self._on_message(received)
         except PeerError as error:
-            self._count_refusal(received.site, error)
-
-    def _is_over_limit(self, delivery: Delivery) -> bool:
-        """Whether a sender sends more than it may: that is counted, and neither looked at nor answered.
-
-        Also what it says on topics that mean nothing: each costs a refusal and a line of the log.
-        """
-        address, now_s = _address(delivery.topic), self._clock.monotonic_s()
-        sender = self._sender(delivery.topic, address)
-        if sender is None:
-            return False
-        was_over = sender in self._allowances.over
-        is_chunk = address is not None and address.kind is topics.Up.CHUNK
-        if self._allowances.admit(sender, len(delivery.payload), is_chunk, now_s):
-            return False
-        self._refused[RejectReason.BUSY] += 1
-        if not was_over:
-            LOG.warning("over_limit", extra={"site": sender})
-        return True
-
-    def _sender(self, topic: str, address: topics.Address | None) -> str | None:
-        """Whose allowance a message is taken from: a site's or that of a token's holder; None for a stranger."""
-        if address and address.token is not None:
-            return user_of(address.token) if self.desk and self.desk.knows(address.token) else None
-        site = topics.sender(topic)
-        return site if site in self._members else None
+            self._gate.count(received.site, error)
 
     def _on_message(self, received: Received) -> None:
         site, message = received.site, received.message
@@ -293,22 +244,22 @@ class Service:
         if self.desk:
             self.desk.on_status(site)
         if self._members.on_status(site, status):
-            self._announce_at_s = min(self._announce_at_s, self._announced_at_s + ANNOUNCE_SOON_S)
+            self._announcer.say_soon()
         if self._keys:
             self._keys.heard(site, status)
-            self._hand_out_keys(site)
+            self._announcer.hand_out_keys(site)
 
     def _refuse_message(self, topic: str, error: PeerError) -> None:
         """Count it; and answer when it was an offer of an admitted site, whose id the topic tells.
 
         Whoever is not proven ends nothing: at most the site is told to offer again.
         """
-        address = _address(topic)
+        address = address_of(topic)
         if address is None:
-            self._count_refusal(None, error)
+            self._gate.count(None, error)
             return
         site = address.site if address.site in self._members else None
-        self._count_refusal(site, error)
+        self._gate.count(site, error)
         later = error.reason is RejectReason.PROTOCOL_VERSION  # an upgrade of either side may still save the work
         if isinstance(error, UnprovenError) and not later:
             return
@@ -316,10 +267,6 @@ class Service:
             outcome = Outcome.LATER if later else Outcome.REFUSED
             new = Receipt(update_id=address.owner, outcome=outcome, reason=error.reason)
             self._publisher.receipt(site, self._intake.known(site, address.owner) or new)
-
-    def _count_refusal(self, site: str | None, error: PeerError) -> None:
-        self._refused[error.reason] += 1
-        LOG.warning("refused", extra={"site": site, "reason": error.reason.value, "detail": error.detail})
 
     # verify, store
 
@@ -330,7 +277,7 @@ class Service:
             layout=self._versions.layout,
             version=current,
             max_staleness=min(self._config.engine.max_staleness, current - self._retention.floor),
-            codecs=self._codecs.allowed,
+            codecs=self._announcer.codecs.allowed,
             state=self._operation.state,
             base_digest=self._ledger.model_digest(offer.base_version),
             sealed=self._identity is not None,
@@ -348,7 +295,7 @@ class Service:
             self._aggregator.add(row)
             LOG.info("accepted", extra={"site": site, "base_version": row.base_version, "number": row.number})
         if answer.error:
-            self._count_refusal(site, answer.error)
+            self._gate.count(site, answer.error)
         self._publisher.receipt(site, answer.receipt)
 
     # aggregate
@@ -363,7 +310,7 @@ class Service:
             self._retention.apply()
             self._look_who_belongs()  # that took its time
             if not self._finish_if_done():
-                self._announce()
+                self._announcer.announce()
 
     def _finish_if_done(self) -> bool:
         """Whether the end that the configuration names was reached; the announcement says so then.
@@ -374,51 +321,10 @@ class Service:
         metrics = (self._members.metrics(), self._members.middle_metrics()) if measured else ()
         finished = self._operation.finish_if_done(self._versions.current.version, *metrics)
         if finished:
-            self._announce_all()
+            self._announcer.announce_all()
         return finished
 
     # publish
-
-    def _announce(self) -> None:
-        self._announced_at_s = self._clock.monotonic_s()
-        self._announce_at_s = self._announced_at_s + ANNOUNCE_EVERY_S
-        current = self._versions.current
-        self._publisher.announce(
-            Announcement(
-                federation=self._config.federation,
-                sequence=self._ledger.next_sequence(),
-                boot_id=self._boot_id,
-                state=self._operation.state,
-                version=current.version,
-                model_digest=current.model_digest,
-                layout_digest=self._versions.layout.digest,
-                parts=self._versions.parts(),
-                task=self._config.task,
-                work=self._config.work,
-                codec=self._codecs.asked(current.version),
-                max_staleness=self._config.engine.max_staleness,
-                repeat_base=self._config.engine.repeat_base,
-                epoch=self._ledger.epoch,
-                codecs=self._codecs.allowed,
-                sealing_key=self._identity.sealed_to if self._identity else None,
-                initial=self._versions.initial,
-                model_key_id=self._keys.key_id if self._keys else None,
-            )
-        )
-
-    def _announce_all(self) -> None:
-        """The announcement, and what single sites need for it, before, and what is wanted of them."""
-        self._hand_out_keys()
-        self._announce()
-        for site, state in self._operation.of_sites().items():
-            if site in self._members:
-                paused = state is FederationState.PAUSED
-                self._publisher.control(site, Control(sequence=self._ledger.next_sequence(), paused=paused))
-
-    def _hand_out_keys(self, *sites: str) -> None:
-        """The model key, to these members or to all that are there; who says again that it is there gets it again."""
-        for site, key in self._keys.hand_out(*sites).items() if self._keys else ():
-            self._publisher.key(site, key)
 
     def _on_renewal(self, site: str, renewal: Renewal) -> None:
         renewed = self.desk.on_renewal(site, renewal) if self.desk else None
@@ -485,18 +391,10 @@ class Service:
             "buffer": len(self._aggregator),
             "buffer_size": self._aggregator.size,
             "metrics": self._members.metrics(),
-            "refused": {reason.value: count for reason, count in self._refused.items()},
+            "refused": {reason.value: count for reason, count in self._gate.refused.items()},
             "bytes_sent": self._link.bytes_sent,
             "bytes_received": self._link.bytes_received,
             "chunks_received": self._uploads.num_received,
             "chunks_redundant": self._uploads.num_received - self._uploads.num_useful,
             "sites": self._members.page(),
         }
-
-
-def _address(topic: str) -> topics.Address | None:
-    """None for a topic that means nothing."""
-    try:
-        return topics.parse(topic)
-    except PeerError:
-        return None

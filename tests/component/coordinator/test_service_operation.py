@@ -6,10 +6,11 @@ from queue import Empty, Queue
 
 import pytest
 
+from coordinator.announcer import ANNOUNCE_EVERY_S, ANNOUNCE_SOON_S
 from coordinator.config import FinishSettings
 from coordinator.engine.settings import EngineSettings
 from coordinator.operation import LOOK_EVERY_S, is_done
-from coordinator.service import ANNOUNCE_EVERY_S, ANNOUNCE_SOON_S, TICK_S
+from coordinator.service import TICK_S
 from coordinator.state import SiteState, federation_metrics, middle_metrics
 from coordinator.tables import ALL
 from fedward import topics
