@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import sys
-import time
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -16,7 +15,6 @@ from pathlib import Path
 import yaml
 
 from fedward.cli import main
-from fedward.identity.certificates import FileAuthority
 from sandbox.datasets import split
 
 PLACE = Path("/prepare")
@@ -78,13 +76,9 @@ def prepare_centre(finish_version: int) -> None:
     operator("identity")
     operator("identity", "--broker", HOST)
     place = ("--host", HOST, "--port", PORT, "--identity", BROKER_HOME / "identity", "--state", BROKER_HOME)
+    place = (*place, "--enrolment-port", 0)  # the hospitals enrol by files
     fedward(BROKER, "coordinator", "broker-config", "--out", BROKER, "--federation", FEDERATION, *place)
-    (BROKER / "identity").mkdir()
-    for name in ("ca.crt", f"broker/{HOST}.crt", f"broker/{HOST}.key"):
-        shutil.copy(CENTRE / "identity" / name, BROKER / "identity")
-    # Nobody is revoked, and a broker does not start without the list.
-    nobody = FileAuthority(CENTRE / "authority").revocations((), time.time())
-    (BROKER / "identity" / "ca.crl").write_bytes(nobody)
+    shutil.copytree(CENTRE / "identity" / "broker", BROKER / "identity")
 
 
 def prepare_hospital(site: str, records: Path) -> None:
