@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,7 @@ OUT = ROOT / "build" / "images"
 WHEELS = ROOT / "build" / "wheels"
 CONTEXTS = ROOT / "build" / "contexts"
 LABEL = "org.opencontainers.image"
-SYSTEM = "bookworm"
-BASE = f"fedward-base:{SYSTEM}"
+BASE = "fedward-base:bookworm"
 PLATFORMS = [*(f"manylinux_2_{minor}_x86_64" for minor in range(5, 37)), "manylinux2014_x86_64", "linux_x86_64", "any"]
 """What Debian 12's C library runs, whatever this machine has."""
 
@@ -54,23 +54,16 @@ class Image:
         return f"fedward-{self.name}:{version}{f'-{self.variant}' if self.variant else ''}"
 
 
-AGENT = ("agent.Dockerfile", "Fedward edge agent")
-COORDINATOR = ("coordinator.Dockerfile", "Fedward coordinator")
+ALL_SIDES = ("fedward", "edge_agent", "coordinator", "sandbox")
 IMAGES = {
     image.label: image
     for image in (
-        Image("agent", AGENT[0], "agent-cpu", ("fedward", "edge_agent"), AGENT[1], "cpu"),
-        Image("agent", AGENT[0], "agent-cuda", ("fedward", "edge_agent"), AGENT[1], "cuda"),
+        Image("agent", "agent.Dockerfile", "agent-cpu", ("fedward", "edge_agent"), "Fedward edge agent", "cpu"),
+        Image("agent", "agent.Dockerfile", "agent-cuda", ("fedward", "edge_agent"), "Fedward edge agent", "cuda"),
         Image(
             "coordinator", "coordinator.Dockerfile", "coordinator", ("fedward", "coordinator"), "Fedward coordinator"
         ),
-        Image(
-            "evaluation",
-            "evaluation/Dockerfile",
-            "evaluation",
-            ("fedward", "edge_agent", "coordinator", "sandbox"),
-            "Fedward evaluation: prepares the federation of compose.yaml",
-        ),
+        Image("evaluation", "evaluation/Dockerfile", "evaluation", ALL_SIDES, "Fedward evaluation, see compose.yaml"),
     )
 }
 DEFAULT = ("agent-cpu", "coordinator", "evaluation", "broker", "proxy", "prometheus")
@@ -105,9 +98,8 @@ class Release:
         changed = "" if revision or not _output("git", "status", "--porcelain") else "-changed"
         revision = revision or _output("git", "rev-parse", "HEAD") + changed
         created_s = int(os.environ.get("SOURCE_DATE_EPOCH") or _output("git", "log", "-1", "--format=%ct"))
-        namespace: dict[str, str] = {}
-        exec((ROOT / "fedward" / "__init__.py").read_text(), namespace)  # noqa: S102 - ours
-        return cls(namespace["__version__"], revision, created_s, base, docker_that_builds())
+        [version] = re.findall(r'^__version__ = "(.+)"$', (ROOT / "fedward" / "__init__.py").read_text(), re.MULTILINE)
+        return cls(version, revision, created_s, base, docker_that_builds())
 
 
 def docker_that_builds() -> str:
