@@ -30,7 +30,7 @@ USER 10001:10001
 RUN ["python3.11", "-c", "import torch, pyarrow, PIL, edge_agent.cli"]
 WORKDIR /var/lib/fedward
 EXPOSE 9100
-HEALTHCHECK --interval=5s --timeout=4s --start-period=20s --retries=3 CMD ["python3.11", "-m", "fedward.health"]
+HEALTHCHECK --interval=3s --timeout=4s --start-period=20s --retries=5 CMD ["python3.11", "-m", "fedward.health"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["fedward"]
 CMD ["agent", "run", "--config", "/etc/fedward/site.yaml"]

@@ -26,7 +26,7 @@ USER 10001:10001
 RUN ["python3.11", "-c", "import coordinator.cli"]
 WORKDIR /var/lib/fedward
 EXPOSE 8080
-HEALTHCHECK --interval=5s --timeout=4s --start-period=20s --retries=3 CMD ["python3.11", "-m", "fedward.health"]
+HEALTHCHECK --interval=3s --timeout=4s --start-period=20s --retries=5 CMD ["python3.11", "-m", "fedward.health"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["fedward"]
 CMD ["coordinator", "run", "--config", "/etc/fedward/federation.yaml"]
