@@ -22,7 +22,7 @@ USER_ID = 10001
 
 PRUNED = (
     "bin",  # of packages: nothing but `fedward` is to be run
-    "**/include", "**/*.h", "**/*.a", "torch/share", "torch/bin/protoc*", "torch/test",
+    "**/include", "**/*.h", "**/*.a", "**/*.pyi", "**/*.pyx", "**/*.pxd", "numpy/f2py", "torch/share", "torch/bin/protoc*", "torch/test",
     "pyarrow/tests", "pyarrow/src", "numpy/**/tests", "networkx/**/tests", "sympy/**/tests",
     "zstandard/_cffi.*", "zstandard/backend_cffi.py",  # for another kind of Python
 )  # fmt: skip
