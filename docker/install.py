@@ -9,6 +9,7 @@ be compiled at every start. The same input gives the same bytes.
 
 import compileall
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,11 +23,15 @@ USER_ID = 10001
 
 PRUNED = (
     "bin",  # of packages: nothing but `fedward` is to be run
-    "**/include", "**/*.h", "**/*.a", "**/*.pyi", "**/*.pyx", "**/*.pxd", "numpy/f2py", "torch/share", "torch/bin/protoc*", "torch/test",
-    "pyarrow/tests", "pyarrow/src", "numpy/**/tests", "networkx/**/tests", "sympy/**/tests",
+    "**/include", "**/*.h", "**/*.a", "**/*.pyi", "**/*.pyx", "**/*.pxd", "torch/share", "torch/bin/protoc*",
+    "torch/test", "pyarrow/tests", "pyarrow/src", "numpy/**/tests", "numpy/f2py", "numpy/_core/_simd.*",
+    "networkx/**/tests", "sympy/**/tests", "sqlalchemy/testing", "alembic/testing",
     "zstandard/_cffi.*", "zstandard/backend_cffi.py",  # for another kind of Python
 )  # fmt: skip
 """Compilers' headers, compilers, tests of others, and what nothing imports here."""
+
+NOT_RUN = re.compile(r"/usr/lib/python3\.11/(distutils|pydoc_data|test|turtle|venv|wsgiref|xmlrpc)")
+"""Of Python's own, what is not worth its bytecode."""
 
 LAUNCHER = """\
 #!/usr/bin/python3.11 -P
@@ -79,7 +84,8 @@ def install_program() -> None:
 def compile_all(*folders: Path) -> None:
     """Never looked at again: what is in an image does not change."""
     for folder in folders:
-        compileall.compile_dir(folder, maxlevels=50, quiet=2, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+        mode = PycInvalidationMode.UNCHECKED_HASH
+        compileall.compile_dir(folder, maxlevels=50, quiet=2, rx=NOT_RUN, invalidation_mode=mode)
 
 
 if __name__ == "__main__":
