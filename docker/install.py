@@ -24,7 +24,7 @@ USER_ID = 10001
 PRUNED = (
     "bin",  # of packages: nothing but `fedward` is to be run
     "**/include", "**/*.h", "**/*.a", "**/*.pyi", "**/*.pyx", "**/*.pxd", "torch/share", "torch/bin/protoc*",
-    "torch/test", "pyarrow/tests", "pyarrow/src", "numpy/**/tests", "numpy/f2py", "numpy/_core/_simd.*",
+    "torch/test", "pyarrow/tests", "pyarrow/src", "numpy/**/tests", "numpy/_core/_simd.*",
     "networkx/**/tests", "sympy/**/tests", "sqlalchemy/testing", "alembic/testing",
     "zstandard/_cffi.*", "zstandard/backend_cffi.py",  # for another kind of Python
 )  # fmt: skip

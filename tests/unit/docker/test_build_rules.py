@@ -72,7 +72,8 @@ def test_a_lock_has_the_versions_that_the_tests_run_with(lock: str) -> None:
 def test_a_lock_has_all_that_a_side_asks_for(lock: str, side: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = {
-        normal(re.split("[>=<]", one)[0]) for one in [*project["dependencies"], *project["optional-dependencies"][side]]
+        normal(re.split(r"[>=<\[]", one)[0])
+        for one in [*project["dependencies"], *project["optional-dependencies"][side]]
     }
     locked = dict(REQUIREMENT.findall((ROOT / "docker" / "locks" / f"{lock}.txt").read_text()))
     assert asked <= locked.keys()
