@@ -9,7 +9,7 @@ export FEDWARD_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data)
 .PHONY: help setup demo test check unit component contract integration learning sweep bench chaos soak fuzz clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(READY): pyproject.toml constraints.txt
 	@echo "== setup: virtual environment in $(VENV), pinned packages from PyPI (torch is the large one)"
@@ -25,8 +25,8 @@ demo: $(READY)  ## run a federation of four hospitals here; ARGS="--help" lists 
 
 # mosquitto and PostgreSQL are installed where that is possible; where not, their tests are skipped and say which line
 # installs them.
-test: $(READY) mosquitto postgresql  ## all tests but the sweep, minutes
-	$(RUN)/pytest -m "not sweep" $(ARGS)
+test: $(READY) mosquitto postgresql  ## all tests but the sweep and those of the containers, minutes
+	$(RUN)/pytest -m "not sweep and not containers" $(ARGS)
 
 .PHONY: mosquitto
 mosquitto:
@@ -82,6 +82,35 @@ sweep: $(READY) mosquitto postgresql  ## what takes minutes: every durable step 
 
 chaos: $(READY) mosquitto  ## 100 kills over agents, broker and coordinator, an account of every update, a replay
 	$(RUN)/python -m benchmarks.chaos $(ARGS)
+
+TOOLS := build/tools
+# With the plugin that docker/tools.sh has fetched, where this machine's own client has none.
+COMPOSE = $$([ ! -x $(TOOLS)/cli-plugins/docker-compose ] || echo env DOCKER_CONFIG=$(abspath $(TOOLS))) \
+  docker compose -f docker/compose.yaml
+
+.PHONY: images tools locks compose-up compose-down test-containers
+tools: $(READY)
+	@docker/tools.sh $(PYTHON)
+
+images: tools  ## container images, with no registry: build/images; IMAGES="agent-cuda" for others, BASE= to build on another
+	$(RUN)/python docker/images.py --syft $(TOOLS)/venv/bin/syft $(if $(BASE),--base $(BASE)) $(IMAGES)
+
+locks: tools  ## docker/locks: every package of every image with its hashes, made anew
+	docker/locks.sh $(TOOLS)/venv/bin/pip-compile
+
+compose-up:  ## a federation of containers, from `make images`: up, healthy, training
+	$(COMPOSE) up --detach --wait
+
+compose-down:  ## ... down, and everything of it deleted
+	$(COMPOSE) down --volumes
+
+# Where no Docker daemon can be had it says so and ends: docker/with-daemon.sh.
+test-containers: $(READY)  ## build all images and test them in containers, minutes
+	docker/with-daemon.sh $(MAKE) images containers
+
+.PHONY: containers
+containers: $(READY)
+	$(RUN)/pytest -m containers tests/containers $(ARGS)
 
 clean:  ## delete the virtual environment and what the demo left
 	rm -rf $(VENV) fedward-demo

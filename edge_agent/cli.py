@@ -114,6 +114,9 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _serve(config: SiteConfig) -> None:
+    stop = (
+        stop_on_signals()
+    )  # before torch, whose import takes seconds: the first process of a container ignores others
     import torch  # noqa: PLC0415 - seconds, which only `run` should pay
 
     from edge_agent.agent import Agent, Inbox  # noqa: PLC0415
@@ -126,7 +129,7 @@ def _serve(config: SiteConfig) -> None:
         torch.set_num_threads(config.threads)
     capability = measure(config.device, config.precision)
     tasks = {name: load_task(name, options) for name, options in config.tasks.items()}
-    clock, stop, rng = SystemClock(), stop_on_signals(), random.Random()  # noqa: S311 - jitter, not a secret
+    clock, rng = SystemClock(), random.Random()  # noqa: S311 - jitter, not a secret
     inbox: Inbox = queue.Queue(INBOX_EVENTS)
     checkpoints = CheckpointFile(config.state_folder / "training", config.checkpoint_s)
     compute = Compute(tasks, {name: installed(name) for name in tasks}, capability, inbox.put, checkpoints)

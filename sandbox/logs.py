@@ -23,7 +23,7 @@ class Log:
                 if not line.endswith(b"\n"):
                     return
                 self._offset += len(line)
-                event = _parsed(line)
+                event = parsed(line)
                 if event is not None:
                     yield event
 
@@ -32,7 +32,8 @@ class Log:
         return sum(line["event"] == event for line in self.events())
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def parsed(line: bytes) -> dict[str, Any] | None:
+    """A line's event; None for a line of something else."""
     try:
         event = json.loads(line)
     except ValueError:

@@ -13,8 +13,8 @@ from edge_agent.metrics import COUNTERS, GAUGES
 from edge_agent.metrics import StateCollector as AgentCollector
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
-FOLDERS = "fedward|edge_agent|coordinator|sandbox|tests|docs|benchmarks|examples"
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "docker" / "README.md", *ROOT.glob("docs/**/*.md")])
+FOLDERS = "fedward|edge_agent|coordinator|sandbox|docker|tests|docs|benchmarks|examples"
 PATH = re.compile(rf"`((?:{FOLDERS})/[\w./-]+\.(?:py|md|yaml|svg|png))`")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 
@@ -37,8 +37,8 @@ def test_every_path_and_link_of_a_document_exists(document: Path) -> None:
 
 
 def test_the_make_targets_of_the_readme_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+)(?:[a-z ]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"`?make ([a-z]+)", (ROOT / "README.md").read_text()))
+    targets = set(re.findall(r"^([a-z-]+)(?:[a-z ]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`?make ([a-z-]+)", (ROOT / "README.md").read_text()))
     assert named
     assert named <= targets
 
