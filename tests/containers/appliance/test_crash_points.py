@@ -1,0 +1,64 @@
+"""`fedward appliance upgrade`, killed at each thing it does, and run again: one healthy agent, no orphan, nothing lost."""
+
+import json
+
+import pytest
+
+from sandbox.steps import APPLIANCE_STEPS, RETURN_STEPS
+from tests.containers.appliance.conftest import Desk
+
+pytestmark = [pytest.mark.containers, pytest.mark.slow, pytest.mark.timeout(300)]
+
+WORK = "an update that took 15 hours\n"
+
+SIDES = [pytest.param("before", marks=pytest.mark.sweep), "after"]
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("step", APPLIANCE_STEPS)
+def test_27_an_upgrade_that_dies_is_finished_by_the_next_one(desk: Desk, step: str, side: str) -> None:
+    desk.install()
+    desk.die(step, side, "upgrade", "--bundle", desk.bundle("better"))
+    again = desk.fedward("upgrade", "--bundle", desk.bundle("better"))
+    assert again.code == 0, (again.out, again.err)
+    assert desk.modes() == ["better"]
+    assert desk.read("outbox/1.offer") == WORK
+    assert desk.read("starts") == "good\nbetter\n"  # neither was started twice
+    status = json.loads(desk.fedward("status", "--json").out)
+    assert (status["state"], status["change"], status["version"]) == ("healthy", None, "2")
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("step", RETURN_STEPS)
+def test_27_a_return_that_dies_is_finished_by_the_next_one(desk: Desk, step: str, side: str) -> None:
+    desk.install()
+    desk.die(step, side, "upgrade", "--bundle", desk.bundle("sick"))
+    again = desk.fedward("upgrade", "--bundle", desk.bundle("sick"))
+    assert again.code == 1, (again.out, again.err)
+    assert "its health check fails" in again.err
+    assert desk.modes() == ["good"]
+    assert desk.read("outbox/1.offer") == WORK
+
+
+def test_27_an_install_that_dies_is_finished_by_the_next_one(desk: Desk) -> None:
+    desk.die("new created", "after", "install", "--bundle", desk.bundle("good"))
+    desk.install()
+    assert desk.modes() == ["good"]
+    assert desk.read("starts") == "good\n"
+
+
+def test_27_an_uninstall_that_dies_is_finished_by_the_next_one(desk: Desk) -> None:
+    desk.install()
+    desk.die("old removed", "after", "uninstall", "--delete-state")
+    assert desk.fedward("uninstall", "--delete-state").code == 0
+    assert desk.containers() == []
+    assert desk.engine.volumes.list(filters={"name": desk.name}) == []
+
+
+def test_another_change_finishes_first_what_was_interrupted(desk: Desk) -> None:
+    desk.install()
+    desk.die("old stopped", "after", "upgrade", "--bundle", desk.bundle("better"))
+    assert json.loads(desk.fedward("status", "--json").out)["state"] == "changing"
+    assert desk.fedward("rollback").code == 0
+    assert desk.modes() == ["good"]
+    assert desk.read("starts") == "good\nbetter\ngood\n"
