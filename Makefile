@@ -25,8 +25,8 @@ demo: $(READY)  ## run a federation of four hospitals here; ARGS="--help" lists 
 
 # mosquitto and PostgreSQL are installed where that is possible; where not, their tests are skipped and say which line
 # installs them.
-test: $(READY) mosquitto postgresql  ## all tests but the sweep, minutes
-	$(RUN)/pytest -m "not sweep" $(ARGS)
+test: $(READY) mosquitto postgresql  ## all tests but the sweep and those of the containers, minutes
+	$(RUN)/pytest -m "not sweep and not containers" $(ARGS)
 
 .PHONY: mosquitto
 mosquitto:

@@ -10,19 +10,26 @@ from typing import Any
 from edge_agent.appliance import orders
 from edge_agent.appliance.changing import CheckFailedError, Enrolment, change_to, check_before, enrol, interrupted
 from edge_agent.appliance.config import ApplianceConfig, pinned
+from edge_agent.appliance.doctor import examine
 from edge_agent.appliance.engine import Engine, EngineRefusedError, Errand
-from edge_agent.appliance.install import SITE_CONFIG, Appliance, appliance_of
+from edge_agent.appliance.install import SITE_CONFIG, Appliance, appliance_of, config_of
 from edge_agent.appliance.journal import JournalFile
 from edge_agent.appliance.plan import once_options
 from edge_agent.appliance.publisher import from_bundle, from_registry, key_of, make_bundle, sign_digest
 from edge_agent.appliance.state import as_lines, state_of
 from edge_agent.appliance.steps import Change, Journal, Kind, Release
-from fedward.doctor.check import Check, as_text
+from edge_agent.appliance.support import collect, write
+from fedward.doctor.check import Check, as_json, as_text, exit_code
 from fedward.errors import ConfigError
 from fedward.settings import describe
 
 EXIT_FAILED = 1
 """A check failed, or what was asked for was undone."""
+
+DOCTOR = (
+    "check this machine, its Docker Engine, and what the agent's own doctor checks in its container: a line for each, "
+    "and what the IT desk must change; ends with 1 when a check failed"
+)
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -60,6 +67,10 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     logs = verb("logs", _logs, "what the agent wrote")
     logs.add_argument("--tail", type=int, default=100, metavar="LINES", help="default: 100")
     logs.add_argument("--follow", action="store_true", help="go on until the agent ends")
+    verb("doctor", _doctor, DOCTOR).add_argument("--json", action="store_true", help="a JSON array instead of lines")
+    support = verb("support-bundle", _support_bundle, "a file for those who help: shown first, then written")
+    support.add_argument("--out", type=Path, default=Path("fedward-support.tar.gz"), help="default: %(default)s")
+    support.add_argument("--yes", action="store_true", help="write it without asking")
     agent = verb("agent", _agent, "`fedward agent ...` in the agent's container: pending, approve, egress, status, ...")
     agent.add_argument("arguments", nargs=argparse.REMAINDER, help="without --config")
     _add_publishing(verbs)
@@ -185,6 +196,26 @@ def _logs(arguments: argparse.Namespace) -> int:
         newest = max(found, key=lambda each: each.generation or 0)
         for piece in appliance.engine.logs(newest, arguments.tail, follow=arguments.follow):
             _pass_on(piece)
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    checks = examine(config_of(arguments.config))
+    print(as_json(checks) if arguments.json else as_text(checks))
+    return exit_code(checks)
+
+
+def _support_bundle(arguments: argparse.Namespace) -> int:
+    with appliance_of(arguments.config) as appliance:
+        files = collect(appliance)
+    for name, text in files.items():
+        print(f"== {name} ({len(text)} letters)\n{text}")
+    print(f"That is all of it: {', '.join(files)}. Nothing else leaves, and nothing is sent.")
+    if not arguments.yes and not (sys.stdin.isatty() and input(f"Write {arguments.out}? [y/N] ").lower() == "y"):
+        print("nothing was written; --yes writes it without asking")
+        return 0
+    write(files, arguments.out)
+    print(f"{arguments.out}: written")
     return 0
 
 

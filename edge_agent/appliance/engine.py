@@ -162,6 +162,14 @@ class Engine:
                 return False
             return True
 
+    def state_folder(self) -> str | None:
+        """Where the volume lies on this machine; None where there is none."""
+        with _named("look for the state"):
+            try:
+                return str(self._client.volumes.get(self._state).attrs["Mountpoint"])
+            except NotFound:
+                return None
+
     def create(self, deployment: Deployment) -> None:
         """Make a deployment's container, and the volume with it; again changes nothing."""
         labels = {LABEL: self._name, GENERATION: str(deployment.generation)}

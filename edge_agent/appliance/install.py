@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from edge_agent.appliance.engine import Engine, Errand, Outcome
 from edge_agent.appliance.machine import (
     AGENT,
     GpuFacts,
+    Mounted,
     gpus_for,
     judge_engine,
-    judge_folders,
     judge_gpu,
     judge_groups,
-    judge_settings,
+    judge_mounts,
+    judge_paths,
 )
 from edge_agent.appliance.plan import Plan, once_options, problems_of, run_options, volume_of
 from edge_agent.appliance.steps import Container, Release
@@ -87,8 +89,8 @@ class Appliance:
             judge_engine(info),
             judge_groups(info, self.config.memory_gib),
             judge_gpu(self.config.gpu, self.gpus()),
-            judge_settings(problems_of(self.config, self.site())),
-            judge_folders(self._missing()),
+            judge_paths(problems_of(self.config, self.site())),
+            judge_mounts(list(self._mounted())),
         ]
 
     def check_agent(self, options: dict[str, Any]) -> list[Check]:
@@ -100,10 +102,26 @@ class Appliance:
         """What the agent's own doctor says in the container that runs."""
         return checks_of(self.engine.execute(container, ["fedward", *DOCTOR]))
 
-    def _missing(self) -> list[str]:
-        paths = [self.config.config_folder, *self.config.data.values()]
-        paths += [self.config.secrets_folder] if self.config.secrets_folder else []
-        return [str(path) for path in paths if not path.exists()]
+    def _mounted(self) -> Iterator[Mounted]:
+        config = self.config
+        yield _mounted(config.config_folder)
+        for name in sorted(config.config_folder.glob("*.yaml")):
+            yield _mounted(name)
+        for path in config.data.values():
+            yield _mounted(path)
+        if config.secrets_folder is not None:
+            yield _mounted(config.secrets_folder)
+            for path in sorted(config.secrets_folder.glob("*")):
+                yield _mounted(path, is_secret=True)
+
+
+def _mounted(path: Path, *, is_secret: bool = False) -> Mounted:
+    try:
+        found = path.stat()
+    except OSError:
+        return Mounted(str(path))
+    is_folder = stat.S_ISDIR(found.st_mode)
+    return Mounted(str(path), found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode), is_folder, is_secret)
 
 
 def checks_of(outcome: Outcome) -> list[Check]:
@@ -119,10 +137,15 @@ def checks_of(outcome: Outcome) -> list[Check]:
         return [failed(AGENT, found, "correct what it says; site.yaml must be readable by user 10001")]
 
 
+def config_of(path: Path) -> ApplianceConfig:
+    """A configuration file, with what the environment says. Raises ConfigError with every problem."""
+    return load_settings(ApplianceConfig, path, os.environ).resolved(path.absolute().parent)
+
+
 @contextmanager
 def appliance_of(path: Path) -> Iterator[Appliance]:
     """The appliance that a configuration file describes."""
-    config = load_settings(ApplianceConfig, path, os.environ).resolved(path.absolute().parent)
+    config = config_of(path)
     engine = Engine(config.name, volume_of(config))
     try:
         yield Appliance(config, engine, os.environ)

@@ -1,21 +1,32 @@
-"""`fedward appliance upgrade`, killed at each thing it does, and run again: one healthy agent, no orphan, nothing lost."""
+"""An upgrade that is killed at each thing that it does, and run again: one healthy agent, no orphan, nothing lost."""
 
+import itertools
 import json
+from collections.abc import Iterable
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
-from sandbox.steps import APPLIANCE_STEPS, RETURN_STEPS
+from sandbox.steps import APPLIANCE_STEPS, RETURN_STEPS, SIDES
 from tests.containers.appliance.conftest import Desk
 
-pytestmark = [pytest.mark.containers, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 WORK = "an update that took 15 hours\n"
 
-SIDES = [pytest.param("before", marks=pytest.mark.sweep), "after"]
+OFTEN = ("order written", "old stopped", "state copied", "new started", "given up", "state put back", "old started")
+"""Where it is killed in every run; the other points are for the sweep."""
 
 
-@pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("step", APPLIANCE_STEPS)
+def points(steps: Iterable[str]) -> list[ParameterSet]:
+    """Each step with both of its sides."""
+    often = [(step, "after") for step in OFTEN]
+    pairs = itertools.product(steps, SIDES)
+    marks = {True: pytest.mark.containers, False: pytest.mark.sweep}
+    return [pytest.param(*pair, marks=marks[pair in often]) for pair in pairs]
+
+
+@pytest.mark.parametrize(("step", "side"), points(APPLIANCE_STEPS))
 def test_27_an_upgrade_that_dies_is_finished_by_the_next_one(desk: Desk, step: str, side: str) -> None:
     desk.install()
     desk.die(step, side, "upgrade", "--bundle", desk.bundle("better"))
@@ -28,8 +39,7 @@ def test_27_an_upgrade_that_dies_is_finished_by_the_next_one(desk: Desk, step: s
     assert (status["state"], status["change"], status["version"]) == ("healthy", None, "2")
 
 
-@pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("step", RETURN_STEPS)
+@pytest.mark.parametrize(("step", "side"), points(RETURN_STEPS))
 def test_27_a_return_that_dies_is_finished_by_the_next_one(desk: Desk, step: str, side: str) -> None:
     desk.install()
     desk.die(step, side, "upgrade", "--bundle", desk.bundle("sick"))
@@ -40,6 +50,7 @@ def test_27_a_return_that_dies_is_finished_by_the_next_one(desk: Desk, step: str
     assert desk.read("outbox/1.offer") == WORK
 
 
+@pytest.mark.containers
 def test_27_an_install_that_dies_is_finished_by_the_next_one(desk: Desk) -> None:
     desk.die("new created", "after", "install", "--bundle", desk.bundle("good"))
     desk.install()
@@ -47,6 +58,7 @@ def test_27_an_install_that_dies_is_finished_by_the_next_one(desk: Desk) -> None
     assert desk.read("starts") == "good\n"
 
 
+@pytest.mark.containers
 def test_27_an_uninstall_that_dies_is_finished_by_the_next_one(desk: Desk) -> None:
     desk.install()
     desk.die("old removed", "after", "uninstall", "--delete-state")
@@ -55,6 +67,7 @@ def test_27_an_uninstall_that_dies_is_finished_by_the_next_one(desk: Desk) -> No
     assert desk.engine.volumes.list(filters={"name": desk.name}) == []
 
 
+@pytest.mark.containers
 def test_another_change_finishes_first_what_was_interrupted(desk: Desk) -> None:
     desk.install()
     desk.die("old stopped", "after", "upgrade", "--bundle", desk.bundle("better"))
