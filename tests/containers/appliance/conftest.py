@@ -16,6 +16,8 @@ import yaml
 
 from edge_agent.appliance.engine import LABEL
 from fedward.identity.keys import make_signing_key
+from sandbox.child import start_child, takes_connections
+from sandbox.ports import HOST, free_port
 
 docker = pytest.importorskip("docker", reason="the SDK is not installed: pip install 'fedward[appliance]'")
 
@@ -65,6 +67,12 @@ class Publisher:
     def bundle(self, mode: str) -> Path:
         return self.folder / f"{mode}.bundle"
 
+    def signature(self, image: str) -> str:
+        """By the real command."""
+        signed = run("fedward.cli", self.folder, "appliance", "sign", image, "--key", self.private_key)
+        assert signed.code == 0, signed.err
+        return signed.out.strip()
+
 
 @pytest.fixture(scope="session")
 def publisher(engine: "docker.DockerClient", tmp_path_factory: pytest.TempPathFactory) -> Publisher:
@@ -76,11 +84,11 @@ def publisher(engine: "docker.DockerClient", tmp_path_factory: pytest.TempPathFa
     make_signing_key(publisher.private_key)
     public = ["openssl", "ec", "-in", publisher.private_key, "-pubout", "-out", publisher.public_key]
     subprocess.run(public, check=True, capture_output=True)
-    archive = _file_system(Path(busybox).read_bytes())
+    archive = file_system(Path(busybox).read_bytes())
     sbom = publisher.folder / "sbom.cdx.json"
     sbom.write_text('{"bomFormat": "CycloneDX"}')
     for mode, version in MODES.items():
-        engine.api.import_image_from_data(archive, IMAGE, version, changes=_changes(mode))
+        engine.api.import_image_from_data(archive, IMAGE, version, changes=changes(mode))
         files = ("--sbom", sbom, "--key", publisher.private_key, "--out", publisher.bundle(mode))
         made = run("fedward.cli", publisher.folder, "appliance", "bundle", "--image", f"{IMAGE}:{version}", *files)
         assert made.code == 0, made.err
@@ -88,7 +96,7 @@ def publisher(engine: "docker.DockerClient", tmp_path_factory: pytest.TempPathFa
     return publisher
 
 
-def _changes(mode: str) -> list[str]:
+def changes(mode: str) -> list[str]:
     """As docker/agent.Dockerfile has it, and quicker."""
     times = f"--interval=500ms --timeout=2s --start-period={'1s' if mode == 'sick' else '20s'} --retries=2"
     return [
@@ -101,7 +109,7 @@ def _changes(mode: str) -> list[str]:
     ]
 
 
-def _file_system(busybox: bytes) -> bytes:
+def file_system(busybox: bytes) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
 
@@ -223,3 +231,20 @@ def desk(tmp_path: Path, engine: "docker.DockerClient", publisher: Publisher) ->
     desk.site()
     yield desk
     desk.clean()
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real one; the engine speaks to one on this machine without TLS."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        pytest.skip("docker-registry is not installed: apt-get install docker-registry")
+    folder, port = tmp_path_factory.mktemp("registry"), free_port(HOST)
+    storage = {"filesystem": {"rootdirectory": str(folder / "images")}}
+    settings = folder / "registry.yml"
+    settings.write_text(yaml.safe_dump({"version": 0.1, "storage": storage, "http": {"addr": f"{HOST}:{port}"}}))
+    command = [program, "serve", str(settings)]
+    child = start_child(command, folder / "registry.log", lambda: takes_connections(HOST, port), 10)
+    yield f"{HOST}:{port}"
+    child.terminate()
+    child.wait(10)
