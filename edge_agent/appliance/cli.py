@@ -9,13 +9,14 @@ from typing import Any
 
 from edge_agent.appliance import orders
 from edge_agent.appliance.changing import CheckFailedError, Enrolment, change_to, check_before, enrol, interrupted
-from edge_agent.appliance.config import ApplianceConfig, pinned
+from edge_agent.appliance.config import ApplianceConfig
 from edge_agent.appliance.doctor import examine
-from edge_agent.appliance.engine import Engine, EngineRefusedError, Errand
+from edge_agent.appliance.engine import EngineRefusedError, Errand
 from edge_agent.appliance.install import SITE_CONFIG, Appliance, appliance_of, config_of
 from edge_agent.appliance.journal import JournalFile
 from edge_agent.appliance.plan import once_options
-from edge_agent.appliance.publisher import from_bundle, from_registry, key_of, make_bundle, sign_digest
+from edge_agent.appliance.preparing.cli import add_preparing
+from edge_agent.appliance.preparing.publisher import from_bundle, from_registry, key_of
 from edge_agent.appliance.state import as_lines, state_of
 from edge_agent.appliance.steps import Change, Journal, Kind, Release
 from edge_agent.appliance.support import collect, write
@@ -45,7 +46,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
             name, help=text, description=text, epilog=settings, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         command.add_argument("--config", type=Path, default=Path("appliance.yaml"), help="default: appliance.yaml")
-        command.set_defaults(run=_ended(run))
+        command.set_defaults(run=run)
         return command
 
     install = verb("install", _install, "check this machine, get the image, enrol, start the agent")
@@ -73,7 +74,9 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     support.add_argument("--yes", action="store_true", help="write it without asking")
     agent = verb("agent", _agent, "`fedward agent ...` in the agent's container: pending, approve, egress, status, ...")
     agent.add_argument("arguments", nargs=argparse.REMAINDER, help="without --config")
-    _add_publishing(verbs)
+    add_preparing(verbs)
+    for command in verbs.choices.values():
+        command.set_defaults(run=_ended(command.get_default("run")))
 
 
 def _ended(run: Run) -> Run:
@@ -93,38 +96,6 @@ def _add_image(command: argparse.ArgumentParser) -> None:
     command.add_argument("--bundle", type=Path, help="a release in one file, instead of `image` from a registry")
     command.add_argument("--key", type=Path, help="the publisher's public key, instead of release_key_file")
     command.add_argument("--force", action="store_true", help="go on although a check fails")
-
-
-def _add_publishing(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """What a publisher needs."""
-    bundle = verbs.add_parser("bundle", help="for publishers: a release in one file")
-    bundle.add_argument("--image", required=True, help="name of the image on this machine")
-    bundle.add_argument("--sbom", type=Path, required=True, help="what it is made of, as CycloneDX")
-    bundle.add_argument("--out", type=Path, required=True, help="the file to write")
-    bundle.set_defaults(run=_ended(_bundle))
-    sign = verbs.add_parser("sign", help="for publishers: image_signature of an image in a registry")
-    sign.add_argument("image", help="registry/name@sha256:...")
-    sign.set_defaults(run=_ended(_sign))
-    for command in (bundle, sign):
-        command.add_argument("--key", type=Path, required=True, help="private key, P-256 as PEM, for its owner alone")
-
-
-def _bundle(arguments: argparse.Namespace) -> int:
-    engine = Engine("", "")
-    try:
-        note = make_bundle(engine, arguments.image, arguments.sbom, arguments.key, arguments.out)
-    finally:
-        engine.close()
-    print(f"{arguments.out}: {note.image}, version {note.version}")
-    return 0
-
-
-def _sign(arguments: argparse.Namespace) -> int:
-    try:
-        print(sign_digest(pinned(arguments.image), arguments.key))
-    except ValueError as error:
-        raise ConfigError(f"{arguments.image}: {error}") from None
-    return 0
 
 
 def _release(appliance: Appliance, arguments: argparse.Namespace) -> Release:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.appliance.bundle import IMAGE, NOTE, SBOM, SIGNATURE, Bundle, write_bundle
 from edge_agent.appliance.config import ApplianceConfig
-from edge_agent.appliance.publisher import from_registry, key_of, sign_digest, signed_digest
+from edge_agent.appliance.preparing.bundle import IMAGE, NOTE, SBOM, SIGNATURE, Bundle, write_bundle
+from edge_agent.appliance.preparing.publisher import from_registry, key_of, sign_digest, signed_digest
 from fedward.errors import ConfigError, IntegrityError
 from fedward.identity.keys import load_signing_key, make_signing_key
 from fedward.identity.release import PublisherKey, check_release, read_release_key

@@ -5,9 +5,9 @@ import importlib.resources
 import tempfile
 from pathlib import Path
 
-from edge_agent.appliance.bundle import IMAGE, Bundle, ReleaseNote, open_bundle, write_bundle
 from edge_agent.appliance.config import ApplianceConfig
 from edge_agent.appliance.engine import Engine
+from edge_agent.appliance.preparing.bundle import IMAGE, Bundle, ReleaseNote, open_bundle, write_bundle
 from edge_agent.appliance.steps import Release
 from fedward.errors import ConfigError, IntegrityError
 from fedward.identity.keys import load_signing_key
@@ -20,7 +20,7 @@ DELIVERED_KEY = "release.pub"
 def key_of(config: ApplianceConfig, given: Path | None) -> PublisherKey:
     """The publisher's key: of the command line, of the configuration, or delivered. Raises ConfigError without one."""
     path = given or config.release_key_file
-    source = path or importlib.resources.files("edge_agent.appliance") / DELIVERED_KEY
+    source = path or importlib.resources.files("edge_agent.appliance.preparing") / DELIVERED_KEY
     try:
         return read_release_key(source.read_bytes())
     except FileNotFoundError:
