@@ -7,7 +7,7 @@ from pathlib import Path
 from edge_agent.appliance.config import STATE_MOUNT
 from edge_agent.appliance.engine import Engine, EngineRefusedError
 from edge_agent.appliance.journal import JournalFile
-from edge_agent.appliance.snapshots import Snapshots
+from edge_agent.appliance.snapshots import SnapshotError, Snapshots
 from edge_agent.appliance.steps import (
     Action,
     Create,
@@ -71,12 +71,12 @@ class Carrier:
         return self.finish()
 
     def _try(self, action: Action, journal: Journal, seen: Seen) -> None:
-        """What the engine refuses to do for a new container undoes the change; anything else is told."""
+        """What can't be done for a new container undoes the change; anything else is told."""
         try:
             self.perform(action)
-        except EngineRefusedError as refusal:
+        except (EngineRefusedError, SnapshotError) as refusal:
             change = journal.change
-            if not isinstance(action, Create | Start) or change is None or change.target is None or change.why_back:
+            if change is None or change.target is None or change.why_back:
                 raise
             self.perform(Write(given_up(journal, seen, str(refusal))))
 
@@ -108,5 +108,5 @@ class Carrier:
                 self._engine.delete_state()
             case Write(journal):
                 if journal.change and journal.change.why_back:
-                    self._told(f"go back, for of the new container {journal.change.why_back}")
+                    self._told(f"go back: {journal.change.why_back}")
                 self._journal.save(journal)

@@ -1,7 +1,7 @@
 """The verbs that change something: each finishes what was interrupted, writes its order down, and carries it out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def change_to(
     journal = carrier.journal
     ordered = order(journal, release, options)
     if ordered.change is None:
-        return carrier.finish()
+        return replace(carrier.finish(), failure=None)  # what it tells is of an earlier change
     checked(options)
     done = carrier.begin(ordered)
     _drop_images(appliance, ordered, done)

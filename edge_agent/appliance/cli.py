@@ -17,6 +17,7 @@ from edge_agent.appliance.journal import JournalFile
 from edge_agent.appliance.plan import once_options
 from edge_agent.appliance.preparing.cli import add_preparing
 from edge_agent.appliance.preparing.publisher import from_bundle, from_registry, key_of
+from edge_agent.appliance.snapshots import SnapshotError
 from edge_agent.appliance.state import as_lines, state_of
 from edge_agent.appliance.steps import Change, Journal, Kind, Release
 from edge_agent.appliance.support import collect, write
@@ -31,6 +32,9 @@ DOCTOR = (
     "check this machine, its Docker Engine, and what the agent's own doctor checks in its container: a line for each, "
     "and what the IT desk must change; ends with 1 when a check failed"
 )
+
+EXIT_STOPPED = 130
+"""Ctrl-C, as shells have it."""
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -85,9 +89,12 @@ def _ended(run: Run) -> Run:
     def ended(arguments: argparse.Namespace) -> int:
         try:
             return run(arguments)
-        except (CheckFailedError, EngineRefusedError) as error:
+        except (CheckFailedError, EngineRefusedError, SnapshotError) as error:
             print(f"fedward: {error}", file=sys.stderr)
             return EXIT_FAILED
+        except KeyboardInterrupt:
+            print("stopped; give the command again, and it goes on", file=sys.stderr)
+            return EXIT_STOPPED
 
     return ended
 

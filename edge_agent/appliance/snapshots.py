@@ -3,12 +3,12 @@
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from edge_agent.appliance.archives import Pieces
-from fedward.errors import TransientError
+from fedward.errors import FedwardError
 from fedward.files import move_durably, sync_folder
 
 PRIVATE = 0o600
@@ -19,6 +19,10 @@ NOT_COPIED = frozenset({"model"})
 
 NOT_PUT_BACK = frozenset({"egress", "counter.json", ".lock"})
 """The log of what left must tell of what left meanwhile, too; and the counter never goes back."""
+
+
+class SnapshotError(FedwardError):
+    """The state can't be copied, or put back: the disk is full, or fails."""
 
 
 class Snapshots:
@@ -34,15 +38,17 @@ class Snapshots:
     def take(self, generation: int, state: Iterable[bytes]) -> None:
         """Keep a tar of the state, which comes in pieces; when this returns it survives power loss.
 
-        Raises TransientError on a full disk, and nothing of it is left.
+        Raises SnapshotError on a full disk or for a tar that is cut off, and nothing of it is left.
         """
         partial = self._partial()
         try:
             _copy(Pieces(state), partial, _to_keep)
             move_durably(partial, self._path(generation))
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise TransientError(f"{self._folder}: the snapshot can't be written: {error.strerror}") from None
+        except (OSError, tarfile.TarError) as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            why = error.strerror if isinstance(error, OSError) else "the engine gave a half of it"
+            raise SnapshotError(f"{self._folder}: the state can't be copied: {why}") from None
 
     @contextmanager
     def to_put_back(self, generation: int) -> Iterator[IO[bytes]]:
