@@ -187,7 +187,7 @@ class Desk:
 
     def die(self, step: str, side: str, *arguments: object) -> None:
         """The same, killed at a step."""
-        ran = run("sandbox.die", self.folder, step, side, "appliance", *arguments)
+        ran = run("tests.containers.appliance.die", self.folder, step, side, "appliance", *arguments)
         assert ran.code == -9, (ran.out, ran.err)
 
     def install(self, mode: str = "good") -> None:
