@@ -11,7 +11,6 @@ from edge_agent.appliance.engine import Errand, exchanged
 from edge_agent.appliance.install import SITE_CONFIG, Appliance
 from edge_agent.appliance.plan import once_options
 from edge_agent.appliance.steps import Change, Journal, Kind, Release
-from fedward.doctor.check import Check, exit_code
 from fedward.errors import ConfigError, FedwardError
 from fedward.files import write_durably
 from fedward.identity.keys import check_private
@@ -84,14 +83,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-
-
-def check_before(appliance: Appliance, options: dict[str, Any], told: Callable[[list[Check]], None]) -> None:
-    """The agent's own doctor, in a container like the new one. Raises CheckFailedError where a check fails."""
-    checks = [*appliance.check_machine(), *appliance.check_agent(options)]
-    told(checks)
-    if exit_code(checks):
-        raise CheckFailedError("a check failed, see above: nothing was changed; --force goes on in spite of it")
 
 
 def _drop_images(appliance: Appliance, then: Journal, now: Journal) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.appliance import orders
-from edge_agent.appliance.changing import CheckFailedError, Enrolment, change_to, check_before, enrol, interrupted
+from edge_agent.appliance.changing import CheckFailedError, Enrolment, change_to, enrol, interrupted
 from edge_agent.appliance.config import ApplianceConfig
 from edge_agent.appliance.doctor import examine
 from edge_agent.appliance.engine import EngineRefusedError, Errand
@@ -118,6 +118,7 @@ def _install(arguments: argparse.Namespace) -> int:
     with appliance_of(arguments.config) as appliance, appliance.carrier() as carrier:
         if ended := _end_of_interrupted(*interrupted(carrier)):
             return ended
+        _look(appliance.check_machine(), arguments)
         release = _release(appliance, arguments)
         if enrolment and not enrol(appliance, appliance.options(release), enrolment, _pass_on):
             print(f"{enrolment.request_out}: carry it to the coordinator; then install again, with --answer")
@@ -129,6 +130,7 @@ def _upgrade(arguments: argparse.Namespace) -> int:
     with appliance_of(arguments.config) as appliance, appliance.carrier() as carrier:
         if ended := _end_of_interrupted(*interrupted(carrier)):
             return ended
+        _look(appliance.check_machine(), arguments)
         release = _release(appliance, arguments)
         return _end_of(change_to(appliance, carrier, Kind.UPGRADE, release, _checked(appliance, arguments)))
 
@@ -224,20 +226,15 @@ def _enrolment(arguments: argparse.Namespace) -> Enrolment | None:
 
 
 def _checked(appliance: Appliance, arguments: argparse.Namespace) -> Callable[[dict[str, Any]], None]:
-    """What looks at this machine before something is started on it, and says what it finds."""
-
-    def checked(options: dict[str, Any]) -> None:
-        try:
-            check_before(appliance, options, _tell)
-        except CheckFailedError:
-            if not arguments.force:
-                raise
-
-    return checked
+    """What has the agent's own doctor look, in a container like the new one, before that is made."""
+    return lambda options: _look(appliance.check_agent(options), arguments)
 
 
-def _tell(checks: list[Check]) -> None:
+def _look(checks: list[Check], arguments: argparse.Namespace) -> None:
+    """Say what was found. Raises CheckFailedError where a check failed, unless that is to be passed over."""
     print(as_text(checks))
+    if exit_code(checks) and not arguments.force:
+        raise CheckFailedError("a check failed, see above: nothing was changed; --force goes on in spite of it")
 
 
 def _pass_on(piece: bytes) -> None:
