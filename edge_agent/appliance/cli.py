@@ -138,6 +138,8 @@ def _upgrade(arguments: argparse.Namespace) -> int:
 def _rollback(arguments: argparse.Namespace) -> int:
     with appliance_of(arguments.config) as appliance, appliance.carrier() as carrier:
         change, journal = interrupted(carrier)
+        if ended := _end_of_interrupted(change, journal):
+            return ended  # it went back: to go back once more is not what was meant
         if change is not None and change.kind is Kind.ROLLBACK:
             return _end_of(journal)
         return _end_of(carrier.begin(orders.rollback(journal, with_state=arguments.with_state)))
@@ -145,7 +147,6 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
 def _uninstall(arguments: argparse.Namespace) -> int:
     with appliance_of(arguments.config) as appliance, appliance.carrier() as carrier:
-        interrupted(carrier)
         delete_state = arguments.delete_state or (not arguments.keep_state and _asked_to_delete())
         carrier.begin(orders.uninstall(carrier.journal, delete_state=delete_state))
     print("the agent is gone" + (" with all that it kept" if delete_state else "; its state is still here"))
@@ -210,7 +211,7 @@ def _agent(arguments: argparse.Namespace) -> int:
             sys.stderr.write(outcome.stderr)
             return outcome.exit_code
         with appliance.carrier() as carrier:
-            current = carrier.finish().current
+            current = carrier.journal.current
             if current is None:
                 raise ConfigError("no agent is installed here")
             errand = Errand(told=_pass_on)

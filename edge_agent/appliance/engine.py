@@ -26,8 +26,8 @@ VERSION = "org.opencontainers.image.version"
 LEAST_API = (1, 41)
 """Of Docker 20.10: the first that passes GPUs, and loads what newer ones save."""
 
-ANSWER_S = 120
-"""Longest time that the engine may take over anything but a stop."""
+ANSWER_S = 600
+"""Longest silence of the engine: it says nothing while it unpacks the last layer of an image."""
 
 READ_BYTES = 1 << 20
 

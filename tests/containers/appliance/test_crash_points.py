@@ -68,6 +68,24 @@ def test_27_an_uninstall_that_dies_is_finished_by_the_next_one(desk: Desk) -> No
 
 
 @pytest.mark.containers
+def test_a_rollback_of_an_upgrade_that_was_interrupted_and_is_bad_goes_back_once(desk: Desk) -> None:
+    desk.install()
+    assert desk.fedward("upgrade", "--bundle", desk.bundle("better")).code == 0
+    desk.die("new started", "after", "upgrade", "--bundle", desk.bundle("end"))
+    ran = desk.fedward("rollback")
+    assert ran.code == 1
+    assert desk.modes() == ["better"]
+
+
+@pytest.mark.containers
+def test_an_uninstall_in_the_middle_of_a_change_takes_all_away(desk: Desk) -> None:
+    desk.install()
+    desk.die("new started", "after", "upgrade", "--bundle", desk.bundle("hang"))
+    assert desk.fedward("uninstall", "--keep-state").code == 0
+    assert desk.containers() == []
+
+
+@pytest.mark.containers
 def test_another_change_finishes_first_what_was_interrupted(desk: Desk) -> None:
     desk.install()
     desk.die("old stopped", "after", "upgrade", "--bundle", desk.bundle("better"))

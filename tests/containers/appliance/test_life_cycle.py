@@ -181,6 +181,11 @@ def test_enrolment_by_files_leaves_the_token_nowhere(desk: Desk) -> None:
 def test_the_agents_own_commands_run_in_its_container(desk: Desk) -> None:
     desk.install()
     assert desk.fedward("agent", "status").out == "held version 3\n"
+    [container] = desk.containers()
+    container.stop()
+    assert desk.fedward("agent", "status").out == "held version 3\n"
+    [still] = desk.containers()
+    assert (still.id, still.status) == (container.id, "exited")  # to ask does not start it
 
 
 def test_uninstall_asks_about_the_state(desk: Desk) -> None:
