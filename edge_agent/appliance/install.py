@@ -29,6 +29,7 @@ from edge_agent.appliance.plan import Plan, once_options, problems_of, run_optio
 from edge_agent.appliance.steps import Container, Release
 from edge_agent.config import SiteConfig
 from fedward.doctor.check import Check, Verdict, failed
+from fedward.errors import ConfigError
 from fedward.process import only_process_in
 from fedward.settings import load_settings
 
@@ -56,8 +57,17 @@ class Appliance:
 
     @contextmanager
     def carrier(self) -> Iterator[Carrier]:
-        """The right to change something. Raises TransientError while another process has it."""
-        self.config.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """The right to change something.
+
+        Raises TransientError while another process has it, ConfigError where this user may not write there.
+        """
+        folder = self.config.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigError(f"folder {folder}: {error.strerror}; run this as root, or set another `folder`") from None
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise ConfigError(f"folder {folder}: belongs to another user; run this as root")
         with only_process_in(self.config.folder):
             yield Carrier(self.config.folder, self.engine, self.config.health_s, self.config.stop_s, print)
 

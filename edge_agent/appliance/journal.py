@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from edge_agent.appliance.steps import Journal
-from fedward.errors import IntegrityError
+from fedward.errors import ConfigError, IntegrityError
 from fedward.files import write_durably
 
 JOURNAL = TypeAdapter(Journal)
@@ -18,11 +18,13 @@ class JournalFile:
         self._path = path
 
     def load(self) -> Journal:
-        """Raises IntegrityError for a file that nobody here has written."""
+        """Raises IntegrityError for a file that nobody here has written, ConfigError where this user may not read."""
         try:
             return JOURNAL.validate_json(self._path.read_bytes())
         except FileNotFoundError:
             return Journal()
+        except PermissionError:
+            raise ConfigError(f"{self._path}: this user may not read it; run this as root") from None
         except ValidationError:
             raise IntegrityError(
                 f"{self._path}: no journal of an appliance; put it aside, and run `fedward appliance install` again"

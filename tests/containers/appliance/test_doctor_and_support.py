@@ -151,3 +151,11 @@ def test_28_a_bundle_with_one_byte_changed_is_refused_before_the_engine_gets_it(
     assert "image.tar.gz is not what the publisher has signed; get the file again" in ran.err
     assert {image.id for image in desk.engine.images.list(all=True)} <= before
     assert desk.containers() == []
+
+
+def test_a_folder_that_this_user_may_not_use_is_named(desk: Desk) -> None:
+    (desk.folder / "file").write_text("")
+    desk.configure(folder="file/appliance")
+    ran = desk.fedward("rollback")
+    assert ran.code == 2
+    assert "run this as root, or set another `folder`" in ran.err
