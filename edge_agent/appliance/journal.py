@@ -23,8 +23,8 @@ class JournalFile:
             return JOURNAL.validate_json(self._path.read_bytes())
         except FileNotFoundError:
             return Journal()
-        except PermissionError:
-            raise ConfigError(f"{self._path}: this user may not read it; run this as root") from None
+        except OSError as error:
+            raise ConfigError(f"{self._path}: {error.strerror}; run this as root") from None
         except ValidationError:
             raise IntegrityError(
                 f"{self._path}: no journal of an appliance; put it aside, and run `fedward appliance install` again"
