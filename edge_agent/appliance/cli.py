@@ -163,7 +163,7 @@ def _asked_to_delete() -> bool:
 def _status(arguments: argparse.Namespace) -> int:
     with appliance_of(arguments.config) as appliance:
         config = appliance.config
-        journal = JournalFile(config.folder / "journal.json").load()
+        journal = JournalFile(config.home / "journal.json").load()
         state = state_of(config.name, journal, appliance.engine.containers())
     print(json.dumps(state, indent=2) if arguments.json else "\n".join(as_lines(state)))
     return 0

@@ -58,7 +58,7 @@ class ApplianceConfig(Settings):
     data: dict[Annotated[PurePosixPath, AfterValidator(below_data)], Path] = Field(default_factory=dict)
     """Records: path in the container, /data or below it, and the folder or file on this machine. Never written to."""
     folder: Path = Path("/var/lib/fedward-appliance")
-    """Where the journal of changes and the snapshots of the state are kept on this machine."""
+    """Where the journal of changes and the snapshots of the state are kept on this machine, below the name."""
     gpu: Annotated[str, AfterValidator(gpu_choice)] = "auto"
     """auto: all NVIDIA GPUs where the engine can pass them; none, all, or numbers such as 0,1."""
     memory_gib: float = Field(default=8.0, ge=0.0625, le=65_536)
@@ -85,6 +85,11 @@ class ApplianceConfig(Settings):
         if self.proxy == DIRECT and self.no_proxy is not None:
             raise ValueError("proxy is none and no_proxy is set: leave one of them out")
         return self
+
+    @property
+    def home(self) -> Path:
+        """Where the journal and the snapshots of this appliance are."""
+        return self.folder / self.name
 
     def resolved(self, folder: Path) -> Self:
         """The same with absolute paths, where relative ones begin at `folder`."""

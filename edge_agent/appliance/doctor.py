@@ -29,9 +29,9 @@ def examine(config: ApplianceConfig) -> list[Check]:
         return [failed(ENGINE, str(error).partition(":")[0], OLD_ENGINE)]
     try:
         appliance = Appliance(config, engine, os.environ)
-        journal = JournalFile(config.folder / "journal.json").load()
+        journal = JournalFile(config.home / "journal.json").load()
         state = state_of(config.name, journal, engine.containers())
-        nearest = next(each for each in (config.folder, *config.folder.parents) if each.is_dir())
+        nearest = next(each for each in (config.home, *config.home.parents) if each.is_dir())
         return [
             *appliance.check_machine(),
             judge_snapshots(str(config.folder), free_bytes(nearest), _state_bytes(engine)),

@@ -61,15 +61,15 @@ class Appliance:
 
         Raises TransientError while another process has it, ConfigError where this user may not write there.
         """
-        folder = self.config.folder
+        folder = self.config.home
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise ConfigError(f"folder {folder}: {error.strerror}; run this as root, or set another `folder`") from None
         if not os.access(folder, os.W_OK | os.X_OK):
             raise ConfigError(f"folder {folder}: belongs to another user; run this as root")
-        with only_process_in(self.config.folder):
-            yield Carrier(self.config.folder, self.engine, self.config.health_s, self.config.stop_s, print)
+        with only_process_in(folder):
+            yield Carrier(folder, self.engine, self.config.health_s, self.config.stop_s, print)
 
     def options(self, release: Release) -> dict[str, Any]:
         """How this image is run here."""

@@ -43,7 +43,7 @@ def collect(appliance: Appliance) -> dict[str, str]:
 
 def _texts(appliance: Appliance) -> Iterator[tuple[str, str]]:
     config, engine = appliance.config, appliance.engine
-    journal, containers = JournalFile(config.folder / "journal.json").load(), engine.containers()
+    journal, containers = JournalFile(config.home / "journal.json").load(), engine.containers()
     state = state_of(config.name, journal, containers)
     yield "status.json", _json({"fedward": __version__} | state | {"failure": bool(state["failure"])})
     yield "appliance.json", _json(kept_settings(config.model_dump()))

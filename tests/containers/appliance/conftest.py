@@ -161,6 +161,11 @@ class Desk:
     engine: "docker.DockerClient"
     publisher: Publisher
 
+    @property
+    def home(self) -> Path:
+        """Where the appliance keeps its journal and snapshots."""
+        return self.folder / "appliance" / self.name
+
     def configure(self, **settings: object) -> None:
         """Write appliance.yaml, with these settings over the usual ones."""
         usual = {

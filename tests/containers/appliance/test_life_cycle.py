@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import time
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
@@ -90,7 +90,7 @@ def test_an_upgrade_that_the_engine_refuses_to_start_comes_back(desk: Desk) -> N
 
 def test_an_upgrade_whose_copy_of_the_state_can_not_be_written_leaves_the_agent_running(desk: Desk) -> None:
     desk.install()
-    (desk.folder / "appliance" / "snapshots" / ".part").mkdir()  # as a full disk, it takes no file
+    (desk.home / "snapshots" / ".part").mkdir()  # as a full disk, it takes no file
     ran = desk.fedward("upgrade", "--bundle", desk.bundle("better"))
     assert ran.code == 1
     assert "the state can't be copied" in ran.err
@@ -155,7 +155,7 @@ def test_secrets_are_mounted_and_not_shown(desk: Desk) -> None:
     [container] = desk.containers()
     assert container.exec_run(["cat", "/run/secrets/proxy-password"]).output == b"canary-7f3a"
     assert "canary-7f3a" not in json.dumps(container.attrs)
-    assert "canary-7f3a" not in (desk.folder / "appliance" / "journal.json").read_text()
+    assert "canary-7f3a" not in (desk.home / "journal.json").read_text()
 
 
 def test_enrolment_by_files_leaves_the_token_nowhere(desk: Desk) -> None:
@@ -199,4 +199,18 @@ def test_uninstall_asks_about_the_state(desk: Desk) -> None:
     assert desk.read("starts") == "good\ngood\n"
     assert desk.fedward("uninstall", "--delete-state").code == 0
     assert desk.engine.volumes.list(filters={"name": desk.name}) == []
-    assert [path.name for path in Path(desk.folder / "appliance").rglob("*.tar")] == []
+    assert [path.name for path in desk.home.rglob("*.tar")] == []
+
+
+def test_two_appliances_of_one_machine_do_not_touch_each_other(desk: Desk) -> None:
+    desk.install()
+    other = replace(desk, name=f"{desk.name}-b")
+    try:
+        other.configure()
+        other.install("better")
+        assert (desk.modes(), other.modes()) == (["good"], ["better"])
+        assert other.fedward("uninstall", "--delete-state").code == 0
+        assert desk.modes() == ["good"]
+        assert desk.read("starts") == "good\n"
+    finally:
+        other.clean()
