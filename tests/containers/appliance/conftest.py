@@ -47,6 +47,9 @@ def engine() -> Iterator["docker.DockerClient"]:
     except docker.errors.DockerException as error:
         pytest.skip(f"no Docker Engine answers ({type(error).__name__}): start dockerd, as root")
     yield client
+    for image in client.images.list():
+        if any(IMAGE in name for name in [*image.tags, *(image.attrs["RepoDigests"] or ())]):
+            client.images.remove(image.id, force=True)
     client.close()
 
 
