@@ -81,3 +81,26 @@ BACKUP_STEPS: Mapping[str, Step] = {
     "manifest written": Step("coordinator.backup", "write_durably", "manifest.json"),
     "backup named": Step("coordinator.backup", "move_durably", ".part"),
 }
+
+APPLIANCE_STEPS: Mapping[str, Step] = {
+    "order written": Step("edge_agent.appliance.journal", "JournalFile.save"),
+    "new created": Step("edge_agent.appliance.engine", "Engine.create"),
+    "old stopped": Step("edge_agent.appliance.engine", "Engine.stop"),
+    "state copied": Step("edge_agent.appliance.snapshots", "Snapshots.take"),
+    "new started": Step("edge_agent.appliance.engine", "Engine.start"),
+    "end written": Step("edge_agent.appliance.journal", "JournalFile.save", nth=2),
+    "old removed": Step("edge_agent.appliance.engine", "Engine.remove"),
+    "old copy dropped": Step("edge_agent.appliance.snapshots", "Snapshots.drop"),
+}
+"""Of an upgrade."""
+
+RETURN_STEPS: Mapping[str, Step] = {
+    "given up": Step("edge_agent.appliance.journal", "JournalFile.save", nth=2),
+    "new stopped": Step("edge_agent.appliance.engine", "Engine.stop", nth=2),
+    "state put back": Step("edge_agent.appliance.engine", "Engine.write_state"),
+    "return of the state written": Step("edge_agent.appliance.journal", "JournalFile.save", nth=3),
+    "old started": Step("edge_agent.appliance.engine", "Engine.start", nth=2),
+    "return written": Step("edge_agent.appliance.journal", "JournalFile.save", nth=4),
+    "new removed": Step("edge_agent.appliance.engine", "Engine.remove"),
+}
+"""Of an upgrade that fails."""

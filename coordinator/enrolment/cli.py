@@ -29,6 +29,12 @@ from fedward.process import SystemClock
 from fedward.reach import tls_for
 from fedward.settings import load_settings
 
+INSTALLATION = """\
+  pip install 'fedward[appliance]'
+  fedward appliance init --token-file token.txt --task {task} --broker {broker} --records FOLDER --option NAME=FILE
+  fedward appliance install --token-file token.txt --bundle FILE"""
+"""From nothing to a training agent, at the hospital."""
+
 
 def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add them to `fedward coordinator`."""
@@ -147,7 +153,9 @@ def _invite(arguments: argparse.Namespace) -> None:
     token = membership.invite(arguments.site, address, expires_at_s, automatic=arguments.automatic)
     print(write_token(token))
     print(
-        f"Give this line to {arguments.site} and to nobody else; it serves once, within {arguments.days:g} days.",
+        f"Give this line to {arguments.site} and to nobody else; it serves once, within {arguments.days:g} days.\n"
+        "There, with the line in a file, on a machine with Docker (docs/install.md):\n"
+        + INSTALLATION.format(task=config.task, broker=f"{config.broker.host}:{config.broker.port}"),
         file=sys.stderr,
     )
 

@@ -22,7 +22,7 @@ ONLY_IN = {
     "ssl": ["fedward/tls.py", "fedward/mqtt_client.py", "fedward/doctor/"],
     "msgpack": ["fedward/pack.py"],
     "prometheus_client": ["edge_agent/metrics.py", "coordinator/metrics.py"],
-    "docker": ["edge_agent/appliance/"],
+    "docker": ["edge_agent/appliance/engine.py"],
     "cryptography": ["fedward/identity/"],
     "zstandard": ["fedward/codec/frame.py"],
     "sqlalchemy": [
@@ -59,7 +59,9 @@ PURE = [
     "coordinator/precision.py", "coordinator/access.py", "coordinator/dynsec.py",
     "edge_agent/states.py", "edge_agent/policy.py", "edge_agent/receive.py", "edge_agent/asking.py",
     "edge_agent/choice.py", "edge_agent/uplink.py", "edge_agent/devices.py", "edge_agent/hours.py",
-    "edge_agent/egress_lines.py", "fedward/doctor/check.py", "fedward/doctor/way.py", "fedward/doctor/broker.py",
+    "edge_agent/egress_lines.py", "edge_agent/appliance/steps.py", "edge_agent/appliance/orders.py",
+    "edge_agent/appliance/machine.py", "edge_agent/appliance/state.py",
+    "fedward/doctor/check.py", "fedward/doctor/way.py", "fedward/doctor/broker.py",
     "fedward/doctor/machine.py",
 ]  # fmt: skip
 IMPURE_MODULES = {
@@ -152,6 +154,11 @@ WAYS_OUT = {"socket", "ssl", "http", "urllib", "urllib3", "requests", "smtplib",
 def test_the_agent_has_no_way_out_but_the_link_that_logs() -> None:
     for source in sources("edge_agent"):
         assert not WAYS_OUT & {name for name, _ in imports(source)}, source
+
+
+def test_the_agent_knows_nothing_of_the_appliance_that_runs_it() -> None:
+    inside = [source for source in sources("edge_agent") if not source.startswith("edge_agent/appliance/")]
+    assert not [source for source in inside if any("/appliance/" in target for target in our_imports(source))]
 
 
 def test_every_link_of_the_agent_to_a_broker_is_made_inside_the_one_that_logs() -> None:

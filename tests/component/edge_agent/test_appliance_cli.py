@@ -1,0 +1,83 @@
+"""`fedward appliance init`: from an invitation to files, by the commands that the coordinator's operator is shown."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedward.cli import EXIT_CONFIG, main
+from tests.support.coordinator_bench import write_config
+
+pytest.importorskip("docker", reason="the SDK is not installed: pip install 'fedward[appliance]'")
+
+INIT = ["appliance", "init", "--token-file", "token.txt", "--task", "breast-cancer", "--records", "/srv/export"]
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """A token's file, and the commands that were shown with it."""
+
+    token_file: Path
+    commands: list[list[str]]
+
+
+@pytest.fixture
+def invitation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Invitation:
+    """Of a real coordinator; the hospital's folder is the one that commands run in."""
+    config = write_config(tmp_path)
+    settings = yaml.safe_load(config.read_text())
+    folders = {"identity": {"folder": str(tmp_path / "identity")}, "authority": {"folder": str(tmp_path / "ca")}}
+    config.write_text(yaml.safe_dump(settings | folders))
+    assert main(["coordinator", "ca", "--out", str(tmp_path / "ca")]) == 0
+    assert main(["coordinator", "identity", "--config", str(config)]) == 0
+    capsys.readouterr()
+    assert main(["coordinator", "invite", "north", "--config", str(config)]) == 0
+    shown = capsys.readouterr()
+    hospital = tmp_path / "hospital"
+    hospital.mkdir()
+    monkeypatch.chdir(hospital)
+    token_file = hospital / "token.txt"
+    token_file.touch(0o600)
+    token_file.write_text(shown.out)
+    return Invitation(token_file, [shlex.split(line) for line in shown.err.splitlines() if line.startswith("  ")])
+
+
+def test_three_commands_lead_from_nothing_to_a_training_agent_and_are_shown_with_the_token(
+    invitation: Invitation,
+) -> None:
+    pip, init, install = invitation.commands
+    assert pip == ["pip", "install", "fedward[appliance]"]
+    filled = [{"FOLDER": "/srv/export", "NAME=FILE": "train=records.csv"}.get(word, word) for word in init]
+    assert main(filled[1:]) == 0
+    assert yaml.safe_load(Path("config/site.yaml").read_text())["site"] == "north"
+    assert install[:3] == ["fedward", "appliance", "install"]
+    assert (
+        main([*install[1:], "--config", "none.yaml"]) == EXIT_CONFIG
+    )  # every argument is known; the file is not there
+
+
+def test_init_writes_files_that_fit_the_token_and_never_over_others(
+    invitation: Invitation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*INIT, "--option", "train=records.csv", "--broker", "broker.example.org:443"]) == 0
+    site = yaml.safe_load(Path("config/site.yaml").read_text())
+    assert site["broker"] == {"host": "broker.example.org", "port": 443}
+    assert site["tasks"] == {"breast-cancer": {"train": "/data/records.csv"}}
+    assert yaml.safe_load(Path("appliance.yaml").read_text())["data"] == {"/data": "/srv/export"}
+    assert main(INIT) == EXIT_CONFIG
+    assert "there already; nothing was written" in capsys.readouterr().err
+    secret = invitation.token_file.read_text()
+    assert not [path for path in Path().rglob("*.yaml") if secret[:40] in path.read_text()]
+
+
+@pytest.mark.parametrize("option", ["train", "train=/srv/records.csv", "train=../records.csv", "a-b=c"])
+def test_init_refuses_an_option_that_leads_out_of_the_records(invitation: Invitation, option: str) -> None:
+    assert main([*INIT, "--option", option]) == EXIT_CONFIG
+    assert not Path("appliance.yaml").exists()
+
+
+def test_init_refuses_a_token_that_others_can_read(invitation: Invitation) -> None:
+    invitation.token_file.chmod(0o644)
+    assert main(INIT) == EXIT_CONFIG
