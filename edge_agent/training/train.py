@@ -74,7 +74,8 @@ def train(  # noqa: PLR0913 - what to train (four), and the hospital's condition
 
     `share` in (0, 1] is the part of the time that training may use: after each step it pauses so long that steps
     take that share. With fewer than `min_examples` records, which is 1 or more, it does not begin. On a CPU the same
-    seed and inputs give the same bytes, whatever the share, unless `max_seconds` cuts. The optimizer starts fresh.
+    seed, inputs and number of threads give the same bytes, whatever the share, unless `max_seconds` cuts. The optimizer
+    starts fresh.
 
     What is done is saved to `checkpoint` so often that a crash costs at most its interval, or one step if that is
     longer, and before TrainingStopped. With the same arguments it goes on from there, to the same bytes on a CPU;

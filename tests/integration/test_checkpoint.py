@@ -7,6 +7,8 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from fedward.codec import codec
 from fedward.identity.names import update_id_of, update_seed
 from fedward.messages import Work
 from fedward.modelfile import load_model
-from sandbox.federation import FEDERATION, Federation, Plan
+from sandbox.federation import FEDERATION, Federation, Plan, environment
 from tests.integration.conftest import READY_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
@@ -69,16 +71,27 @@ def events(running: Federation, name: str) -> list[dict[str, Any]]:
 
 
 def payload_without_a_stop(running: Federation) -> bytes:
-    """What the same update is when one process makes it in one go."""
-    update_id = update_id_of(FEDERATION, SITE, base_version=0, sequence=0)
-    layout, vector_P = load_model(running.model_path)
+    """What the same update is when one process makes it in one go, that was started as an agent is: a library for sums
+    may choose its way by the environment."""
     options = next(site.options for site in running.split if site.name == SITE)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment().items():
+            patch.setenv(name, value)
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            plan = running.plan
+            asked = pool.submit(payload, running.model_path, plan.task, options, dict(running.work), plan.codec)
+            return asked.result(READY_S)
+
+
+def payload(model: Path, task: str, options: dict[str, Any], work: dict[str, Any], codec_name: str) -> bytes:
+    update_id = update_id_of(FEDERATION, SITE, base_version=0, sequence=0)
+    layout, vector_P = load_model(model)
     delta_P, _ = train(
-        load_task(running.plan.task, options), layout, vector_P, Work(**running.work),  # type: ignore[arg-type]
+        load_task(task, options), layout, vector_P, Work(**work),
         capability=Capability("cpu", Precision.FLOAT32), seed=int.from_bytes(update_id[:7], "little"),
         on_step=lambda _: None, stop=threading.Event(),
     )  # fmt: skip
-    how = codec(running.plan.codec)
+    how = codec(codec_name)
     return how.encode(delta_P.numpy(), layout, update_seed(how, 0, update_id))
 
 
