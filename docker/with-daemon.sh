@@ -3,7 +3,20 @@
 # Where none can be had it says so, loudly, and ends with 0: there is nothing to be tested then.
 set -euo pipefail
 
+packages="docker.io mmdebstrap busybox-static docker-registry"  # the daemon, base images, and what tests stand in with
+
 answers() { docker info >/dev/null 2>&1; }
+
+# Whether all of them are there, or can be had.
+install() {
+  local tool missing=0
+  for tool in dockerd mmdebstrap busybox docker-registry; do command -v "$tool" >/dev/null || missing=1; done
+  [ "$missing" = 0 ] && return
+  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
+  echo "== setup: $packages (apt-get)" >&2
+  # shellcheck disable=SC2086 - several words
+  apt-get update -qq && apt-get install -y -qq --no-install-recommends $packages >/dev/null
+}
 
 give_up() {
   echo "== SKIPPED: $1. The images and their tests were NOT run." >&2
@@ -12,12 +25,7 @@ give_up() {
 
 if ! answers; then
   [ "$(id -u)" = 0 ] || give_up "no Docker daemon answers, and only root can start one"
-  if ! command -v dockerd >/dev/null || ! command -v mmdebstrap >/dev/null; then
-    command -v apt-get >/dev/null || give_up "dockerd is not installed, and there is no apt-get"
-    echo "== setup: docker.io and mmdebstrap (apt-get)" >&2
-    { apt-get update -qq && apt-get install -y -qq --no-install-recommends docker.io mmdebstrap >/dev/null; } \
-      || give_up "docker.io and mmdebstrap could not be installed"
-  fi
+  install || give_up "$packages could not be installed"
   log=$(mktemp)
   dockerd >"$log" 2>&1 &
   daemon=$!
@@ -29,7 +37,6 @@ if ! answers; then
   done
   answers || give_up "dockerd does not start here: $(tail -1 "$log")"
 fi
-command -v mmdebstrap >/dev/null || [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
-  || { apt-get update -qq && apt-get install -y -qq --no-install-recommends mmdebstrap >/dev/null; }
+install || echo "== not all of $packages could be installed: some tests are skipped" >&2
 
 "$@"
