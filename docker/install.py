@@ -30,7 +30,7 @@ PRUNED = (
 )  # fmt: skip
 """Compilers' headers, compilers, tests of others, and what nothing imports here."""
 
-NOT_RUN = re.compile(r"/usr/lib/python3\.11/(distutils|pydoc_data|test|turtle|venv|wsgiref|xmlrpc)")
+NOT_RUN = re.compile(r"/usr/lib/python3\.11/(distutils|pydoc_data|test|turtle|venv|xmlrpc)")
 """Of Python's own, what is not worth its bytecode."""
 
 LAUNCHER = """\
