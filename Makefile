@@ -78,7 +78,7 @@ fuzz: $(READY)  ## 2 million hostile inputs for all that reads what others send,
 	$(RUN)/python -m benchmarks.fuzz $(ARGS)
 
 sweep: $(READY) mosquitto postgresql  ## what takes minutes: every durable step killed just before and just after, wrong clocks, tasks that kill
-	$(RUN)/pytest -m sweep $(ARGS)
+	$(RUN)/pytest -m "sweep and not containers" $(ARGS)
 
 chaos: $(READY) mosquitto  ## 100 kills over agents, broker and coordinator, an account of every update, a replay
 	$(RUN)/python -m benchmarks.chaos $(ARGS)
@@ -108,9 +108,12 @@ compose-down:  ## ... down, and everything of it deleted
 test-containers: $(READY)  ## build all images and test them in containers, minutes
 	docker/with-daemon.sh $(MAKE) images containers
 
-.PHONY: containers
+.PHONY: containers sweep-containers
 containers: $(READY)
-	$(RUN)/pytest -m containers tests/containers $(ARGS)
+	$(RUN)/pytest -m "containers and not sweep" tests/containers $(ARGS)
+
+sweep-containers: $(READY)  ## the appliance killed at every step of a change, 11 minutes
+	docker/with-daemon.sh $(RUN)/pytest -m "containers and sweep" tests/containers $(ARGS)
 
 clean:  ## delete the virtual environment and what the demo left
 	rm -rf $(VENV) fedward-demo

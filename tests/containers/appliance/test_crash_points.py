@@ -22,7 +22,7 @@ def points(steps: Iterable[str]) -> list[ParameterSet]:
     """Each step with both of its sides."""
     often = [(step, "after") for step in OFTEN]
     pairs = itertools.product(steps, SIDES)
-    marks = {True: pytest.mark.containers, False: pytest.mark.sweep}
+    marks = {True: [pytest.mark.containers], False: [pytest.mark.containers, pytest.mark.sweep]}
     return [pytest.param(*pair, marks=marks[pair in often]) for pair in pairs]
 
 
