@@ -68,7 +68,7 @@ def test_every_panel_says_what_it_is_in_which_unit_and_asks_the_chosen_prometheu
     titles = [panel.title for panel in shown(name)]
     assert len(set(titles)) == len(titles), "two panels of one title can't be told apart"
     for panel in shown(name):
-        assert panel.json["description"].endswith("."), panel.title
+        assert panel.json["description"].endswith((".", "?")), panel.title
         assert panel.json["fieldConfig"]["defaults"]["unit"], panel.title
         assert panel.asked, panel.title
         sources = [panel.json["datasource"], *(target["datasource"] for target in panel.json["targets"])]
