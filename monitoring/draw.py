@@ -21,7 +21,7 @@ from monitoring.prometheus import Series
 from monitoring.reading import Asked, Json, Panel, filled, panels
 from monitoring.shown import NAMES, Shown, load
 from monitoring.tables import rows_of
-from monitoring.trial import SLOW, Trial
+from monitoring.trial import LOST, Trial
 from monitoring.written import number, written
 
 COLUMNS, DPI = 24, 80
@@ -79,6 +79,10 @@ class _Frame:
             0.06 / self._inches[0], 1 - 0.13 / self._inches[1], text, fontsize=8.5, va="center", color=colour
         )
 
+    def inches(self, axes: Axes) -> float:
+        """How wide an axes of the same figure is."""
+        return axes.get_position().width * self._figure.get_figwidth()
+
     def inner(self, left: float, bottom: float, right: float = 0.1, top: float = 0.28) -> Axes:
         """Margins in inches."""
         x, y, width, height = self._box
@@ -115,14 +119,16 @@ def _chart(frame: _Frame, panel: Panel, shown: Shown) -> None:
             colour = PALETTE[index % len(PALETTE)]
             axes.plot(_minutes(series, shown), series.values, color=colour, linewidth=1.2, label=name)
     unit = panel.json["fieldConfig"]["defaults"]["unit"]
+    lowest = custom.get("axisSoftMin", 0)
+    axes.set_ylim(bottom=min(lowest, axes.get_ylim()[0]) if lowest < axes.get_ylim()[1] else None)
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, unit)))
     _time_axis(axes, shown)
     axes.grid(alpha=0.3, linewidth=0.5)
     if lines:
         axes.legend(
-            ncols=LEGEND_COLUMNS, loc="upper left", bbox_to_anchor=(-0.12, -0.07), fontsize=7, frameon=False,
-            handlelength=1.0, columnspacing=1.0, borderaxespad=0.2,
+            ncols=LEGEND_COLUMNS, loc="upper left", bbox_to_anchor=(-0.5 / frame.inches(axes), -0.07), fontsize=7,
+            frameon=False, handlelength=1.0, columnspacing=1.0, borderaxespad=0.2,
         )  # fmt: skip
 
 
@@ -176,7 +182,7 @@ def _table(frame: _Frame, panel: Panel, shown: Shown) -> None:
         return
     shown_headings = ["\n".join(textwrap.wrap(name, 14)) for name in headings]
     table = axes.table(
-        texts, cellColours=colours, colLabels=shown_headings, loc="upper left", cellLoc="left", edges="horizontal"
+        texts, cellColours=colours, colLabels=shown_headings, loc="upper center", cellLoc="left", edges="horizontal"
     )
     table.auto_set_font_size(False)
     table.set_fontsize(8)
@@ -240,8 +246,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fedward-pictures-") as folder, Trial(Path(folder)) as trial:
         trial.settle(SETTLE_S)
         trial.provoke(SETTLE_S)
+        trial.pause(SETTLE_S)
         trial.go_on(RUN_S)
-        choices: Mapping[str, Mapping[str, str]] = {"hospitals": {"site": SLOW}, "federation": {"metric": "auc"}}
+        choices: Mapping[str, Mapping[str, str]] = {"hospitals": {"site": LOST}, "federation": {"metric": "auc"}}
         for name in NAMES:
             draw(load(name), trial.shown(**choices.get(name, {})), out / f"dashboard-{name}.png")
 

@@ -20,9 +20,9 @@ WIDTH = 24
 GOOD, POOR, BAD, PLAIN = "green", "orange", "red", "blue"
 """What holds; PLAIN says neither good nor bad."""
 SITE_LINK = (
-    "/d/fedward-hospitals?var-site=${__data.fields.site}&${datasource:queryparam}&${job:queryparam}&${__url_time_range}"
+    "/d/fedward-hospitals?var-site=${__value.text}&${datasource:queryparam}&${job:queryparam}&${__url_time_range}"
 )
-"""From a row of a table to its hospital."""
+"""From the cell with its name to a hospital."""
 
 Panel = stat.Panel | timeseries.Panel | statetimeline.Panel | table.Panel
 AnyPanel = TypeVar("AnyPanel", stat.Panel, timeseries.Panel, statetimeline.Panel, table.Panel)
@@ -79,7 +79,13 @@ def chart(title: str, description: str, unit: str, *queries: Query, width: int =
         .line_width(1)
         .fill_opacity(8)
         .show_points(common.VisibilityMode.NEVER)
+        .axis_soft_min(0)
     )
+
+
+def close_up(panel: timeseries.Panel) -> timeseries.Panel:
+    """The same without the way down to 0: for what moves within a few per cent."""
+    return panel.axis_soft_min(1)
 
 
 def stacked(panel: timeseries.Panel) -> timeseries.Panel:
@@ -123,12 +129,14 @@ def table_of_sites(title: str, description: str, columns: Sequence[Column]) -> t
 
 
 def matrix_of_sites(title: str, description: str, unit: str, query: Query, label: str) -> table.Panel:
-    """A row a hospital, a column a value of `label`."""
+    """A row a hospital, a column a value of `label`; the name leads to the hospital."""
     panel = _framed(table.Panel(), title, description, (WIDTH, 9)).unit(unit).thresholds(steps(PLAIN))
     options = {"columnField": label, "rowField": "site", "valueField": "Value", "emptyValue": "zero"}
-    return panel.with_target(_target("A", query, instant=True).format(PromQueryFormat.TABLE)).with_transformation(
-        models.DataTransformerConfig(id_val="groupingToMatrix", options=options)
-    )
+    matrix = models.DataTransformerConfig(id_val="groupingToMatrix", options=options)
+    corner = {"excludeByName": {}, "renameByName": {f"site\\{label}": "Hospital"}, "indexByName": {}}
+    named = models.DataTransformerConfig(id_val="organize", options=corner)
+    panel = panel.with_target(_target("A", query, instant=True).format(PromQueryFormat.TABLE))
+    return panel.with_transformation(matrix).with_transformation(named).override_by_name("Hospital", [site_link()])
 
 
 def steps(lowest: str, *above: tuple[float, str]) -> boards.ThresholdsConfig:

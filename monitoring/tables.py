@@ -14,8 +14,10 @@ def rows_of(panel: Json, answers: Answers) -> tuple[list[str], list[Row]]:
     """Headings, and the rows by heading. Raises KeyError for a transformation that is not known here."""
     kinds = [one["id"] for one in panel["transformations"]]
     options = {one["id"]: one["options"] for one in panel["transformations"]}
-    if kinds == ["groupingToMatrix"]:
-        return _matrix(options["groupingToMatrix"], answers["A"])
+    if kinds == ["groupingToMatrix", "organize"]:
+        headings, rows = _matrix(options["groupingToMatrix"], answers["A"])
+        named = {name: options["organize"]["renameByName"].get(name, name) for name in headings}
+        return list(named.values()), [{named[name]: value for name, value in row.items()} for row in rows]
     return _arranged(options["organize"], _joined(options["joinByField"]["byField"], answers))
 
 

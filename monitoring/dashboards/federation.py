@@ -2,6 +2,7 @@
 
 from grafana_foundation_sdk.builders import dashboard as boards
 from grafana_foundation_sdk.builders import stat
+from grafana_foundation_sdk.models import dashboard as models
 
 from fedward.messages import FederationState
 from monitoring.looks import (
@@ -14,6 +15,7 @@ from monitoring.looks import (
     below,
     board,
     chart,
+    close_up,
     coded,
     row,
     steps,
@@ -143,11 +145,13 @@ def progress() -> list[Panel]:
             "none",
             Query('sum(rate(fed_version_seconds_count{job="$job"}[$__rate_interval])) * 3600', "versions an hour"),
         ),
-        chart(
-            "Metrics of all held-out records",
-            "Of each hospital's latest evaluation, together. Falling: compare versions, and see the worst hospital.",
-            "percentunit",
-            Query('max by (metric) (fed_evaluation_ratio{job="$job",metric!="loss"})', "{{metric}}"),
+        close_up(
+            chart(
+                "Metrics of all held-out records",
+                "Of each hospital's latest evaluation, together. Falling: compare versions; see the worst hospital.",
+                "percentunit",
+                Query('max by (metric) (fed_evaluation_ratio{job="$job",metric!="loss"})', "{{metric}}"),
+            )
         ),
         chart(
             "Loss of held-out records",
@@ -162,17 +166,23 @@ def progress() -> list[Panel]:
 def hospitals() -> list[Panel]:
     """Who falls behind."""
     return [
-        chart(
-            "Worst hospital",
-            "Each metric where it is worst. Far below the one of all: the model does not serve that hospital.",
-            "percentunit",
-            Query('max by (metric) (fed_evaluation_worst_ratio{job="$job",metric!="loss"})', "{{metric}}"),
+        close_up(
+            chart(
+                "Worst hospital",
+                "Each metric where it is worst. Far below the one of all: the model does not serve that hospital.",
+                "percentunit",
+                Query('max by (metric) (fed_evaluation_worst_ratio{job="$job",metric!="loss"})', "{{metric}}"),
+            )
         ),
-        chart(
-            "Ten lowest: $metric",
-            "The hospitals with the lowest value of the metric chosen above.",
-            "percentunit",
-            Query('bottomk(10, max by (site) (fed_site_evaluation_ratio{job="$job",metric="$metric"}))', "{{site}}"),
+        close_up(
+            chart(
+                "Ten lowest: $metric",
+                "The hospitals with the lowest value of the metric chosen above.",
+                "percentunit",
+                Query(
+                    'bottomk(10, max by (site) (fed_site_evaluation_ratio{job="$job",metric="$metric"}))', "{{site}}"
+                ),
+            )
         ),
         chart(
             "Staleness of folded updates",
@@ -221,4 +231,5 @@ def updates() -> list[Panel]:
 def saved(title: str, description: str, expr: str) -> stat.Panel:
     """A share, over the time that is shown."""
     made = tile(title, description, "percentunit", Query(expr), width=4)
+    made = made.grid_pos(models.GridPos(w=4, h=8))
     return made.mappings([undefined("Nothing sent")]).thresholds(steps(PLAIN, (0.5, GOOD))).decimals(0)

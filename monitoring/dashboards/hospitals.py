@@ -14,6 +14,7 @@ from monitoring.looks import (
     Words,
     board,
     chart,
+    close_up,
     coded,
     numbered,
     row,
@@ -210,11 +211,15 @@ def work() -> list[Panel]:
             Query(f"max(fed_site_train_loss{ONE})", "$site"),
             Query('avg(fed_site_train_loss{job="$job"})', "mean of all hospitals"),
         ),
-        chart(
-            "Evaluation",
-            "The model on its held-out records.",
-            "percentunit",
-            Query('max by (metric) (fed_site_evaluation_ratio{job="$job",site="$site",metric!="loss"})', "{{metric}}"),
+        close_up(
+            chart(
+                "Evaluation",
+                "The model on its held-out records.",
+                "percentunit",
+                Query(
+                    'max by (metric) (fed_site_evaluation_ratio{job="$job",site="$site",metric!="loss"})', "{{metric}}"
+                ),
+            )
         ),
         chart(
             "Staleness",

@@ -145,8 +145,14 @@ def test_answers_are_joined_to_one_row_a_hospital_and_arranged() -> None:
 
 def test_a_matrix_has_a_column_a_kind_and_zero_where_there_is_nothing() -> None:
     options = {"columnField": "kind", "rowField": "site", "valueField": "Value", "emptyValue": "zero"}
-    panel = {"transformations": [{"id": "groupingToMatrix", "options": options}]}
+    naming = {"renameByName": {"site\\kind": "Hospital"}, "excludeByName": {}, "indexByName": {}}
+    panel = {
+        "transformations": [
+            {"id": "groupingToMatrix", "options": options},
+            {"id": "organize", "options": naming},
+        ]
+    }
     found = [series(2, site="b", kind="get"), series(3, site="a", kind="offer")]
     headings, rows = rows_of(panel, {"A": found})
-    assert headings == ["site\\kind", "get", "offer"]
+    assert headings == ["Hospital", "get", "offer"]
     assert [list(row.values()) for row in rows] == [["a", 0.0, 3.0], ["b", 2.0, 0.0]]
