@@ -1,4 +1,4 @@
-"""A federation to look at: real processes, a real mosquitto, and a Prometheus that scrapes them every second.
+"""A federation to look at: real processes, a mosquitto with rights, and a Prometheus that scrapes them every second.
 
 What an operator hopes for happens in it, and what he fears: versions, refusals, a hospital that is lost.
 """
@@ -49,7 +49,8 @@ class Trial:
             codec="eden4",
             engine={"preset": "default", "max_staleness": 2},
             slow={SLOW: 25.0},
-            broker="mosquitto",
+            tls=True,
+            rights=True,
             finish={"version": 100_000},
         )
         self.prometheus = Prometheus(f"http://{HOST}:{free_port(HOST)}")
@@ -78,6 +79,7 @@ class Trial:
         """When versions came and every hospital but the slow one had taken part, by Prometheus' word."""
         busy = len(self.federation.sites) - 1
         self._wait(f"count(fed_site_updates_accepted_total > 1) >= {busy} and on() fed_model_version > 3", seconds)
+        self._wait("fed_broker_uptime_seconds", seconds)  # the broker tells its figures every ten seconds
         return time.time()
 
     def provoke(self, seconds: float) -> float:

@@ -82,11 +82,13 @@ def state() -> list[Panel]:
         .thresholds(steps(GOOD, (0.6, POOR), (0.8, BAD)))
         .decimals(1),
         tile(
-            "Inbox",
-            "Messages that wait in the coordinator. Not falling: it does not keep up.",
+            "Broker holds",
+            "Messages that the broker keeps for somebody. Rising: the coordinator or a hospital does not take its own.",
             "none",
-            Query(f"max(fed_inbox_messages{JOB})"),
-        ).thresholds(steps(GOOD, (1000, POOR), (5000, BAD))),
+            Query(f"max(fed_broker_stored_messages{JOB})"),
+        )
+        .thresholds(steps(GOOD, (10_000, POOR), (50_000, BAD)))
+        .no_value("Not told"),
         tile(
             "Disk free",
             "Below the state folder. Low: offers are answered `busy`, then the coordinator stops.",
@@ -179,17 +181,13 @@ def capacity() -> list[Panel]:
             Query(f"max(rate(fed_busy_seconds_total{JOB}[$__rate_interval]))", "loop"),
             Query(f"max(rate(process_cpu_seconds_total{JOB}[$__rate_interval]))", "processor, all threads"),
         ),
-        chart(
-            "Inbox, messages",
-            "Messages that wait. Rising for minutes: the loop is too slow for what comes.",
-            "none",
-            Query(f"max(fed_inbox_messages{JOB})", "messages"),
-        ),
-        chart(
-            "Inbox, bytes",
-            "What the waiting messages take of the memory.",
-            "bytes",
-            Query(f"max(fed_inbox_bytes{JOB})", "bytes"),
+        stacked(
+            chart(
+                "What the loop is busy with",
+                "Share of the time that went into messages, by kind. One that grows alone: see what its hospitals send.",
+                "percentunit",
+                Query(f"sum by (kind) (rate(fed_message_seconds_sum{JOB}[$__rate_interval]))", "{{kind}}"),
+            )
         ),
         chart(
             "Memory",
@@ -211,6 +209,7 @@ def capacity() -> list[Panel]:
             Query(f"max(fed_blobs_bytes{JOB})", "payloads"),
             Query(f"max(fed_ledger_bytes{JOB})", "ledger"),
             Query(f"min(fed_disk_free_bytes{JOB})", "free"),
+            width=16,
         ),
     ]
 

@@ -4,7 +4,7 @@ from grafana_foundation_sdk.builders import dashboard as boards
 
 from monitoring.looks import Panel, Query, board, chart, matrix_of_sites, row, stacked, tile
 
-KINDS = "docs/protocol.md says what each kind holds."
+KINDS = "Update: offers and chunks; other: presence, requests for versions and for certificates."
 
 
 def dashboard() -> boards.Dashboard:
@@ -26,14 +26,14 @@ def in_all() -> list[Panel]:
     """Over the time that is shown."""
     bytes_sent = 'sum(increase(fed_site_egress_bytes_total{job="$job"}[$__range]))'
     messages = 'sum(increase(fed_egress_messages_total{job="$job"}[$__range]))'
-    updates = 'sum(increase(fed_site_egress_bytes_total{job="$job",kind=~"u|offer"}[$__range]))'
+    updates = 'sum(increase(fed_site_egress_bytes_total{job="$job",kind="update"}[$__range]))'
     return [
         tile("Left all hospitals", "Bytes, in the time shown.", "bytes", Query(bytes_sent), width=6),
         tile("Messages", "In the time shown.", "none", Query(messages), width=6).decimals(0),
         tile("A message", "Mean size.", "bytes", Query(f"{bytes_sent} / {messages}"), width=6),
         tile(
             "Not updates",
-            "Share of the bytes that are neither updates nor their offers: presence, telemetry, evaluations.",
+            "Share of the bytes that are not of updates: presence, telemetry, evaluations, requests.",
             "percentunit",
             Query(f"1 - {updates} / {bytes_sent}"),
             width=6,

@@ -209,15 +209,13 @@ def updates() -> list[Panel]:
             "Updates on the wire, against float32",
             "What accepted updates took, with all that carries them, and what they would take as plain float32.",
             "Bps",
-            Query(
-                'sum(rate(fed_site_egress_bytes_total{job="$job",kind=~"u|offer"}[$__rate_interval]))', "as they came"
-            ),
+            Query('sum(rate(fed_site_egress_bytes_total{job="$job",kind="update"}[$__rate_interval]))', "as they came"),
             Query(as_float32, "as float32"),
         ),
         saved(
             "Saved, up",
             "Share of bytes that the codec of updates saved. Below 0: the model is smaller than its envelope.",
-            f'1 - sum(increase(fed_site_egress_bytes_total{{job="$job",kind=~"u|offer"}}[$__range])) / '
+            f'1 - sum(increase(fed_site_egress_bytes_total{{job="$job",kind="update"}}[$__range])) / '
             f"({FLOAT32_UP.format('$__range')})",
         ),
         saved(
