@@ -184,7 +184,7 @@ def capacity() -> list[Panel]:
         stacked(
             chart(
                 "What the loop is busy with",
-                "Share of the time that went into messages, by kind. One that grows alone: see what its hospitals send.",
+                "Share of the time that went into messages, by kind. One that grows alone: see who sends it.",
                 "percentunit",
                 Query(f"sum by (kind) (rate(fed_message_seconds_sum{JOB}[$__rate_interval]))", "{{kind}}"),
             )
