@@ -76,20 +76,21 @@ class Trial:
         return Shown(self.prometheus, self.began_s, time.time(), SCRAPE_S, {"job": COORDINATOR, **choice})
 
     def settle(self, seconds: float) -> float:
-        """When versions came and every hospital but the slow one had taken part, by Prometheus' word."""
+        """When, by Prometheus' word, all were there, versions came and all but the slow one had taken part."""
         busy = len(self.federation.sites) - 1
+        self._wait(f"fed_sites_online == {busy + 1}", seconds)
         self._wait(f"count(fed_site_updates_accepted_total > 1) >= {busy} and on() fed_model_version > 3", seconds)
         self._wait("fed_broker_uptime_seconds", seconds)  # the broker tells its figures every ten seconds
         return time.time()
 
     def provoke(self, seconds: float) -> float:
         """Have updates refused, lose a hospital, replay the versions; when Prometheus knew all of it."""
-        self._wait(f'fed_site_updates_refused_total{{site="{SLOW}"}} > 0', seconds)
+        refused = f'fed_site_updates_refused_total{{site="{SLOW}"}}'
+        self._wait(f"{refused} > {self._now(refused)}", seconds)
         self.federation.kill(LOST)
         self._wait(f'fed_site_phase{{site="{LOST}",phase="offline"}} == 1', seconds)
         self._command("replay")
-        version = self.prometheus.instant("fed_model_version", time.time())[0].values[0]
-        self._wait(f"fed_model_version > {version + 2}", seconds)
+        self._wait(f"fed_model_version > {self._now('fed_model_version') + 2}", seconds)
         return time.time()
 
     def pause(self, seconds: float) -> float:
@@ -107,6 +108,9 @@ class Trial:
 
     def _command(self, verb: str) -> None:
         self.federation.fedward("coordinator", verb, "--config", str(self.federation.config_path(COORDINATOR)))
+
+    def _now(self, series: str) -> float:
+        return self.prometheus.instant(series, time.time())[0].values[0]
 
     def _wait(self, expr: str, seconds: float) -> None:
         """Until this has an answer. Raises TransientError after `seconds`."""
