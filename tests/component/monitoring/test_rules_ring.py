@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 GATE = re.compile(r"^\s*(?:and|unless) on \(namespace, job\) \S*fed:(?:running|finished)\S* == 1\n?", re.MULTILINE)
 INLINE_GATE = re.compile(r" (?:and|unless) on \(namespace, job\) fed:(?:running|finished) == 1$")
-BELOW, ABOVE = re.compile(r"< ([\d.]+)"), re.compile(r"> ([\d.]+)")
+BELOW, ABOVE = re.compile(r"(<=?) ([\d.]+)"), re.compile(r"> ([\d.]+)")
 
 
 def test_prometheus_can_read_the_rules() -> None:
@@ -51,7 +51,7 @@ def never(_expr: str) -> str:
 
 def looser(expr: str) -> str:
     """Every limit a tenth looser, and none where it is 0: what was just on the good side is on the bad one."""
-    expr = BELOW.sub(lambda found: f"< {float(found[1]) * 1.1!r}", expr)
+    expr = BELOW.sub(lambda found: f"{found[1]} {float(found[2]) * 1.1!r}", expr)
     return ABOVE.sub(lambda found: f"> {float(found[1]) * 0.9 or -1.0!r}", expr)
 
 

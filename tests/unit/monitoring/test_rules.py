@@ -25,29 +25,10 @@ NOT_COUNTED_AS_TROUBLE = {
     RejectReason.TASK_NOT_ALLOWED,  # a hospital's word, counted there
 }
 
-PROMISED = {
-    "fed_coordinator_info": "software",
-    "fed_federation_state": "state",
-    "fed_site_info": "site, software, device",
-    "fed_evaluation_worst_ratio": "metric",
-    "fed_site_evaluation_ratio": "site, metric",
-    "fed_site_egress_bytes_total": "site, kind",
-    "fed_message_seconds": "kind",
-    **dict.fromkeys(
-        ("fed_site_gpus", "fed_site_clock_skew_seconds", "fed_site_certificate_expires_timestamp_seconds",
-         "fed_site_versions_fetched_total", "fed_site_update_norm"), "site"),
-    **dict.fromkeys(
-        ("fed_model_parameters", "fed_sites_admitted", "fed_sites_online", "fed_sites_needed", "fed_version_step_norm",
-         "fed_version_seconds", "fed_busy_seconds_total", "fed_inbox_messages", "fed_replay_timestamp_seconds",
-         "fed_replay_matches", "fed_broker_stored_messages", "fed_broker_dropped_messages_total"), ""),
-}  # fmt: skip
-"""Metrics that the catalogue does not have yet, with their labels."""
-
 
 def catalogue() -> dict[str, set[str]]:
     """The labels of every metric."""
-    rows = PROMISED | dict(ROW.findall(CATALOGUE.read_text()))
-    return {name: set(labels.split(", ")) for name, labels in rows.items()}
+    return {name: set(labels.split(", ")) for name, labels in ROW.findall(CATALOGUE.read_text())}
 
 
 pages = pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.stem)
@@ -60,10 +41,6 @@ def test_every_metric_of_a_rule_is_in_the_catalogue_with_its_labels() -> None:
     assert used
     assert not {name for name, _ in used} - set(known)
     assert not [(name, labels) for name, labels in used if not labels <= known[name]]
-
-
-def test_no_metric_is_promised_that_is_there() -> None:
-    assert not set(PROMISED) & {name for name, _ in ROW.findall(CATALOGUE.read_text())}
 
 
 def test_every_record_that_a_rule_uses_is_made_and_every_record_has_a_use() -> None:
