@@ -75,11 +75,11 @@ def state() -> list[Panel]:
         ).mappings(words(numbered([access.get(one, (one.value.capitalize(), POOR)) for one in BrokerAccess]))),
         tile(
             "Loop busy",
-            "Share of the time that the coordinator's loop worked. Above 80 %: messages wait, leases may be lost.",
+            "Share of the time that the coordinator's loop worked. Above 90 %: it can't keep up.",
             "percentunit",
             Query(f"max(rate(fed_busy_seconds_total{JOB}[5m]))"),
         )
-        .thresholds(steps(GOOD, (0.6, POOR), (0.8, BAD)))
+        .thresholds(steps(GOOD, (0.7, POOR), (0.9, BAD)))
         .decimals(1),
         tile(
             "Broker holds",
@@ -184,9 +184,10 @@ def capacity() -> list[Panel]:
         stacked(
             chart(
                 "What the loop is busy with",
-                "Share of the time that went into messages, by kind. One that grows alone: see who sends it.",
+                "Share of the time, by kind of message, and for versions. A kind that grows alone: see who sends it.",
                 "percentunit",
                 Query(f"sum by (kind) (rate(fed_message_seconds_sum{JOB}[$__rate_interval]))", "{{kind}}"),
+                Query(f"sum(rate(fed_version_seconds_sum{JOB}[$__rate_interval]))", "versions"),
             )
         ),
         chart(

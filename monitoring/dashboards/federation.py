@@ -99,7 +99,7 @@ def state() -> list[Panel]:
             "s",
             Query('time() - max(fed_model_version_timestamp_seconds{job="$job"})'),
         )
-        .thresholds(steps(GOOD, (3600, POOR), (6 * 3600, BAD)))
+        .thresholds(steps(GOOD, (3600, POOR), (2 * 3600, BAD)))
         .decimals(0),
         tile(
             "Refused, last hour",
@@ -116,7 +116,7 @@ def state() -> list[Panel]:
             "s",
             Query('min(fed_certificate_expires_timestamp_seconds{job="$job"}) - time()'),
         )
-        .thresholds(steps(BAD, (7 * 86_400, POOR), (30 * 86_400, GOOD)))
+        .thresholds(steps(BAD, (7 * 86_400, POOR), (14 * 86_400, GOOD)))
         .decimals(0)
         .no_value("None in use"),
         tile(

@@ -97,7 +97,7 @@ def now() -> list[Panel]:
         ).mappings(words(numbered(list(PHASES.values())))),
         tile(
             "Last heard",
-            "Time since anything came from it. An agent speaks every few seconds: minutes mean that its link is down.",
+            "Time since anything came from it. An agent speaks every 15 seconds: minutes mean that its link is down.",
             "s",
             Query(f"time() - max(fed_site_heard_timestamp_seconds{ONE})"),
         )
@@ -141,7 +141,7 @@ def now() -> list[Panel]:
             "s",
             Query(f"max(fed_site_certificate_expires_timestamp_seconds{ONE}) - time()"),
         )
-        .thresholds(steps(BAD, (7 * 86_400, POOR), (30 * 86_400, GOOD)))
+        .thresholds(steps(BAD, (7 * 86_400, POOR), (14 * 86_400, GOOD)))
         .decimals(0)
         .no_value("None in use"),
     ]
