@@ -23,9 +23,9 @@ class Members:
         self.rates: dict[str, SiteRate] = ledger.paces()
         for name, reason, number in ledger.num_ended():
             self._count(name, reason, number)
-        for name, (base_version, codec) in ledger.last_accepted().items():
-            if name in self.sites:
-                self.sites[name].base_version, self.sites[name].codec = base_version, codec
+        for name, (base_version, codec, norm) in ledger.last_accepted().items():
+            if site := self.sites.get(name):
+                site.base_version, site.codec, site.norm = base_version, codec, norm
         for name, totals in ledger.totals().items():
             if name in self.sites:
                 self.sites[name].num_accepted += totals.num_accepted
@@ -80,9 +80,8 @@ class Members:
             self.rates[row.site] = observe(self.rates.get(row.site), arrival_of(row))
         self._count(row.site, row.reason, 1)
         if row.site in self.sites and row.reason is None:
-            self.sites[row.site].base_version = row.base_version
-            self.sites[row.site].codec = row.codec
-            self.sites[row.site].norm = row.norm
+            site = self.sites[row.site]
+            site.base_version, site.codec, site.norm = row.base_version, row.codec, row.norm
 
     def _count(self, name: str, reason: str | None, number: int) -> None:
         site = self.sites.get(name)
