@@ -17,8 +17,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
-from monitoring.prometheus import Series
-from monitoring.reading import Asked, Json, Panel, filled, panels
+from monitoring.reading import Asked, Json, Panel, Series, filled, panels
 from monitoring.shown import NAMES, Shown, load
 from monitoring.tables import rows_of
 from monitoring.trial import LOST, Trial

@@ -5,11 +5,11 @@ import math
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fedward.errors import FedwardError, TransientError
+from monitoring.reading import Series
 
 PATIENCE_S = 30.0
 SERVER_FAULT = 500
@@ -17,15 +17,6 @@ SERVER_FAULT = 500
 
 class QueryRefusedError(FedwardError):
     """Prometheus does not understand the query."""
-
-
-@dataclass(frozen=True)
-class Series:
-    """Labels, and the values with their times in seconds; what is not a number is left out."""
-
-    labels: Mapping[str, str]
-    times: tuple[float, ...]
-    values: tuple[float, ...]
 
 
 @dataclass(frozen=True)

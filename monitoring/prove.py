@@ -9,7 +9,7 @@ without its `or vector(0)`, and so must each series that it names, alone.
 import argparse
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 from fedward.errors import FedwardError
 from monitoring.prometheus import Prometheus, QueryRefusedError
@@ -17,8 +17,8 @@ from monitoring.reading import Json, Panel, filled, panels, selectors, without_f
 from monitoring.shown import NAMES, NothingToChooseError, Shown, load
 
 
-def faults(board: Json, shown: Shown, may_be_empty: Collection[str] = ()) -> list[str]:
-    """What a reader of this dashboard would miss; `may_be_empty` are titles of panels that may have no data.
+def faults(board: Json, shown: Shown) -> list[str]:
+    """What a reader of this dashboard would miss.
 
     Raises TransientError when Prometheus is not there.
     """
@@ -26,8 +26,9 @@ def faults(board: Json, shown: Shown, may_be_empty: Collection[str] = ()) -> lis
         shown = shown.choosing(board)
     except NothingToChooseError as error:
         return [f"{board['title']}: {error}"]
-    found = [panel for panel in panels(board) if panel.title not in may_be_empty]
-    return [f"{board['title']} / {panel.title}: {fault}" for panel in found for fault in _of_panel(panel, shown)]
+    return [
+        f"{board['title']} / {panel.title}: {fault}" for panel in panels(board) for fault in _of_panel(panel, shown)
+    ]
 
 
 def _of_panel(panel: Panel, shown: Shown) -> Iterator[str]:

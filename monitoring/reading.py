@@ -1,4 +1,4 @@
-"""A dashboard's JSON as Grafana would read it: its panels, what each asks of Prometheus, and its variables. Pure."""
+"""A dashboard as Grafana would read its JSON: panels, what each asks and is answered, and variables. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,6 +48,15 @@ class Chosen:
     name: str
     series: str
     label: str
+
+
+@dataclass(frozen=True)
+class Series:
+    """Labels, and the values with their times in seconds; what is not a number is left out."""
+
+    labels: Mapping[str, str]
+    times: tuple[float, ...]
+    values: tuple[float, ...]
 
 
 def panels(board: Json) -> list[Panel]:

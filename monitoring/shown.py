@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Self
 
 from fedward.errors import FedwardError
-from monitoring.prometheus import Prometheus, Series
-from monitoring.reading import Asked, Json, chosen, filled
+from monitoring.prometheus import Prometheus
+from monitoring.reading import Asked, Json, Series, chosen, filled
 
 FOLDER = Path(__file__).parent / "dashboards"
 NAMES = ("federation", "hospitals", "coordinator", "egress")

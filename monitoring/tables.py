@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from monitoring.prometheus import Series
+from monitoring.reading import Series
 
 Json = Mapping[str, Any]
 Row = dict[str, float | str | None]

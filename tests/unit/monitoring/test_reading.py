@@ -2,8 +2,7 @@
 
 import pytest
 
-from monitoring.prometheus import Series
-from monitoring.reading import Chosen, chosen, filled, panels, selectors, variables, without_fallback
+from monitoring.reading import Chosen, Series, chosen, filled, panels, selectors, variables, without_fallback
 from monitoring.tables import rows_of
 from monitoring.written import number, written
 
