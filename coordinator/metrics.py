@@ -64,6 +64,10 @@ GAUGES = {
         "fed_certificate_expires_timestamp_seconds",
         "When the first certificate ends, the coordinator's own or a site's; near: see the log for whose.",
     ),
+    "own_certificate_expires_s": (
+        "fed_coordinator_certificate_expires_timestamp_seconds",
+        "When the coordinator's own certificate ends; near: renew it with `fedward coordinator identity --renew`.",
+    ),
     "leads": (
         "fed_coordinator_leads",
         "1 for the coordinator that works, 0 for one that stands by; none with 1: see the ledger's database.",

@@ -399,6 +399,7 @@ class Service:
             "broker_access": self._provision.state.value,
             "broker": self._broker_news.figures,
             "certificate_expires_s": self.desk.expires_s() if self.desk else None,
+            "own_certificate_expires_s": self.desk.own_expires_s() if self.desk else None,
             "certificates": self.desk.expiries_s() if self.desk else {},
             "model_key_id": self._keys.key_id.hex() if self._keys else None,
             "version": current.version,

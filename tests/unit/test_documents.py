@@ -8,8 +8,10 @@ import pytest
 from monitoring.catalogue import CATALOGUE, catalogue
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "docker" / "README.md", *ROOT.glob("docs/**/*.md")])
-FOLDERS = "fedward|edge_agent|coordinator|sandbox|docker|tests|docs|benchmarks|examples"
+DOCUMENTS = sorted(
+    [ROOT / "README.md", ROOT / "docker" / "README.md", ROOT / "monitoring" / "README.md", *ROOT.glob("docs/**/*.md")]
+)
+FOLDERS = "fedward|edge_agent|coordinator|sandbox|docker|tests|docs|benchmarks|examples|monitoring"
 PATH = re.compile(rf"`((?:{FOLDERS})/[\w./-]+\.(?:py|md|yaml|svg|png))`")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 
