@@ -6,14 +6,13 @@ from collections.abc import Callable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from coordinator.gate import CARRIED
 from coordinator.metrics import COUNTERS, GAUGES, SITE_COUNTERS, SITE_GAUGES, SITE_PHASES, exposition
 from coordinator.replayed import noting
 from fedward.errors import IntegrityError, RejectReason
 from fedward.http import STUCK_AFTER_S, pages_of
 from fedward.messages import Evaluation, Phase, Ratio, Status, Telemetry
 from fedward.testing import ManualClock
-from fedward.topics import Up
+from fedward.topics import CARRIED, Up
 from monitoring.catalogue import coordinator_page
 from tests.support.coordinator_bench import Bench
 from tests.support.site import Site
