@@ -105,6 +105,14 @@ class EgressLink:
     def bytes_received(self) -> int:
         return self._link.bytes_received
 
+    @property
+    def num_waiting(self) -> int:
+        return self._link.num_waiting
+
+    @property
+    def bytes_waiting(self) -> int:
+        return self._link.bytes_waiting
+
     def page(self) -> dict[str, dict[str, int]]:
         """What left since the start, by what it carries, as the log has it: without what was not sent, and the will."""
         return {"num_left": dict(self._num_left), "bytes_left": dict(self._bytes_left)}

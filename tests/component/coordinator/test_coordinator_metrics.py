@@ -95,6 +95,16 @@ def test_the_text_says_what_the_page_says(busy: Bench) -> None:
     assert value(found, "fed_evaluation_ratio", metric="auc") == 0.8
 
 
+def test_what_waits_in_the_inbox_is_told(busy: Bench, north: Site) -> None:
+    before = busy.link.bytes_received
+    north.say(Up.STATUS, Status(boot_id=b"boot-one", online=True))
+    found = samples(exposition(busy.service.page()))
+    assert value(found, "fed_inbox_messages") == 1
+    assert value(found, "fed_inbox_bytes") == busy.link.bytes_received - before > 0
+    busy.settle()
+    assert value(samples(exposition(busy.service.page())), "fed_inbox_messages") == 0
+
+
 OF_THE_SITE_ITSELF = [field for field in [*SITE_GAUGES, *SITE_COUNTERS] if field != "certificate_expires_s"]
 
 
