@@ -59,7 +59,7 @@ GAUGES = {
     ),
     "replay_matches": (
         "fed_replay_matches",
-        "1 when it made every version as recorded, 0 when not; 0: see the runbook, The ledger is damaged.",
+        "1 when it made every version as recorded, 0 when not; 0: see the runbook, Prove where a model comes from.",
     ),
     "certificate_expires_s": (
         "fed_certificate_expires_timestamp_seconds",
