@@ -14,7 +14,7 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 in 
 class Answer(BaseModel):
     """Base of all answers: their fields never change once they are made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
 class Problem(Answer):

@@ -9,6 +9,7 @@ import logging
 import socket
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -85,7 +86,8 @@ class ApiServer:
     ) -> None:
         if self._listener:
             loop, stop = self._ready.result()
-            loop.call_soon_threadsafe(stop.set)
+            with suppress(RuntimeError):  # it has ended by itself
+                loop.call_soon_threadsafe(stop.set)
             self._thread.join()
             self._listener.close()
             self._reading.close()
@@ -113,14 +115,13 @@ class ApiServer:
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
         )
+        config.load()
         server = uvicorn.Server(config)
         stopping = asyncio.create_task(stop.wait())
         serving = asyncio.create_task(server.serve(sockets=[]))
         accepting = asyncio.create_task(self._accept(config, server.server_state))
         self._ready.set_result((loop, stop))
         await asyncio.wait({stopping, serving, accepting}, return_when=asyncio.FIRST_COMPLETED)
-        if not stop.is_set():
-            LOG.error("api_ended", extra={"advice": "the coordinator goes on without its API until it is started anew"})
         accepting.cancel()
         server.should_exit = True
         await self._exports.close()
@@ -128,15 +129,16 @@ class ApiServer:
         for connection in list(server.server_state.connections):
             connection.transport.abort()
         stopping.cancel()
-        for ended in await asyncio.gather(stopping, serving, accepting, return_exceptions=True):
-            if isinstance(ended, Exception):
-                raise ended
+        ended = await asyncio.gather(stopping, serving, accepting, return_exceptions=True)
+        for error in ended:
+            if isinstance(error, Exception):
+                advice = "the coordinator goes on, without its API until it is started anew"
+                LOG.error("api_ended", exc_info=error, extra={"advice": advice})
 
     async def _accept(self, config: uvicorn.Config, state: uvicorn.server.ServerState) -> None:
         """Not uvicorn's own: that accepts whoever comes, and each takes a file descriptor from the coordinator."""
         loop, room = asyncio.get_running_loop(), asyncio.Semaphore(CONNECTIONS)
         assert self._listener is not None  # noqa: S101 - __enter__ has looked
-        config.load()
         async with asyncio.TaskGroup() as open_ones:
             while True:
                 await room.acquire()

@@ -1,98 +1,44 @@
 """The API over real HTTP on loopback: what it answers, from a federation that has run."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from coordinator.api.server import ApiServer
-from coordinator.blobs import BlobFolder
-from coordinator.config import FederationConfig
 from coordinator.ledger import Ledger
-from coordinator.retention import Retention
 from coordinator.tables import ALL, Verdict
 from fedward.layout import vector_digest
 from fedward.messages import FederationState
 from fedward.modelfile import load_model
-from fedward.process import SystemClock
-from fedward.settings import load_settings
+from tests.support.api import ROOT, Api, serving, write_token
 from tests.support.coordinator_bench import Bench
 from tests.support.site import Site
 from tests.support.updates import FEDERATION, SMALL
 
 pytestmark = pytest.mark.network
 
-TOKEN = "t" * 64
-STANDING_BY = {"federation": FEDERATION, "leads": False}
-ROOT = f"/v1/federations/{FEDERATION}"
-
-
-@dataclass
-class Answer:
-    """What came back."""
-
-    status: int
-    headers: dict[str, str]
-    content: bytes
-
-    def json(self) -> Any:
-        return json.loads(self.content)
-
-
-@dataclass
-class Api:
-    """A served API, asked with its token unless a test says otherwise."""
-
-    port: int
-    headers: dict[str, str]
-
-    def get(self, path: str, method: str = "GET", **headers: str) -> Answer:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.putrequest(method, path, skip_accept_encoding=True)
-            for name, value in {**self.headers, **headers}.items():
-                connection.putheader(name.replace("_", "-"), value)
-            connection.endheaders()
-            answer: HTTPResponse = connection.getresponse()
-            return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
-        finally:
-            connection.close()
-
 
 @pytest.fixture
-def token_file(tmp_path: Path) -> Path:
-    path = tmp_path / "token"
-    path.touch(0o600)
-    path.write_text(TOKEN + "\n")
-    return path
-
-
-@pytest.fixture
-def serve(folder: Path, token_file: Path) -> Iterator[Callable[..., Api]]:
+def serve(folder: Path) -> Iterator[Callable[..., Api]]:
     """Serves the API of the folder's federation, with what the program that runs knows."""
     with ExitStack() as running:
 
         def begin(page: dict[str, Any] | None = None, **api: Any) -> Api:
-            settings = {"port": 0, "token_file": token_file, **api}
-            path = folder / "federation.yaml"
-            config = load_settings(FederationConfig, path, {"FEDWARD_API": json.dumps(settings, default=str)})
-            server = running.enter_context(ApiServer(config, lambda: page or STANDING_BY, SystemClock()))
+            given = {"token_file": write_token(folder), **api}
+            server = running.enter_context(serving(folder, page, **given))
             assert server.port
-            return Api(server.port, {"Authorization": f"Bearer {TOKEN}"})
+            return Api(server.port)
 
         yield begin
 
 
 def test_a_federation_is_told_with_its_state_and_version(after_a_run: Path, serve: Callable[..., Api]) -> None:
-    (told,) = serve().get("/v1/federations").json()["federations"]
-    assert told == serve().get(ROOT).json()
+    api = serve()
+    (told,) = api.get("/v1/federations").json()["federations"]
+    assert told == api.get(ROOT).json()
     facts = {name: told[name] for name in ("name", "task", "state", "version", "buffer_updates", "num_sites", "leads")}
     assert facts == {
         "name": FEDERATION,
@@ -225,135 +171,7 @@ def test_a_damaged_payload_is_told_to_the_log_and_not_to_the_caller(
     assert "IntegrityError" in vars(record)["detail"]
 
 
-# Who is not let in, and what is not answered.
-
-ALL_PATHS = [
-    "/openapi.json",
-    "/v1/federations",
-    ROOT,
-    f"{ROOT}/versions",
-    f"{ROOT}/versions/1",
-    f"{ROOT}/versions/1/model",
-    f"{ROOT}/sites",
-    f"{ROOT}/sites/north",
-    f"{ROOT}/ledger/head",
-    "/nothing",
-]
-
-
-@pytest.mark.parametrize("path", ALL_PATHS)
-def test_no_path_answers_one_without_a_token(after_a_run: Path, serve: Callable[..., Api], path: str) -> None:
-    api = serve()
-    api.headers.clear()
-    answer = api.get(path)
-    assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
-    assert answer.json()["error"] == "unauthorized"
-
-
-@pytest.mark.parametrize(
-    "shown",
-    [
-        f"Bearer {'t' * 63}",
-        f"Bearer {'t' * 65}",
-        "Bearer",
-        "Bearer ",
-        TOKEN,
-        f"Basic {TOKEN}",
-        f"Bearer {'x' * 64}",
-        f"Bearer {TOKEN}, Bearer x",
-    ],
-)
-def test_no_other_token_is_taken_for_it(after_a_run: Path, serve: Callable[..., Api], shown: str) -> None:
-    api = serve()
-    api.headers["Authorization"] = shown
-    assert api.get(ROOT).status == 401
-
-
-def test_a_token_in_the_query_is_not_looked_at(after_a_run: Path, serve: Callable[..., Api]) -> None:
-    api = serve()
-    api.headers.clear()
-    assert api.get(f"{ROOT}?token={TOKEN}&access_token={TOKEN}").status == 401
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/v1/federations/other",
-        "/v1/federations/../../etc/passwd",
-        f"{ROOT}/versions/9",
-        f"{ROOT}/versions/9/model",
-        f"{ROOT}/versions/..%2f..%2fledger.sqlite/model",
-        f"{ROOT}/sites/west",
-        f"{ROOT}/sites/..%2f..%2ftoken",
-        f"{ROOT}/sites/%00",
-        "/",
-    ],
-)
-def test_what_is_not_there_is_not_found(after_a_run: Path, serve: Callable[..., Api], path: str) -> None:
-    answer = serve().get(path)
-    assert answer.status in (404, 422)
-    assert answer.json()["error"] in ("not_found", "invalid")
-    assert str(after_a_run) not in answer.content.decode()
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        f"{ROOT}/versions/-1",
-        f"{ROOT}/versions/1e3",
-        f"{ROOT}/versions/{2**63}",
-        f"{ROOT}/versions?limit=1000000",
-        f"{ROOT}/versions?before=<script>",
-        f"{ROOT}/sites/{'x' * 65}",
-    ],
-)
-def test_a_parameter_out_of_its_bounds_is_refused_and_not_repeated(
-    after_a_run: Path, serve: Callable[..., Api], path: str
-) -> None:
-    answer = serve().get(path)
-    assert (answer.status, answer.json()["error"]) == (422, "invalid")
-    assert b"script" not in answer.content
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-def test_nothing_can_be_written(after_a_run: Path, serve: Callable[..., Api], method: str) -> None:
-    answer = serve().get(ROOT, method)
-    assert (answer.status, answer.json()["error"]) == (405, "method_not_allowed")
-
-
-@pytest.mark.parametrize(
-    ("asked", "status"),
-    [
-        ("bytes=0-0," * 5000 + "0-0", 200),
-        ("bytes=0-0,5-9", 200),
-        (f"bytes={'9' * 40}-", 416),
-        ("bytes=5-1", 400),
-        (f"bytes=0-{'9' * 30}", 206),
-    ],
-)
-def test_a_hostile_range_costs_one_file_at_most(
-    after_a_run: Path, serve: Callable[..., Api], asked: str, status: int
-) -> None:
-    api = serve()
-    whole = api.get(f"{ROOT}/versions/0/model").content
-    answer = api.get(f"{ROOT}/versions/0/model", Range=asked)
-    assert answer.status == status
-    assert len(answer.content) <= len(whole)
-
-
 def test_a_coordinator_without_a_version_says_that_it_is_not_ready(folder: Path, serve: Callable[..., Api]) -> None:
     Ledger.in_folder(folder / "state").close()
     answer = serve().get(ROOT)
     assert (answer.status, answer.headers["retry-after"]) == (503, "5")
-
-
-def test_refused_callers_are_told_of_once_in_a_while(
-    after_a_run: Path, serve: Callable[..., Api], caplog: pytest.LogCaptureFixture
-) -> None:
-    api = serve()
-    api.headers["Authorization"] = "Bearer guess"
-    for _ in range(5):
-        api.get(ROOT)
-    refused = [record for record in caplog.records if record.msg == "api_refused"]
-    assert [vars(record)["num_refused"] for record in refused] == [1]
-    assert "guess" not in caplog.text
