@@ -1,4 +1,4 @@
-"""`fedward coordinator`: run, doctor, replay, backup, restore, and the operator's wishes; api/cli.py has those that ask."""
+"""`fedward coordinator`: run, doctor, replay, backup, restore, the operator's wishes; api/cli.py: those that ask."""
 
 import argparse
 import os

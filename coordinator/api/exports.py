@@ -60,7 +60,12 @@ class Exports:
         of, task = self._making
         if of != version:
             raise TransientError(f"version {of} is just being made ready for somebody; ask again in a few seconds")
-        return await asyncio.shield(task)  # whoever hangs up does not end it for the others
+        try:
+            return await asyncio.shield(task)  # whoever hangs up does not end it for the others
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise TransientError("the coordinator is being stopped") from None
+            raise
 
     async def close(self) -> None:
         """End what is being made."""

@@ -61,7 +61,7 @@ class Reading:
 
     def federation(self) -> Federation:
         """Raises TransientError where no version was made yet, and whatever the database raises, as all here do."""
-        with self._session() as session:
+        with self.session() as session:
             return _federation(session, len(self._sites))
 
     def versions(self, before: int | None, limit: int) -> Versions:
@@ -69,7 +69,7 @@ class Reading:
         query = sql.select(VERSIONS).order_by(VERSIONS.c.version.desc()).limit(limit + 1)
         if before is not None:
             query = query.where(VERSIONS.c.version < before)
-        with self._session() as session:
+        with self.session() as session:
             rows = session.execute(query).mappings().all()
             shown = _versions(session, rows[:limit])
         return Versions(versions=shown, next_before=shown[-1].version if len(rows) > limit else None)
@@ -77,7 +77,7 @@ class Reading:
     def version(self, version: int) -> VersionDetail | None:
         """None for one of which there is no record."""
         of = EVALUATIONS.c
-        with self._session() as session:
+        with self.session() as session:
             rows = session.execute(sql.select(VERSIONS).where(VERSIONS.c.version == version)).mappings().all()
             if not rows:
                 return None
@@ -90,12 +90,12 @@ class Reading:
 
     def is_kept(self, version: int) -> bool | None:
         """Whether the model at a version can be downloaded; None for one of which there is no record."""
-        with self._session() as session:
+        with self.session() as session:
             there = session.execute(sql.select(VERSIONS.c.version).where(VERSIONS.c.version == version)).first()
             return version >= needed.number(session, needed.FLOOR) if there else None
 
     def sites(self) -> Sites:
-        with self._session() as session:
+        with self.session() as session:
             return Sites(sites=_sites(session, self._sites))
 
     def site(self, site: str) -> SiteDetail | None:
@@ -104,7 +104,7 @@ class Reading:
             return None
         of = UPDATES.c
         refused = sql.select(of.reason, sql.func.count()).where(of.site == site, of.reason.is_not(None))
-        with self._session() as session:
+        with self.session() as session:
             return SiteDetail(
                 **_sites(session, [site])[0].model_dump(),
                 refused={row[0]: row[1] for row in session.execute(refused.group_by(of.reason))},
@@ -112,14 +112,15 @@ class Reading:
             )
 
     def head(self) -> Head:
-        with self._session() as session:
+        with self.session() as session:
             newest = chaining.newest_entry(session)
         if newest is None:
             raise _not_begun()
         return Head(entry=newest.entry, head=newest.head.hex(), mark=str(newest.mark))
 
     @contextmanager
-    def _session(self) -> Iterator[Connection]:
+    def session(self) -> Iterator[Connection]:
+        """A transaction that sees one moment."""
         with self._engine.connect() as connection, connection.begin():
             if connection.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN")  # the driver's own begin only for what writes

@@ -50,9 +50,9 @@ def config_of(folder: Path, **changes: Any) -> FederationConfig:
     return FederationConfig(**fields)
 
 
-def write_config(folder: Path) -> Path:
+def write_config(folder: Path, layout: Layout = SMALL) -> Path:
     """federation.yaml, as `config_of` says, for the commands; and the initial model."""
-    save_model(folder / "initial.safetensors", SMALL, vector(SMALL, 0, scale=1.0), {})
+    save_model(folder / "initial.safetensors", layout, vector(layout, 0, scale=1.0), {})
     settings = {
         "federation": FEDERATION,
         "sites": SITES,

@@ -9,9 +9,11 @@ import pytest
 
 from coordinator.api.connection import Connection
 from coordinator.api.server import CONNECTIONS
+from fedward.layout import Layout, Tensor
 from fedward.testing import ManualClock, MemoryBroker
 from tests.support.api import HOST, ROOT, TOKEN, Api, serving, write_token
 from tests.support.coordinator_bench import Bench, config_of, write_config
+from tests.support.stations import polls
 
 pytestmark = pytest.mark.network
 
@@ -137,6 +139,11 @@ def test_refused_callers_are_told_of_once_in_a_while(folder: Path, caplog: pytes
 # Those who are slow.
 
 
+def num_files() -> int:
+    """That this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def says(sent: bytes, port: int) -> socket.socket:
     """A connection on which this was said, and nothing after it."""
     connection = socket.create_connection((HOST, port), timeout=30)
@@ -144,14 +151,43 @@ def says(sent: bytes, port: int) -> socket.socket:
     return connection
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A federation whose model no socket's buffer holds: 16 MB."""
+    folder, layout = tmp_path_factory.mktemp("large"), Layout.of([Tensor("weight", (4_000, 1_000))])
+    write_config(folder, layout)
+    Bench(config_of(folder), MemoryBroker(), ManualClock(), layout).kill()
+    return folder
+
+
 @pytest.fixture
-def impatient(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    """An API that waits for nobody."""
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API waits for nobody."""
     monkeypatch.setattr(Connection, "header_s", 0.2)
     monkeypatch.setattr(Connection, "stall_s", 0.2)
+
+
+@pytest.fixture
+def impatient(folder: Path, impatience: None) -> Iterator[Api]:
     with serving(folder, token_file=write_token(folder)) as server:
         assert server.port
         yield Api(server.port)
+
+
+def test_a_reader_that_takes_nothing_is_cut_off_and_nobody_else(large: Path, impatience: None) -> None:
+    with serving(large) as server:
+        assert server.port
+        whole = Api(server.port, {}).get(f"{ROOT}/versions/0/model")
+        assert len(whole.content) > 16_000_000
+        before = num_files()
+        with says(f"GET {ROOT}/versions/0/model HTTP/1.1\r\nHost: ward\r\n\r\n".encode(), server.port) as stalled:
+            got = stalled.recv(1)
+            for _ in polls():
+                if num_files() == before + 1:  # the server's end is closed, and the file
+                    break
+            got += b"".join(iter(lambda: stalled.recv(1 << 20), b""))
+            assert 0 < len(got) < len(whole.content)
+        assert Api(server.port, {}).get(f"{ROOT}/versions/0/model").content == whole.content
 
 
 @pytest.mark.parametrize(
@@ -190,11 +226,6 @@ def test_more_connections_than_there_is_room_for_wait_and_are_answered(impatient
         for _ in range(CONNECTIONS + 18):
             crowd.enter_context(says(b"GET /v1/federations HTTP/1.1\r\n", impatient.port))
         assert impatient.get("/v1/federations").status == 200
-
-
-def num_files() -> int:
-    """That this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_no_more_connections_are_open_than_there_is_room_for(folder: Path) -> None:
