@@ -7,10 +7,13 @@ Who is slower is cut off. How many there are is bounded where they are accepted 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+LOG = logging.getLogger(__name__)
 
 HEADER_S = 10.0
 STALL_S = 30.0
@@ -43,8 +46,8 @@ class Connection(H11Protocol):
         super().__init__(*args, **kwargs)
         self.lost = self.loop.create_future()
         """Done when the connection has ended."""
-        self._asking = Timer(self.loop, self.header_s, self._abort)
-        self._stalled = Timer(self.loop, self.stall_s, self._abort)
+        self._asking = Timer(self.loop, self.header_s, lambda: self._cut_off("no whole request"))
+        self._stalled = Timer(self.loop, self.stall_s, lambda: self._cut_off("takes nothing"))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -77,7 +80,8 @@ class Connection(H11Protocol):
         else:
             self._asking.start()
 
-    def _abort(self) -> None:
+    def _cut_off(self, why: str) -> None:
+        LOG.info("api_cut_off", extra={"caller": self.client[0] if self.client else "unknown", "why": why})
         self.transport.abort()
 
 

@@ -41,7 +41,6 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
 def reader(port: int, path: str) -> socket.socket:
     """One that asks for something and takes nothing of it."""
     connection = socket.create_connection((HOST, port), timeout=30)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: ward\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
     return connection
 
