@@ -13,6 +13,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -81,9 +82,26 @@ class Download(FileResponse):
             await super().__call__(scope, receive, send)
 
 
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI's own would tell a collector of every request and exception, with paths and messages."""
+
+
+class App(FastAPI):
+    """Says, too, how to be let in: that is the guard's, in front of it."""
+
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        document["components"]["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer", "description": "The content of api.token_file."},
+            "certificate": {"type": "mutualTLS", "description": "With a name of api.readers."},
+        }
+        document["security"] = [{"token": []}, {"certificate": []}]
+        return document
+
+
 def make_app(federation: str, reading: Reading, exports: Exports, page: Page) -> FastAPI:
     """The API of one federation."""
-    app = FastAPI(
+    app = App(
         title="Fedward coordinator",
         version="1",
         description="Read-only: federation, versions, sites, models and the ledger's head. Times are seconds since "
@@ -91,6 +109,8 @@ def make_app(federation: str, reading: Reading, exports: Exports, page: Page) ->
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
+        telemetry=NO_TELEMETRY,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.include_router(_paths(federation, reading, page))
     app.include_router(_models(federation, reading, exports))

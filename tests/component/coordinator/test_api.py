@@ -1,6 +1,7 @@
 """The API over real HTTP on loopback: what it answers, from a federation that has run."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.api.openapi import document
 from coordinator.ledger import Ledger
 from coordinator.tables import ALL, Verdict
 from fedward.layout import vector_digest
@@ -175,3 +177,16 @@ def test_a_coordinator_without_a_version_says_that_it_is_not_ready(folder: Path,
     Ledger.in_folder(folder / "state").close()
     answer = serve().get(ROOT)
     assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+
+
+def test_the_committed_description_is_what_is_served(after_a_run: Path, serve: Callable[..., Api]) -> None:
+    committed = Path(__file__).parents[3] / "docs" / "openapi.json"
+    assert committed.read_text() == document(), "python -m coordinator.api.openapi > docs/openapi.json"
+    assert serve().get("/openapi.json").json() == json.loads(document())
+
+
+def test_every_field_of_the_description_says_what_it_is() -> None:
+    schemas = json.loads(document())["components"]["schemas"]
+    fields = [(kind, name, field) for kind, schema in schemas.items() for name, field in schema["properties"].items()]
+    named = ("model_digest", "digest", "head", "versions", "sites", "federations")
+    assert not [(kind, name) for kind, name, field in fields if "description" not in field and name not in named]
