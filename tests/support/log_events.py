@@ -68,7 +68,9 @@ def events_in(text: str, source: str) -> Iterator[Event]:
 def is_log_call(call: ast.Call) -> bool:
     """Whether a module's logger is called, at any level."""
     named = call.func
-    return isinstance(named, ast.Attribute) and isinstance(named.value, ast.Name) and named.value.id in LOGGERS
+    if not isinstance(named, ast.Attribute) or named.attr not in LEVELS:
+        return False
+    return isinstance(named.value, ast.Name) and named.value.id in LOGGERS
 
 
 def _told(
