@@ -10,6 +10,7 @@ from coordinator.blobs import BlobFolder
 from coordinator.clock import Moment
 from coordinator.config import CoordinatorBrokerSettings, FederationConfig, FinishSettings, WorkSettings
 from coordinator.engine.settings import EngineSettings
+from coordinator.journeys import Tell
 from coordinator.ledger import Ledger
 from coordinator.making import Settings
 from coordinator.opening import open_ledger
@@ -77,6 +78,7 @@ class Bench:
         layout: Layout = SMALL,
         window: int = 8,
         identity: CoordinatorIdentity | None = None,
+        tell: Tell | None = None,
     ) -> None:
         self.config = config
         self.killed = False
@@ -90,7 +92,7 @@ class Bench:
         self.versions.begin(vector(layout, seed=0, scale=1.0), clock.now_s(), seed)
         self.inbox: LinkInbox = Queue()
         self.link = MemoryLink(broker, "coordinator", self.inbox, window=window)
-        self.service = Service(config, self.versions, self.link, clock, identity)
+        self.service = Service(config, self.versions, self.link, clock, identity, tell)
         self.link.subscribe(topics.up_all(FEDERATION))
         self.link.open()
 

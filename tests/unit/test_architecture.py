@@ -27,6 +27,7 @@ ONLY_IN = {
     "docker": ["edge_agent/appliance/engine.py"],
     "cryptography": ["fedward/identity/"],
     "zstandard": ["fedward/codec/frame.py"],
+    "opentelemetry": ["coordinator/traces.py"],
     "fastapi": ["coordinator/api/"],
     "starlette": ["coordinator/api/"],
     "uvicorn": ["coordinator/api/"],
@@ -64,6 +65,7 @@ PURE = [
     "fedward/topics.py", "fedward/recipe.py", "fedward/codec/", "coordinator/engine/", "coordinator/receive.py",
     "coordinator/verify.py", "coordinator/allowance.py", "coordinator/chain.py", "coordinator/wal.py",
     "coordinator/precision.py", "coordinator/access.py", "coordinator/api/access.py", "coordinator/api/answers.py",
+    "coordinator/journeys.py",
     "coordinator/dynsec.py",
     "edge_agent/states.py", "edge_agent/policy.py", "edge_agent/receive.py", "edge_agent/asking.py",
     "edge_agent/choice.py", "edge_agent/uplink.py", "edge_agent/devices.py", "edge_agent/hours.py",
@@ -187,10 +189,10 @@ def test_the_agent_takes_no_other_link_than_the_one_that_logs() -> None:
     assert {arg.arg: ast.unparse(arg.annotation) for arg in init.args.args if arg.annotation}["link"] == "EgressLink"
 
 
-def test_the_api_is_imported_only_where_it_is_switched_on() -> None:
+def test_api_and_traces_are_imported_only_where_they_are_switched_on() -> None:
     """Its libraries take a third of a second: nobody who does not serve it should wait for them."""
     command = (
-        "import sys; import coordinator.cli; print(*sorted({'fastapi', 'uvicorn', 'starlette'} & set(sys.modules)))"
+        "import sys; import coordinator.cli; print(*sorted({'fastapi', 'uvicorn', 'opentelemetry'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
