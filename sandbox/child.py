@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedward.errors import TransientError
+from sandbox.interrupt import NUMBERS, signals_held
 
 POLL_S = 0.02
 
@@ -61,8 +62,10 @@ class Child:
 
 def start_child(command: list[str], log: Path, is_ready: Callable[[], bool], seconds: float) -> Child:
     """A child that is ready. Raises TransientError when it ends instead, or is not ready in time; it is gone then."""
-    child = Child(command, log)
+    child = None
     try:
+        with signals_held():
+            child = Child(command, log)
         deadline_s = time.monotonic() + seconds
         while not is_ready():
             if not child.alive:
@@ -71,7 +74,8 @@ def start_child(command: list[str], log: Path, is_ready: Callable[[], bool], sec
                 raise TransientError(f"{Path(command[0]).name} did not answer within {seconds:g} s; see {log}")
             time.sleep(POLL_S)
     except BaseException:
-        child.kill()
+        if child:
+            child.kill()
         raise
     return child
 
@@ -87,6 +91,7 @@ def takes_connections(host: str, port: int) -> bool:
 
 def _become(parent_pid: int, command: list[str]) -> None:
     """Arrange to die with the parent, which holds over an exec, and become the command."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)  # the parent held them while it started us
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent_pid:  # it died before the line above

@@ -28,6 +28,7 @@ from sandbox.broker import EmbeddedBroker, Kind
 from sandbox.child import Child
 from sandbox.datasets import Split, split
 from sandbox.identities import BROKER, make_identities, tls_files
+from sandbox.interrupt import signals_held
 from sandbox.ports import HOST, free_port
 
 FEDERATION = "demo"
@@ -158,7 +159,9 @@ class Federation:
         side = "coordinator" if name in self.coordinators else "agent"
         module = program or self.plan.program
         command = [sys.executable, "-m", *module, side, "run", "--config", str(self.config_path(name))]
-        self.children[name] = Child(command, self.plan.folder / "logs" / f"{name}.log", self._environment())
+        log = self.plan.folder / "logs" / f"{name}.log"
+        with signals_held():
+            self.children[name] = Child(command, log, self._environment())
 
     def kill(self, name: str) -> None:
         """End a process as a crash or a power cut would; `start` brings it back."""

@@ -128,8 +128,15 @@ class Desk:
 
     def expires_s(self) -> float:
         """When the first certificate that is in use ends, a site's or the coordinator's own."""
-        own = load_certificate(self._membership.folder / COORDINATOR_CERTIFICATE)
-        return min(certificate.not_after_s for certificate in (own, *self.sites.values()))
+        return min([self.own_expires_s(), *self.expiries_s().values()])
+
+    def own_expires_s(self) -> float:
+        """When the coordinator's own certificate ends."""
+        return load_certificate(self._membership.folder / COORDINATOR_CERTIFICATE).not_after_s
+
+    def expiries_s(self) -> dict[str, float]:
+        """When each site's certificate ends."""
+        return {site: certificate.not_after_s for site, certificate in self.sites.items()}
 
     def _holders(self) -> frozenset[TokenKeys]:
         now_s = self._clock.now_s()

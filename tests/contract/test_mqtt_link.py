@@ -4,7 +4,6 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
 from queue import Queue
 from typing import Protocol
 
@@ -16,6 +15,9 @@ from fedward.mqtt import MqttLink, MqttSettings
 from fedward.ports import Connected, Delivery, Disconnected, LinkEvent, LinkInbox
 from sandbox.ports import free_port
 from tests.support.answering_port import AnsweringPort
+from tests.support.waiting import wait_for
+
+PATIENCE_S = 10.0
 
 
 class BrokerNetwork(Protocol):
@@ -44,13 +46,6 @@ def connected(link: MqttLink, inbox: LinkInbox, *filters: str) -> MqttLink:
     return link
 
 
-def wait_until(condition: Callable[[], bool], deadline_s: float = 10.0) -> None:
-    give_up_s = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < give_up_s, "the condition did not come true in time"
-        time.sleep(0.01)
-
-
 def test_messages_that_found_the_inbox_full_come_again_when_there_is_room(broker_network: BrokerNetwork) -> None:
     inbox: LinkInbox = Queue(10)
     link = connected(broker_network.mqtt_link("station", inbox), inbox, "t")
@@ -59,7 +54,7 @@ def test_messages_that_found_the_inbox_full_come_again_when_there_is_room(broker
     sent = {b"%d" % number for number in range(40)}
     for payload in sent:
         assert sender.publish("t", payload)
-    wait_until(lambda: link.dropped > 0)
+    wait_for(lambda: link.dropped > 0, PATIENCE_S, "a message that found no room")
     seen: set[bytes] = set()
     while seen != sent:
         event = inbox.get(timeout=10.0)
@@ -83,7 +78,7 @@ def test_the_broker_sends_no_more_unacknowledged_messages_than_we_allow(broker_n
     link = connected(broker_network.mqtt_link("station", inbox), inbox, "t")
     for _ in range(30):
         assert link.publish("t", b"x")
-    wait_until(lambda: link.room() == 8)  # all of them have reached the broker
+    wait_for(lambda: link.room() == 8, PATIENCE_S, "everything acknowledged")  # all of them have reached the broker
     assert link.publish("t", b"fence", qos=0)
     received = 0
     while inbox.get(timeout=10.0) != Delivery("t", b"fence", qos=0, packet_id=0, generation=1):
@@ -97,7 +92,7 @@ def test_a_publish_that_the_broker_denies_is_counted(broker_network: BrokerNetwo
     inbox: LinkInbox = Queue(10)
     link = connected(broker_network.mqtt_link("station", inbox), inbox)
     assert link.publish("$SYS/forged", b"x")
-    wait_until(lambda: link.denied == 1)
+    wait_for(lambda: link.denied == 1, PATIENCE_S, "the refusal")
     assert link.room() == 8
 
 
@@ -130,7 +125,7 @@ def test_a_retained_message_is_gone_when_its_time_is_up(broker_network: BrokerNe
         return b"short-lived" in payloads
 
     assert delivered_news()
-    wait_until(lambda: not delivered_news())
+    wait_for(lambda: not delivered_news(), PATIENCE_S, "no further news")
 
 
 def test_closing_takes_no_longer_than_its_bounds_when_the_broker_hangs(broker_network: BrokerNetwork) -> None:
@@ -151,7 +146,7 @@ def test_a_connection_in_which_nothing_is_acknowledged_is_given_up_for_another(b
     link = connected(broker_network.mqtt_link("station", inbox, acknowledge_s=2.0), inbox)
     broker_network.pause()
     assert link.publish("t", b"x")
-    wait_until(lambda: link.room() == 0)  # a step of the worker's loop; the keepalive is 30 s
+    wait_for(lambda: link.room() == 0, PATIENCE_S, "no room")  # a step of the worker's loop; the keepalive is 30 s
     broker_network.resume()
     events: list[LinkEvent] = []
     while Connected(2) not in events:
@@ -159,7 +154,7 @@ def test_a_connection_in_which_nothing_is_acknowledged_is_given_up_for_another(b
         events.append(inbox.get(timeout=10.0))
     assert Disconnected() in events
     assert link.publish("t", b"x")
-    wait_until(lambda: link.room() == 8)
+    wait_for(lambda: link.room() == 8, PATIENCE_S, "everything acknowledged")
 
 
 def test_a_connection_that_is_given_up_has_no_room_as_nothing_of_it_was_acknowledged(
@@ -176,7 +171,7 @@ def test_a_connection_that_is_given_up_has_no_room_as_nothing_of_it_was_acknowle
         rooms.add(link.room())
         return not inbox.empty()
 
-    wait_until(is_given_up)
+    wait_for(is_given_up, PATIENCE_S, "the link gives up")
     assert inbox.get_nowait() == Disconnected()
     assert rooms == {0}
 
@@ -241,7 +236,7 @@ def test_a_bug_in_the_network_thread_is_raised_by_the_next_call(broker_network: 
     link = broker_network.mqtt_link("station", BrokenInbox(10))
     link.open()
     with pytest.raises(RuntimeError) as raised:
-        wait_until(lambda: link.room() < 0)  # never: the error comes first
+        wait_for(lambda: link.room() < 0, PATIENCE_S, "an error")  # never: the error comes first
     assert isinstance(raised.value.__cause__, ZeroDivisionError)
 
 
@@ -262,6 +257,6 @@ def test_a_broker_that_is_away_for_long_costs_a_log_line_for_every_doubling_of_a
         return [vars(record)["attempts"] for record in caplog.records if record.msg == "mqtt_unreachable"]
 
     link.open()
-    wait_until(lambda: len(attempts()) >= 6)
+    wait_for(lambda: len(attempts()) >= 6, PATIENCE_S, "six attempts")
     link.close()
     assert attempts()[:6] == [1, 2, 4, 8, 16, 32]

@@ -5,10 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(240)]
 
@@ -31,13 +32,6 @@ def running_in(folder):
         if f"{folder}/" in line:
             found.append(line)
     return found
-
-
-def wait_until(holds, seconds):
-    deadline_s = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.1)
 
 
 @pytest.mark.skipif(not LINUX, reason="looks for processes in /proc")
@@ -66,7 +60,7 @@ def test_the_demo_learns_tells_its_figures_and_leaves_nothing_running(tmp_path):
 def test_a_signal_stops_everything(tmp_path, number, exit_code):
     folder = tmp_path / "kept"
     demo = start(folder, "--seconds", "60")
-    wait_until(lambda: len(running_in(folder)) >= 6, 90)
+    wait_for(lambda: len(running_in(folder)) >= 6, 90, "every process runs")
     demo.send_signal(number)
     _, errors = demo.communicate(timeout=60)
     assert demo.returncode == exit_code
@@ -78,7 +72,7 @@ def test_a_signal_stops_everything(tmp_path, number, exit_code):
 def test_a_hospital_that_dies_ends_the_demo_and_names_its_log(tmp_path):
     folder = tmp_path / "kept"
     demo = start(folder, "--seconds", "60")
-    wait_until(lambda: len(running_in(folder)) >= 6, 90)
+    wait_for(lambda: len(running_in(folder)) >= 6, 90, "every process runs")
     kill(f"{folder}/hospital-b.yaml")
     _, errors = demo.communicate(timeout=60)
     assert demo.returncode == 3

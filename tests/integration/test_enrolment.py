@@ -32,6 +32,7 @@ from sandbox.federation import FEDERATION as DEMO
 from sandbox.federation import Federation
 from sandbox.identities import make_identities
 from tests.support.updates import SMALL, vector
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
@@ -129,7 +130,7 @@ class Town:
 
     def fingerprint(self, site: str) -> str:
         """As the hospital's command has printed it."""
-        self.wait_for(lambda: "fingerprint" in self.said(site), "a fingerprint")
+        wait_for(lambda: "fingerprint" in self.said(site), READY_S, "a fingerprint")
         return fingerprint_in(self.said(site))
 
     def said(self, site: str) -> str:
@@ -138,12 +139,6 @@ class Town:
 
     def has_asked(self, site: str) -> bool:
         return f"{site:24} requested" in self.operator("requests")
-
-    def wait_for(self, holds: Callable[[], bool], what: str) -> None:
-        deadline_s = time.monotonic() + READY_S
-        while not holds():
-            assert time.monotonic() < deadline_s, f"never: {what}"
-            time.sleep(0.05)  # between two looks: no condition
 
     def assert_enrolled(self, site: str) -> None:
         now_s, folder = time.time(), self.identity(site)
@@ -170,7 +165,7 @@ def test_a_hospital_is_enrolled_by_a_token_and_a_compared_fingerprint(town: Town
     token = town.invite("north")
     hospital = town.enrolling("north", token)
     fingerprint = town.fingerprint("north")
-    town.wait_for(lambda: town.has_asked("north"), "the request at the coordinator")
+    wait_for(lambda: town.has_asked("north"), READY_S, "the request at the coordinator")
     assert fingerprint in town.operator("requests")
     wrong = "-".join(["0000"] * 4)
     assert "somebody else" in town.operator("admit", "north", "--fingerprint", wrong, code=EXIT_CONFIG)
@@ -188,7 +183,7 @@ def test_a_hospital_and_a_coordinator_that_are_killed_at_each_step_end_it_when_r
     town.start()
     hospital = town.enrolling("north", token)
     assert town.fingerprint("north") == fingerprint
-    town.wait_for(lambda: town.has_asked("north"), "the request at the coordinator")
+    wait_for(lambda: town.has_asked("north"), READY_S, "the request at the coordinator")
     hospital.kill()
     town.kill()
     town.operator("admit", "north", "--fingerprint", fingerprint)
@@ -205,7 +200,9 @@ def test_a_token_with_another_secret_is_never_answered(town: Town) -> None:
     token = town.invite("north", "--automatic")
     guessed = write_token(replace(read_token(token), secret=bytes(32)))
     assert "no answer" in town.hospital("north", guessed, "--wait", 8, code=EXIT_UNAVAILABLE)
-    town.wait_for(lambda: "bad_signature" in (town.folder / "coordinator.log").read_text(), "the refusal in the log")
+    wait_for(
+        lambda: "bad_signature" in (town.folder / "coordinator.log").read_text(), READY_S, "the refusal in the log"
+    )
     assert not list((town.folder / "coordinator" / "sites").iterdir())
 
 
@@ -224,7 +221,7 @@ def test_a_hospital_that_is_denied_is_told_so(town: Town) -> None:
     town.start()
     token = town.invite("north")
     hospital = town.enrolling("north", token)
-    town.wait_for(lambda: town.has_asked("north"), "the request at the coordinator")
+    wait_for(lambda: town.has_asked("north"), READY_S, "the request at the coordinator")
     town.operator("deny", "north")
     assert hospital.wait(READY_S) == EXIT_CONFIG
     assert "has denied this request" in town.said("north")
@@ -256,7 +253,7 @@ def test_a_revoked_site_is_known_to_the_running_coordinator_within_seconds(town:
     town.hospital("north", town.invite("north", "--automatic"))
     town.operator("revoke", "north", "--reason", "lost laptop")
     log = town.folder / "coordinator.log"
-    town.wait_for(lambda: '"event": "revoked"' in log.read_text(), "the revocation in the log")
+    wait_for(lambda: '"event": "revoked"' in log.read_text(), READY_S, "the revocation in the log")
     reason = json.loads((town.folder / "coordinator" / "revoked" / "north.json").read_text())["reason"]
     assert reason == "lost laptop"
     assert (town.folder / "coordinator" / "ca.crl").exists()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fedward import __version__
 from fedward.cli import EXIT_CONFIG, EXIT_UNAVAILABLE
 from fedward.identity.authorities import revoked_in
 from fedward.identity.certificates import FileAuthority, Role, load_certificate, make_request, parse_request
@@ -20,7 +21,8 @@ from sandbox.ports import free_port
 from tests.support.certificates import Vouching
 from tests.support.connect_proxy import ConnectProxy
 from tests.support.network import listening, tls_server
-from tests.support.region import Region, wait_for
+from tests.support.region import PATIENCE_S, Region
+from tests.support.waiting import wait_for
 
 pytestmark = [
     pytest.mark.slow,
@@ -55,6 +57,21 @@ def events(region: Region, name: str) -> list[str]:
     return [json.loads(line)["event"] for line in lines]
 
 
+def check_what_ops_see(region: Region) -> None:
+    """What comes from the broker, from certificates, from a replay and from the hospitals' clocks."""
+    told = ("clients", "stored_messages", "dropped_messages", "uptime_s")
+    wait_for(lambda: region.state()["broker"].keys() == set(told), PATIENCE_S, "the broker's figures")
+    assert "made again" in region.operator("replay")
+    state = region.state()
+    assert state["broker"]["clients"] >= 3
+    assert state["certificates"].keys() == {A, B}
+    assert state["replay_matches"] is True
+    for site in (A, B):
+        assert abs(state["sites"][site]["clock_skew_s"]) < PATIENCE_S
+        assert state["sites"][site]["software"] == f"fedward {__version__}"
+        assert state["sites"][site]["device"] == "cpu"
+
+
 def test_two_hospitals_enrol_over_the_network_and_train_and_one_is_revoked(region: Region) -> None:
     with ConnectProxy() as proxy:
         region.configure_site(A)
@@ -71,31 +88,36 @@ def test_two_hospitals_enrol_over_the_network_and_train_and_one_is_revoked(regio
         old = shorten_life(region, A)
         for site in (A, B):
             region.start_agent(site)
-        wait_for(lambda: num_accepted(region, A) and num_accepted(region, B), "an update of each")
+        wait_for(lambda: num_accepted(region, A) and num_accepted(region, B), PATIENCE_S, "an update of each")
+        check_what_ops_see(region)
         assert f"127.0.0.1:{region.port}" in proxy.requests
-        wait_for(lambda: load_certificate(region.folder / A / f"{A}.crt").serial != old, "a renewed certificate")
-        wait_for(lambda: events(region, "coordinator").count("token_served") == 2, "both tokens ended")
-        wait_for(lambda: "enrol-" not in users(region), "no user of a token at the broker")
+        wait_for(
+            lambda: load_certificate(region.folder / A / f"{A}.crt").serial != old, PATIENCE_S, "a renewed certificate"
+        )
+        wait_for(lambda: events(region, "coordinator").count("token_served") == 2, PATIENCE_S, "both tokens ended")
+        wait_for(lambda: "enrol-" not in users(region), PATIENCE_S, "no user of a token at the broker")
         region.configure_site(A, "elsewhere")
         assert REFUSED in region.enroll("elsewhere", tokens[A], "--wait", 2, code=EXIT_UNAVAILABLE)
 
         connections_of_a = events(region, A).count("mqtt_connected")
         region.operator("revoke", B, "--reason", "left the federation")
-        wait_for(lambda: "mqtt_disconnected" in events(region, B), "the end of the live connection")
+        wait_for(lambda: "mqtt_disconnected" in events(region, B), PATIENCE_S, "the end of the live connection")
         assert '"reason": "Administrative action"' in region.said(B)
         accepted_of_b, version = num_accepted(region, B), region.state()["version"]
         region.reload_broker()
-        wait_for(lambda: region.state()["version"] >= version + 3, "three more versions")
+        wait_for(lambda: region.state()["version"] >= version + 3, PATIENCE_S, "three more versions")
         assert num_accepted(region, B) == accepted_of_b
         assert B not in users(region)
         assert events(region, A).count("mqtt_connected") == connections_of_a, "nobody else noticed"
-        wait_for(lambda: "certificate_refused" in region.said(B), "the broker refuses its certificate")
+        wait_for(lambda: "certificate_refused" in region.said(B), PATIENCE_S, "the broker refuses its certificate")
         region.end(B)
     region.end("broker")
     revoke_serial(region, old)
     region.start_broker()
     wait_for(
-        lambda: events(region, A).count("mqtt_connected") > connections_of_a, "A back with its renewed certificate"
+        lambda: events(region, A).count("mqtt_connected") > connections_of_a,
+        PATIENCE_S,
+        "A back with its renewed certificate",
     )
 
 
@@ -134,7 +156,7 @@ def test_a_token_that_has_ended_is_refused_and_the_hospital_is_told_so(region: R
 def test_a_hospital_that_is_denied_while_it_waits_is_told_so(region: Region) -> None:
     region.configure_site(D)
     hospital = region.enrolling(D, region.invite(D))
-    wait_for(lambda: "waits for its operator" in region.said(f"{D} enrols"), "the coordinator's first answer")
+    wait_for(lambda: "waits for its operator" in region.said(f"{D} enrols"), PATIENCE_S, "its first answer")
     region.operator("deny", D)
     assert hospital.wait(30.0) == EXIT_CONFIG
     assert "has denied this request" in region.said(f"{D} enrols")

@@ -19,6 +19,7 @@ from sandbox.relay import Relay
 from sandbox.wide import wide_federation
 from tests.integration.conftest import READY_S
 from tests.integration.test_federation import ledger_of
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
@@ -60,18 +61,12 @@ def a_version_is_being_made(running: Federation) -> bool:
     return any((running.state_folder(COORDINATOR) / "blobs").glob(".*.part"))
 
 
-def wait_until(holds: Callable[[Federation], bool], running: Federation) -> None:
-    deadline_s = time.monotonic() + READY_S
-    while not holds(running):
-        assert time.monotonic() < deadline_s, f"{holds.__name__}: never"
-
-
 @pytest.mark.parametrize("moment", [an_upload_is_under_way, a_version_is_being_made])
 def test_a_coordinator_ends_within_seconds_and_the_next_one_goes_on(
     running: Federation, moment: Callable[[Federation], bool]
 ) -> None:
     child = running.children[COORDINATOR]
-    wait_until(moment, running)
+    wait_for(lambda: moment(running), READY_S, moment.__name__)
     asked_s = time.monotonic()
     child.terminate()
     assert child.process.wait(ENDS_WITHIN_S) == 0

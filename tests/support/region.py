@@ -9,9 +9,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from sandbox.child import Child, start_child, takes_connections
 from sandbox.datasets import Split, split
 from sandbox.federation import WORK, environment
 from sandbox.ports import HOST, free_port
+from tests.support.waiting import wait_for
 
 FEDERATION, TASK = "region", "breast-cancer"
 PATIENCE_S = 60.0
@@ -35,14 +35,6 @@ def fedward(*arguments: object, code: int = 0) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=environment(), check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout if code == 0 else done.stderr
-
-
-def wait_for(holds: Callable[[], object], what: str) -> None:
-    """Return when it is so."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline_s, f"never: {what}"
-        time.sleep(0.02)  # between two looks: no condition
 
 
 class Region:
@@ -124,7 +116,7 @@ class Region:
     def start_coordinator(self) -> None:
         """Return when it has given the rights at the broker."""
         self._start("coordinator", "coordinator", "run", "--config", self.config)
-        wait_for(lambda: "broker_provisioned" in self.said("coordinator"), "provisioned")
+        wait_for(lambda: "broker_provisioned" in self.said("coordinator"), PATIENCE_S, "provisioned")
 
     def start_agent(self, site: str) -> None:
         self._start(site, "agent", "run", "--config", self.folder / f"{site}.yaml")
@@ -196,7 +188,11 @@ class Region:
 
     def compare_and_admit(self, site: str) -> None:
         """The phone call: what the hospital's command has printed, and what the operator admits."""
-        wait_for(lambda: "waits for its operator" in self.said(f"{site} enrols"), "the coordinator's first answer")
+        wait_for(
+            lambda: "waits for its operator" in self.said(f"{site} enrols"),
+            PATIENCE_S,
+            "its first answer",
+        )
         lines = self.said(f"{site} enrols").splitlines()
         fingerprint = next(line.split()[-1] for line in lines if "fingerprint" in line)
         assert fingerprint in self.operator("requests")

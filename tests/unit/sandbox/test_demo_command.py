@@ -1,12 +1,14 @@
 import argparse
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from fedward.errors import ConfigError
+from sandbox.child import Child
 from sandbox.cli import add_command, checked
-from sandbox.interrupt import Interrupted, signals_raised
+from sandbox.interrupt import Interrupted, signals_held, signals_raised
 
 
 def parsed(*arguments):
@@ -67,3 +69,24 @@ def clean_up_after(number):
         finally:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
+
+
+def begin_and_note(noted):
+    with signals_raised(), signals_held():
+        signal.raise_signal(signal.SIGTERM)
+        noted.append("a process")
+
+
+def test_a_signal_waits_until_what_was_begun_is_noted():
+    noted = []
+    with pytest.raises(Interrupted):
+        begin_and_note(noted)
+    assert noted == ["a process"]
+
+
+def test_a_process_that_was_started_while_signals_were_held_takes_them(tmp_path):
+    print_held = "import signal; print('held:', sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+    with signals_held():
+        child = Child([sys.executable, "-c", print_held], tmp_path / "log")
+    assert child.wait(30) == 0
+    assert (tmp_path / "log").read_text() == "held: []\n"

@@ -1,0 +1,14 @@
+"""Waiting for something that another thread or process brings about, and that nobody announces."""
+
+import time
+from collections.abc import Callable
+
+LOOK_EVERY_S = 0.02
+
+
+def wait_for(holds: Callable[[], object], seconds: float, what: str) -> None:
+    """Return when it is so; fails after `seconds`."""
+    deadline_s = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline_s, f"{what}: not within {seconds:g} s"
+        time.sleep(LOOK_EVERY_S)  # between two looks: no condition
