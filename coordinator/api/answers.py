@@ -21,7 +21,7 @@ class Problem(Answer):
     """Why there is no answer. Nothing of the machine is in it."""
 
     error: str
-    """A constant name: unauthorized, not_found, not_kept, invalid, busy, away, damaged, failed, method_not_allowed."""
+    """A constant name: unauthorized, not_found, not_kept, invalid, away, damaged, failed, method_not_allowed."""
     detail: str
     """The same in words."""
 

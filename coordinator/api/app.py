@@ -69,7 +69,7 @@ MODEL_ANSWERS: dict[int | str, dict[str, Any]] = {
     410: {"model": Problem, "description": "There was such a version; its model is not kept any more."},
     416: {"description": "The range lies outside of the file."},
 }
-NAMES = {401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 410: "not_kept", 503: "busy"}
+NAMES = {404: "not_found", 405: "method_not_allowed", 410: "not_kept"}
 
 
 class Download(FileResponse):
@@ -187,14 +187,12 @@ def _models(federation: str, reading: Reading, exports: Exports) -> APIRouter:
     @router.get("/versions/{version}/model", response_class=Response, responses=PROBLEMS | MODEL_ANSWERS)
     async def model(version: Number, request: Request) -> Response:
         """Download the model at a version, as a safetensors file; a single Range may be asked for."""
-        kept = await to_thread.run_sync(reading.is_kept, version)
-        if kept is None:
-            raise HTTPException(404, "no record of such a version")
-        if not kept:
+        digest, is_kept = _there(await to_thread.run_sync(reading.model, version))
+        if not is_kept:
             raise HTTPException(410, "the model of this version is not kept any more")
         if room.locked():
             raise TransientError("as many models as may be are being downloaded")
-        export = await exports.of(version)
+        export = await exports.of(version, digest)
         etag = f'"{export.digest}"'
         if etag in [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]:
             return Response(status_code=304, headers={"ETag": etag})
@@ -226,6 +224,12 @@ def _found(answer: Found | None, otherwise: str) -> Found:
     if answer is None:
         raise HTTPException(404, otherwise)
     return answer
+
+
+def _there(model: tuple[str, bool] | None) -> tuple[str, bool]:
+    if model is None:
+        raise HTTPException(404, "no record of such a version")
+    return model
 
 
 def _problem(status: int, error: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -5,8 +5,8 @@ What is downloaded is a file, however slow its reader: no model is in this proce
 
 import asyncio
 import hashlib
-import os
 import re
+import secrets
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,16 @@ from pathlib import Path
 from coordinator.config import FederationConfig
 from fedward.disk import has_room
 from fedward.errors import TransientError
+from fedward.files import stamp_of
 
 KEPT = 2
 """Files that stay, the newest made ones: each is as large as the model."""
 
-NAME = re.compile(r"([0-9]{1,18})-([0-9a-f]{64})\.safetensors")
+LEFT_S = 3600.0
+"""A half-written file of this age is what a crash left: none takes as long."""
+
+NAME = re.compile(r"([0-9]{1,18})-([0-9a-f]{64})-([0-9a-f]{64})\.safetensors")
+"""Version, digest of its model, digest of the file. A ledger that was restored may have another model at a version."""
 
 
 @dataclass(frozen=True)
@@ -26,35 +31,37 @@ class Export:
     """A file that is there."""
 
     version: int
+    model_digest: str
     path: Path
     digest: str
-    """SHA-256 of the file, in hexadecimal."""
+    """SHA-256 of the file, in hexadecimal, as that of the model."""
 
 
 class Exports:
-    """The files of one coordinator, in its state folder. All of it runs in one event loop."""
+    """Files in the state folder, also of another coordinator on it. All of it runs in one event loop."""
 
     def __init__(self, config: FederationConfig) -> None:
         self._config = config
         self._folder = config.state_folder / "exports"
         self._making: tuple[int, asyncio.Task[Export]] | None = None
 
-    def begin(self) -> None:
+    def begin(self, now_s: float) -> None:
         """Drop what a crash left half-written."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in self._folder.glob("*.part"):
-            path.unlink(missing_ok=True)
+            if now_s - path.stat().st_mtime > LEFT_S:
+                path.unlink(missing_ok=True)
 
-    async def of(self, version: int) -> Export:
+    async def of(self, version: int, model_digest: str) -> Export:
         """The file of a version that is kept, made now where it is not there yet.
 
         Raises TransientError while another version's is made, where there is no room, or when it could not be made.
         """
-        found = self._find(version)
-        if found:
-            return found
+        for export in self._there():
+            if (export.version, export.model_digest) == (version, model_digest):
+                return export
         if self._making is None:
-            task = asyncio.create_task(self._make(version))
+            task = asyncio.create_task(self._make(version, model_digest))
             self._making = (version, task)
             task.add_done_callback(self._made)
         of, task = self._making
@@ -79,28 +86,25 @@ class Exports:
         if not task.cancelled():
             task.exception()  # seen, also where nobody waits any more
 
-    def _find(self, version: int) -> Export | None:
-        return next((export for export in self._there() if export.version == version), None)
-
     def _there(self) -> list[Export]:
         """Newest made first."""
         found = [(NAME.fullmatch(path.name), path) for path in self._folder.iterdir()]
-        exports = [Export(int(match[1]), path, match[2]) for match, path in found if match]
-        return sorted(exports, key=lambda export: export.path.stat().st_mtime_ns, reverse=True)
+        exports = [Export(int(match[1]), match[2], path, match[3]) for match, path in found if match]
+        return sorted(exports, key=lambda export: stamp_of(export.path) or (0, 0, 0), reverse=True)
 
-    async def _make(self, version: int) -> Export:
+    async def _make(self, version: int, model_digest: str) -> Export:
         if not has_room(self._config.state_folder, 2 * self._config.model.stat().st_size):  # updates need some, too
             raise TransientError("no room on the coordinator's disk for the file")
-        partial = self._folder / f"{os.getpid()}.part"
+        partial = self._folder / f"{secrets.token_hex(8)}.part"  # two containers may have the same process id
         try:
             await self._run(version, partial)
             digest = await asyncio.to_thread(_digest_of, partial)
-            path = partial.replace(self._folder / f"{version}-{digest}.safetensors")
+            path = partial.replace(self._folder / f"{version}-{model_digest}-{digest}.safetensors")
         finally:
             partial.unlink(missing_ok=True)
         for export in self._there()[KEPT:]:
             export.path.unlink(missing_ok=True)  # who reads it reads on
-        return Export(version, path, digest)
+        return Export(version, model_digest, path, digest)
 
     async def _run(self, version: int, out: Path) -> None:
         child = await asyncio.create_subprocess_exec(

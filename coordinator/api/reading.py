@@ -88,11 +88,12 @@ class Reading:
                 evaluations=[_measurement(StoredEvaluation(**row)) for row in session.execute(measured).mappings()],
             )
 
-    def is_kept(self, version: int) -> bool | None:
-        """Whether the model at a version can be downloaded; None for one of which there is no record."""
+    def model(self, version: int) -> tuple[str, bool] | None:
+        """Digest of the model at a version, and whether it can be downloaded; None where there is no record of it."""
+        query = sql.select(VERSIONS.c.model_digest).where(VERSIONS.c.version == version)
         with self.session() as session:
-            there = session.execute(sql.select(VERSIONS.c.version).where(VERSIONS.c.version == version)).first()
-            return version >= needed.number(session, needed.FLOOR) if there else None
+            digest = session.execute(query).scalar_one_or_none()
+            return None if digest is None else (digest.hex(), version >= needed.number(session, needed.FLOOR))
 
     def sites(self) -> Sites:
         with self.session() as session:
@@ -121,10 +122,13 @@ class Reading:
     @contextmanager
     def session(self) -> Iterator[Connection]:
         """A transaction that sees one moment."""
-        with self._engine.connect() as connection, connection.begin():
-            if connection.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN")  # the driver's own begin only for what writes
-            yield connection
+        try:
+            with self._engine.connect() as connection, connection.begin():
+                if connection.dialect.name == "sqlite":
+                    connection.exec_driver_sql("BEGIN")  # the driver's own begin only for what writes
+                yield connection
+        except (sql.exc.OperationalError, sql.exc.ProgrammingError) as error:
+            raise TransientError("the ledger is busy, or its tables are not those of this release") from error
 
 
 def _not_begun() -> TransientError:

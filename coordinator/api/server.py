@@ -56,6 +56,7 @@ class ApiServer:
         settings = config.api
         if settings.port is None:
             return
+        self._clock = clock
         access = Access(settings.token(), frozenset(settings.readers))
         self._tls: Renewing | None = None
         if settings.tls is not None:
@@ -75,7 +76,7 @@ class ApiServer:
 
     def __enter__(self) -> Self:
         if self._listener:
-            self._exports.begin()
+            self._exports.begin(self._clock.now_s())
             self._thread.start()
             self._ready.result()
             LOG.info("api_started", extra={"port": self.port, "tls": self._tls is not None})

@@ -153,6 +153,14 @@ def test_files_of_the_last_two_downloads_are_kept_and_no_more(after_a_run: Path,
     assert names == ["0", "1"]
 
 
+def test_a_file_of_another_ledger_with_the_same_version_is_not_sent(
+    after_a_run: Path, serve: Callable[..., Api]
+) -> None:
+    api = serve()
+    (after_a_run / "state" / "exports" / f"1-{'0' * 64}-{'1' * 64}.safetensors").write_bytes(b"of a ledger before")
+    assert not api.get(f"{ROOT}/versions/1/model").content.startswith(b"of a ledger before")
+
+
 def test_a_version_whose_payloads_are_deleted_is_gone(after_a_run: Path, serve: Callable[..., Api]) -> None:
     ledger = Ledger.in_folder(after_a_run / "state")
     ledger.raise_floor(1)
@@ -177,6 +185,11 @@ def test_a_coordinator_without_a_version_says_that_it_is_not_ready(folder: Path,
     Ledger.in_folder(folder / "state").close()
     answer = serve().get(ROOT)
     assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+
+
+def test_a_database_without_tables_is_asked_again_later(folder: Path, serve: Callable[..., Api]) -> None:
+    answer = serve().get(ROOT)
+    assert (answer.status, answer.json()["error"]) == (503, "away")
 
 
 def test_the_committed_description_is_what_is_served(after_a_run: Path, serve: Callable[..., Api]) -> None:

@@ -1,5 +1,6 @@
 """The API behind TLS: whose certificate lets somebody in, and whose does not."""
 
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -126,3 +127,24 @@ def test_a_renewed_certificate_is_shown_from_the_next_connection_on(
             api.get(ROOT)
         server_files.renew(files, "127.0.0.1", Role.BROKER)
         assert api.get(ROOT).status == 200
+
+
+def test_one_who_says_nothing_in_the_handshake_is_hung_up_on(
+    serve: Callable[..., int], authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.api.server.HANDSHAKE_S", 0.2)
+    port = serve(token_file=write_token(tmp_path))
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as silent:
+        assert silent.recv(1) == b""
+    assert Api(port, tls=shows(authority)).get(ROOT).status == 200
+
+
+def test_the_api_is_closed_in_the_middle_of_a_handshake(
+    after_a_run: Path, authority: Authority, tmp_path: Path
+) -> None:
+    files = Authority(tmp_path / "own").party("127.0.0.1", Role.BROKER)
+    with serving(after_a_run, tls=files.model_dump(mode="json"), token_file=write_token(tmp_path)) as server:
+        assert server.port
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as silent:
+            silent.sendall(b"\x16\x03\x01")
+            Api(server.port, tls=ssl.create_default_context(cafile=files.ca_file)).get(ROOT)
