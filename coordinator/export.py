@@ -2,7 +2,7 @@
 
     python -m coordinator.export VERSION OUT < CONFIGURATION
 
-To make it takes twice the model's memory and a core, for seconds where it is large: the coordinator's process has
+To make it takes four times the model's memory and a core, for seconds where it is large: the coordinator's process has
 neither to spare.
 """
 
@@ -53,7 +53,7 @@ def main() -> None:
     os.nice(POLITE)
     version, out = int(sys.argv[1]), Path(sys.argv[2])
     config = FederationConfig.model_validate_json(sys.stdin.read())
-    layout, _ = load_model(config.model)
+    layout = load_model(config.model)[0]  # and let go of the initial model
     ledger = Ledger(reading(engine_of(config)), create=False)
     write_export(config, ledger, layout, version, out)
 
