@@ -442,6 +442,8 @@ class Service:
             **self.meter.page(),
             "bytes_sent": self._link.bytes_sent,
             "bytes_received": self._link.bytes_received,
+            "num_waiting": self._link.num_waiting,
+            "bytes_waiting": self._link.bytes_waiting,
             "chunks_received": self._uploads.num_received,
             "chunks_redundant": self._uploads.num_received - self._uploads.num_useful,
             "sites": self._members.page(),
