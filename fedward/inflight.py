@@ -177,11 +177,19 @@ class Intake:
             return starved
 
     def _fits(self, delivery: Delivery) -> bool:
-        """QoS 0 has a quarter of the inbox: no broker holds it back, and a flood of it must not delay what matters."""
+        """QoS 0 has a quarter of the inbox: no broker holds it back, and a flood of it must not delay what matters.
+
+        What the broker itself says, on topics that begin with $, has all of it: its answers come at QoS 0, too, and one
+        that a flood pushed out would leave the flood where it is.
+        """
         places = self._inbox.maxsize
-        return delivery.qos > 0 or (
-            4 * (self._waiting_bytes + len(delivery.payload)) <= MAX_INBOX_BYTES
-            and (not places or 4 * self._inbox.qsize() < places)
+        return (
+            delivery.qos > 0
+            or delivery.topic.startswith("$")
+            or (
+                4 * (self._waiting_bytes + len(delivery.payload)) <= MAX_INBOX_BYTES
+                and (not places or 4 * self._inbox.qsize() < places)
+            )
         )
 
     def _flush(self) -> None:

@@ -134,6 +134,12 @@ def test_a_flood_of_qos_0_leaves_room_for_what_matters(size: int, num_taken: int
     assert not intake.offer(flood)
 
 
+def test_a_flood_does_not_push_out_what_the_broker_itself_says() -> None:
+    intake = Intake(Queue(100))
+    assert not all(intake.offer(Delivery("t", b"", qos=0)) for _ in range(200))
+    assert intake.offer(Delivery("$CONTROL/dynamic-security/v1/response", b"", qos=0))
+
+
 def test_news_that_found_the_inbox_full_goes_in_before_any_later_delivery() -> None:
     inbox: LinkInbox = Queue(2)
     intake = Intake(inbox)
