@@ -15,6 +15,7 @@ from coordinator.chain import Mark, anchor_of
 from coordinator.config import FederationConfig
 from coordinator.doctor import examine
 from coordinator.engine.norms import typical_norm
+from coordinator.enrolment import adopting
 from coordinator.enrolment.cli import add_verbs as add_enrolment
 from coordinator.ledger import Ledger
 from coordinator.making import Settings, Store
@@ -101,6 +102,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
             command.add_argument("--site", help="only this site; default: all")
     broker_config.add_command(verbs)
     add_enrolment(verbs)
+    adopting.add_command(verbs)
 
 
 def _run(arguments: argparse.Namespace) -> None:
