@@ -1,4 +1,4 @@
-"""`fedward coordinator adopt`: the coordinator's keys stay where something else keeps them, such as a secret of Kubernetes.
+"""`fedward coordinator adopt`: the coordinator's keys stay where something else keeps them, as Kubernetes does secrets.
 
 The identity folder is written to, for the register is in it, and where keys are kept nobody writes. So the folder has
 links to them: what is renewed there counts here, and no key is copied.

@@ -1,4 +1,4 @@
-"""What the pods of the chart may do, hooks and jobs among them: Kubernetes' profile `restricted`, and no secret made."""
+"""What the pods may do, hooks and jobs among them: Kubernetes' profile `restricted`, and no secret is made."""
 
 from typing import Any
 

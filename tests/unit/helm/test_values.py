@@ -53,7 +53,7 @@ def test_the_linter_finds_nothing_to_complain_about(installation: str) -> None:
     ],
 )
 def test_the_schema_refuses(path: str, value: object) -> None:
-    key = path.split("__")[-1]
+    key = path.rsplit("__", maxsplit=1)[-1]
     with pytest.raises(helm_python.HelmError) as caught:
         render(values_of("small", **{path: value}))
     assert "schema" in str(caught.value)

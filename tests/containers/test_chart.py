@@ -1,0 +1,229 @@
+"""The pods of helm/coordinator, run by Docker as the chart renders them: they pass their probes, and two agents train.
+
+Every command is one of docs/kubernetes.md. Without a kubelet: what that would do is in `tests/support/pod.py`.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sandbox.datasets import split
+from tests.support.chart import Manifest, pods, render, the, values_of
+from tests.support.containers import wait_for
+from tests.support.pod import Node, Pod
+
+pytestmark = [pytest.mark.containers, pytest.mark.slow, pytest.mark.timeout(300)]
+
+NAME = "fedward-chart-test"
+SUBNET, BROKER_AT, COORDINATOR_AT = "10.213.45.0/24", "10.213.45.10", "10.213.45.11"
+HOST = "broker.example.org"
+SITES = ("north", "south")
+TASK = "breast-cancer"
+AGENT_USER = (10001, 10001)
+TRAINED_S = 120.0
+SOME_VERSIONS, MORE_VERSIONS = 2, 3
+
+VALUES = values_of(
+    "small",
+    config={
+        "federation": "chest-xray",
+        "sites": list(SITES),
+        "task": TASK,
+        "work": {"local_epochs": 1, "batch_size": 32, "local_lr": 0.02},
+        "engine": {"buffer_size": len(SITES)},
+        "broker": {"reconnect_max_s": 1},
+    },
+    authority__existingSecret="chest-xray-authority",
+    broker__service__clusterIP=BROKER_AT,
+    backup__enabled=True,
+)
+
+
+def fedward(folder: Path, *arguments: str) -> None:
+    """A command of an operator, on the operator's own machine."""
+    command = [sys.executable, "-m", "fedward.cli", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all keys, certificates and the initial model, as the operator makes them beforehand."""
+    folder = tmp_path_factory.mktemp("operator")
+    config = VALUES["config"] | {"model": "initial.safetensors", "state_folder": "state"}
+    config |= {"identity": {"folder": "identity"}, "broker": {"host": HOST}}
+    (folder / "federation.yaml").write_text(yaml.safe_dump(config))
+    fedward(folder, "coordinator", "ca", "--out", "authority")
+    own = ("coordinator", "identity", "--config", "federation.yaml", "--ca", "authority")
+    fedward(folder, *own)
+    fedward(folder, *own, "--broker", HOST)
+    fedward(folder, "agent", "init-model", "--task", TASK, "--out", "initial.safetensors")
+    return folder
+
+
+def contents(folder: Path, **names: str) -> dict[str, bytes]:
+    """What `kubectl create secret generic --from-file=KEY=PATH` makes of files."""
+    return {key.replace("__", "."): (folder / path).read_bytes() for key, path in names.items()}
+
+
+@dataclass
+class Installation:
+    """The chart, installed."""
+
+    node: Node
+    manifests: list[Manifest]
+    coordinator: Pod
+    broker: Pod
+
+    def spec(self, whose: str) -> dict[str, Any]:
+        """The pod that comes of an object: its kind and its name after the release's."""
+        return spec_of(self.manifests, whose)
+
+    def trains_on(self, versions: int) -> None:
+        """Wait for so many further versions."""
+        first = self.coordinator.state().get("version", 0)
+        reached = lambda: self.coordinator.state().get("version", 0) >= first + versions  # noqa: E731 - said once
+        wait_for(reached, TRAINED_S, f"version {first + versions}")
+
+
+def spec_of(manifests: list[Manifest], whose: str) -> dict[str, Any]:
+    kind, name = whose.split("/")
+    [spec] = [spec for owner, _, spec in pods(manifests) if owner == f"{kind}/north-{name}"]
+    return spec | {"of": name}
+
+
+@pytest.fixture(scope="module")
+def installed(built: dict[str, dict[str, str]], keys: Path) -> Iterator[Installation]:
+    """Broker and coordinator as the chart renders them, started in the order in which they happen to be listed."""
+    manifests = render(VALUES)
+    image = f"{VALUES['images']['registry']}/fedward-{{}}:0.1.0"
+    config_map = the(manifests, "ConfigMap", "config")
+    node = Node(
+        name=NAME,
+        images={image.format(name): built[name]["tag"] for name in ("coordinator", "broker")},
+        secrets={
+            "chest-xray-coordinator": contents(
+                keys / "identity",
+                ca__crt="ca.crt",
+                coordinator__crt="coordinator.crt",
+                coordinator__key="coordinator.key",
+                sealing__key="sealing.key",
+            ),
+            "chest-xray-authority": contents(keys / "authority", tls__crt="ca.crt", tls__key="ca.key"),
+            "chest-xray-broker": contents(
+                keys / "identity" / "broker",
+                ca__crt="ca.crt",
+                ca__crl="ca.crl",
+                tls__crt=f"{HOST}.crt",
+                tls__key=f"{HOST}.key",
+            ),
+        },
+        config_maps={
+            config_map["metadata"]["name"]: {name: text.encode() for name, text in config_map["data"].items()},
+            "chest-xray-model": contents(keys, initial__safetensors="initial.safetensors"),
+        },
+        subnet=SUBNET,
+    )
+    with node.running():
+        broker = node.start(spec_of(manifests, "StatefulSet/broker"), BROKER_AT)
+        coordinator = node.start(spec_of(manifests, "Deployment/coordinator"), COORDINATOR_AT)
+        yield Installation(node, manifests, coordinator, broker)
+
+
+def hospital(installed: Installation, site: str, records: Path, image: str) -> None:
+    """A hospital's agent, enrolled over the broker's port for tokens and started. It is no part of the chart."""
+    token = installed.coordinator.execute(
+        "fedward", "coordinator", "invite", site, "--automatic", "--config", "/etc/fedward/federation.yaml"
+    )
+    files = {
+        "token.txt": token.encode(),
+        "site.yaml": yaml.safe_dump(
+            {
+                "site": site,
+                "federation": "chest-xray",
+                "tasks": {TASK: {"train": "train.csv", "held_out": "held_out.csv"}},
+                "state_folder": "state",
+                "broker": {"host": HOST, "reconnect_max_s": 1},
+                "identity": {"folder": "identity"},
+                "policy_file": "policy.yaml",
+                "threads": 1,
+            }
+        ).encode(),
+        "policy.yaml": yaml.safe_dump(
+            {"federations": ["chest-xray"], "tasks": {TASK: "any"}, "approval": "automatic"}
+        ).encode(),
+        **{name: (records / name).read_bytes() for name in ("train.csv", "held_out.csv")},
+    }
+    volume = installed.node.volume(f"hospital-{site}", files, AGENT_USER, (0o700, 0o600))
+    usual: dict[str, Any] = {
+        "labels": {NAME: ""},
+        "network": NAME,
+        "extra_hosts": {HOST: BROKER_AT},
+        "volumes": {volume: {"bind": "/var/lib/fedward"}},
+        "detach": True,
+    }
+    enrol = ["agent", "enroll", "--config", "site.yaml", "--token-file", "token.txt"]
+    installed.node.ended(installed.node.client.containers.run(image, enrol, **usual))
+    installed.node.client.containers.run(image, ["agent", "run", "--config", "site.yaml"], init=True, **usual)
+
+
+@pytest.fixture(scope="module")
+def training(
+    installed: Installation, built: dict[str, dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> Installation:
+    """With two hospitals whose agents have made a version together."""
+    records = tmp_path_factory.mktemp("records")
+    for part, site in zip(split(TASK, len(SITES), None, records), SITES, strict=True):
+        hospital(installed, site, records / part.name, built["agent-cpu"]["tag"])
+    installed.trains_on(SOME_VERSIONS)
+    return installed
+
+
+def test_19_the_pods_pass_their_own_probes(installed: Installation) -> None:
+    for pod in (installed.broker, installed.coordinator):
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            wait_for(lambda pod=pod, probe=probe: pod.passes(probe), 30, f"{probe} of {pod.container.name}")
+
+
+def test_the_coordinator_holds_no_copy_of_a_key_and_no_right_that_it_does_not_need(installed: Installation) -> None:
+    looks = (
+        "from pathlib import Path; folder = Path('/var/lib/fedward/identity');"
+        "print([str(p.readlink()) for p in sorted(folder.glob('*.key'))],"
+        "[line.split()[1] for line in open('/proc/self/status') if line.startswith(('CapEff', 'NoNewPrivs'))])"
+    )
+    links = ["/secrets/identity/coordinator.key", "/secrets/identity/sealing.key"]
+    assert installed.coordinator.execute("python3.11", "-c", looks).strip() == f"{links} {['0' * 16, '1']}"
+
+
+def test_two_agents_enrol_and_train_through_the_rendered_pods(training: Installation) -> None:
+    assert training.coordinator.state()["version"] >= SOME_VERSIONS
+    assert "fed_model_version" in (training.coordinator.page("/metrics") or "")
+
+
+def test_the_jobs_end_well_beside_the_coordinator(training: Installation) -> None:
+    assert "every digest is as recorded" in training.node.job(training.spec("CronJob/replay"))
+    assert "/backups/backup" in training.node.job(training.spec("CronJob/backup"))
+
+
+def test_the_test_of_the_release_asks_the_coordinator(training: Installation) -> None:
+    spec = training.spec("Pod/test")
+    *_, service = spec["containers"][0]["command"]
+    spec["hostAliases"] = [{"ip": COORDINATOR_AT, "hostnames": [service]}]  # in place of the cluster's DNS
+    assert training.node.job(spec).strip() == "ok"
+
+
+def test_a_broker_and_a_coordinator_that_start_again_go_on_with_the_same_hospitals(training: Installation) -> None:
+    assert training.broker.end(30) == 0
+    training.broker = training.node.start(training.spec("StatefulSet/broker"), BROKER_AT)
+    grace_s = training.spec("Deployment/coordinator")["terminationGracePeriodSeconds"]
+    assert training.coordinator.end(grace_s) == 0
+    training.coordinator = training.node.start(training.spec("Deployment/coordinator"), COORDINATOR_AT)
+    wait_for(lambda: training.coordinator.passes("readinessProbe"), 30, "readiness")
+    training.trains_on(MORE_VERSIONS)
