@@ -9,6 +9,7 @@ user has the password that follows from the token, may say one thing and hear on
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from coordinator.broker_news import TOPICS as BROKER_NEWS
 from coordinator.dynsec import (
     ANSWER_TOPIC,
     COMMAND_TOPIC,
@@ -87,6 +88,7 @@ def _of_coordinator(federation: str) -> frozenset[Acl]:
             Acl(SUBSCRIBE_LITERAL, up),
             Acl(RECEIVE, requests),
             Acl(SUBSCRIBE_LITERAL, requests),
+            *(Acl(right, topic) for topic in BROKER_NEWS for right in (RECEIVE, SUBSCRIBE_LITERAL)),
         }
     )
 

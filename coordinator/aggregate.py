@@ -37,6 +37,11 @@ class Aggregator:
         """Updates that make a version now."""
         return buffer_size(self._settings, len(self._members.active(self._settings.barrier)))
 
+    @property
+    def usual_size(self) -> int:
+        """The same if all admitted sites were there."""
+        return buffer_size(self._settings, len(self._members.admitted()))
+
     def add(self, row: StoredUpdate) -> None:
         """Take an accepted update, which is in the ledger already."""
         self._buffer.append(row)

@@ -22,6 +22,7 @@ from coordinator.making import Settings, Store
 from coordinator.opening import engine_of, move_ledger, open_begun
 from coordinator.quarantine import Quarantine
 from coordinator.replay import check_ledger, pruned_since, replay, snapshot_of_ledger
+from coordinator.replayed import noting
 from coordinator.run import mqtt_settings, run_coordinator
 from coordinator.schema import migrate
 from coordinator.tables import ALL, Totals, Verdict
@@ -181,7 +182,8 @@ def _export(arguments: argparse.Namespace) -> None:
 def _replay(arguments: argparse.Namespace) -> None:
     known = _parse_head(arguments.head) if arguments.head else None
     config, live, layout = _open(arguments)
-    with closing(live), snapshot_of_ledger(live) as ledger:
+    noted = noting(config.state_folder, SystemClock(), whole=arguments.from_version is None)
+    with closing(live), snapshot_of_ledger(live) as ledger, noted:
         check_ledger(ledger, known)
         chain, floor = ledger.chain(), ledger.floor
         from_version = floor if arguments.from_version is None else arguments.from_version

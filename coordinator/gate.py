@@ -6,6 +6,7 @@ What is not let in is counted by its reason. Who floods is kept out at the broke
 import logging
 from collections import Counter
 from collections.abc import Collection
+from typing import Any
 
 from coordinator.allowance import OUT_S, Allowance, Allowances
 from coordinator.config import FederationConfig
@@ -17,8 +18,19 @@ from fedward import topics
 from fedward.errors import PeerError, RejectReason
 from fedward.identity.token import user_of
 from fedward.ports import Clock, Delivery
+from fedward.topics import Up
 
 LOG = logging.getLogger(__name__)
+
+OTHER = "other"
+CARRIES: dict[object, str] = {
+    Up.OFFER: "update",
+    Up.CHUNK: "update",
+    Up.EVALUATION: "evaluation",
+    Up.TELEMETRY: "telemetry",
+}
+CARRIED = ("update", "evaluation", "telemetry", OTHER)
+"""What left a hospital, as a data protection officer sees it. Four words: each is a series of every site."""
 
 
 class Gate:
@@ -36,9 +48,12 @@ class Gate:
         self._allowances = Allowances(Allowance(config.limits.messages_s, config.limits.bytes_s))
         self._out: frozenset[str] = frozenset()
         self.refused: Counter[RejectReason] = Counter(dict.fromkeys(RejectReason, 0))
+        self._num_came = Counter(dict.fromkeys(CARRIED, 0))
+        self._bytes_came = {site: Counter(dict.fromkeys(CARRIED, 0)) for site in config.sites}
 
     def receive(self, delivery: Delivery) -> Received | None:
         """What a site says; None for what is too much, or the desk's. Raises PeerError for what is refused."""
+        self._note(delivery)
         if self._is_over_limit(delivery) or (self._desk and self._desk.takes(delivery.topic, delivery.payload)):
             return None
         check = self._senders.check if self._senders else None
@@ -48,6 +63,14 @@ class Gate:
         """Count a refusal, and tell the operator; `site` is None for a stranger."""
         self.refused[error.reason] += 1
         LOG.warning("refused", extra={"site": site, "reason": error.reason.value, "detail": error.detail})
+
+    def page(self) -> dict[str, Any]:
+        """What came in of admitted sites, by what it carries and whatever became of it; and what was refused."""
+        return {
+            "refused": {reason.value: count for reason, count in self.refused.items()},
+            "num_came": dict(self._num_came),
+            "bytes_came": {site: dict(sizes) for site, sizes in self._bytes_came.items()},
+        }
 
     def let_in(self) -> Collection[str]:
         """The sites that may use the broker now: to drop what a flood brings costs, so it is ended there."""
@@ -74,6 +97,13 @@ class Gate:
         if not was_over:
             LOG.warning("over_limit", extra={"site": sender})
         return True
+
+    def _note(self, delivery: Delivery) -> None:
+        address = address_of(delivery.topic)
+        if address and address.site and address.site in self._members:
+            carried = CARRIES.get(address.kind, OTHER)
+            self._num_came[carried] += 1
+            self._bytes_came[address.site][carried] += len(delivery.payload)
 
     def _sender(self, topic: str, address: topics.Address | None) -> str | None:
         """Whose allowance a message is taken from: a site's or that of a token's holder; None for a stranger."""

@@ -224,12 +224,12 @@ class Ledger:
             rows = connection.execute(query.order_by(of.number.desc()).limit(RECENT))
             return tuple((site, norm) for site, norm in rows)
 
-    def last_accepted(self) -> dict[str, tuple[int, str]]:
-        """Of each site, the base version and the codec of its last accepted update."""
-        last = needed.last_of_sites(sql.true())
-        query = sql.select(UPDATES.c.site, UPDATES.c.base_version, UPDATES.c.codec).where(UPDATES.c.number.in_(last))
+    def last_accepted(self) -> dict[str, tuple[int, str, float | None]]:
+        """Of each site, the base version, the codec and the norm of its last accepted update."""
+        last, told = needed.last_of_sites(sql.true()), (UPDATES.c.base_version, UPDATES.c.codec, UPDATES.c.norm)
+        query = sql.select(UPDATES.c.site, *told).where(UPDATES.c.number.in_(last))
         with self._engine.connect() as connection:
-            return {row.site: (row.base_version, row.codec) for row in connection.execute(query)}
+            return {row.site: (row.base_version, row.codec, row.norm) for row in connection.execute(query)}
 
     def paces(self) -> dict[str, SiteRate]:
         """Of each site ever heard, what its updates say of its pace."""

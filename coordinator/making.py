@@ -60,6 +60,8 @@ class Model:
 
     state: ServerState
     what_P: Vector
+    step_norm: float | None = None
+    """L2 norm of what the last version added to the true model; None before the first that was made here."""
 
     @classmethod
     def initial(cls, initial_P: Vector, settings: Settings) -> Self:
@@ -112,7 +114,7 @@ def make_version(
     when the last piece was taken, and not before: whatever ends it earlier leaves a model to throw away.
     Raises IntegrityError for a stored payload that can't be read.
     """
-    _fold(store, model.state, updates, weights, how)
+    model.step_norm = _fold(store, model.state, updates, weights, how)
     down = codec(how.model_codec)
     if down.exact:
         model.what_P[:] = model.state.w
@@ -187,7 +189,7 @@ def _fold(
     updates: Sequence[StoredUpdate],
     weights: Sequence[float],
     how: Settings,
-) -> None:
+) -> float:
     engine = how.engine
     base_versions = {update.base_version for update in updates} if engine.pull else set()
     bases = {version: vector_of(store, version) for version in base_versions}
@@ -203,7 +205,7 @@ def _fold(
             sites = [update.site for update in updates]
             contributions = with_cache(contributions, sites, cached, len({*cached, *sites}), total)
         with _of_the_store("an update of the buffer"):
-            fold(state, store.layout, contributions, total, engine)
+            return fold(state, store.layout, contributions, total, engine)
 
 
 @contextmanager

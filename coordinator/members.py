@@ -8,7 +8,7 @@ from coordinator.engine.rates import SiteRate, observe
 from coordinator.ledger import Ledger
 from coordinator.making import arrival_of
 from coordinator.paces import tells_pace
-from coordinator.state import SiteState, active_sites, federation_metrics, middle_metrics
+from coordinator.state import SiteState, active_sites, federation_metrics, middle_metrics, worst_metrics
 from coordinator.tables import StoredUpdate
 from fedward.messages import Evaluation, Status, Telemetry
 
@@ -23,9 +23,9 @@ class Members:
         self.rates: dict[str, SiteRate] = ledger.paces()
         for name, reason, number in ledger.num_ended():
             self._count(name, reason, number)
-        for name, (base_version, codec) in ledger.last_accepted().items():
-            if name in self.sites:
-                self.sites[name].base_version, self.sites[name].codec = base_version, codec
+        for name, (base_version, codec, norm) in ledger.last_accepted().items():
+            if site := self.sites.get(name):
+                site.base_version, site.codec, site.norm = base_version, codec, norm
         for name, totals in ledger.totals().items():
             if name in self.sites:
                 self.sites[name].num_accepted += totals.num_accepted
@@ -61,8 +61,10 @@ class Members:
             LOG.info("status", extra={"site": name, "online": status.online, "leaving": status.leaving})
         return status.online and (known is None or known.boot_id != status.boot_id)
 
-    def on_telemetry(self, name: str, telemetry: Telemetry) -> None:
-        self.sites[name].telemetry = telemetry
+    def on_telemetry(self, name: str, telemetry: Telemetry, now_s: float) -> None:
+        site = self.sites[name]
+        site.telemetry = telemetry
+        site.clock_skew_s = None if telemetry.sent_at_s is None else telemetry.sent_at_s - now_s
 
     def on_evaluation(self, name: str, evaluation: Evaluation) -> None:
         """Take a measurement; one of an older version than the last comes from a repeated message."""
@@ -78,8 +80,8 @@ class Members:
             self.rates[row.site] = observe(self.rates.get(row.site), arrival_of(row))
         self._count(row.site, row.reason, 1)
         if row.site in self.sites and row.reason is None:
-            self.sites[row.site].base_version = row.base_version
-            self.sites[row.site].codec = row.codec
+            site = self.sites[row.site]
+            site.base_version, site.codec, site.norm = row.base_version, row.codec, row.norm
 
     def _count(self, name: str, reason: str | None, number: int) -> None:
         site = self.sites.get(name)
@@ -111,6 +113,10 @@ class Members:
     def metrics(self) -> dict[str, float]:
         """Each metric over all sites, of their latest measurements."""
         return federation_metrics(self.sites)
+
+    def worst_metrics(self) -> dict[str, float]:
+        """Each metric at the site where it is worst, of their latest measurements."""
+        return worst_metrics(self.sites)
 
     def middle_metrics(self) -> dict[str, float]:
         """Each metric of the site in the middle, of their latest measurements."""

@@ -1,17 +1,21 @@
-"""The coordinator's Prometheus metrics, computed from its state when asked. docs/metrics.md lists them.
+"""The coordinator's Prometheus metrics, computed from its state when asked. docs/metrics.md is made of them.
 
-Agents can't be scraped through a hospital's firewall, so what their telemetry says is exported here, by site.
+Agents can't be scraped through a hospital's firewall, so what their telemetry says is exported here, by site. A name
+of this module is a promise to who has rules and dashboards; a label never holds what somebody outside has made up.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import PROCESS_COLLECTOR, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
+from coordinator.durations import BOUNDS_S
 from coordinator.provision import BrokerAccess
-from fedward.messages import Phase
+from fedward.messages import FederationState, Phase
 
 SITE_PHASES = [phase.value for phase in Phase] + ["offline", "leaving"]
 
@@ -29,10 +33,32 @@ GAUGES = {
     ),
     "blobs_bytes": ("fed_blobs_bytes", "Disk used by payloads; large: see retention.versions."),
     "ledger_bytes": ("fed_ledger_bytes", "Disk used by the ledger; large: see retention.records."),
+    "num_parameters": (
+        "fed_model_parameters",
+        "Parameters of the model: an update as float32 has four bytes for each.",
+    ),
+    "step_norm": (
+        "fed_version_step_norm",
+        "L2 norm of what the last version added to the model; growing over versions: it diverges.",
+    ),
+    "sites_admitted": ("fed_sites_admitted", "Sites that are listened to."),
+    "sites_online": ("fed_sites_online", "Sites that are connected; fewer than needed: call the hospitals."),
+    "sites_needed": (
+        "fed_sites_needed",
+        "Updates that make a version when all admitted sites are there; fewer online: versions of fewer, or none.",
+    ),
     "floor": ("fed_floor_version", "Oldest version that can be replayed and exported."),
     "row_changed": (
         "fed_row_changed",
         "1 when old rows are not deleted because one is not as it was written; run `replay`, see the runbook.",
+    ),
+    "replayed_at_s": (
+        "fed_replay_timestamp_seconds",
+        "When `fedward coordinator replay` last ended; long ago: see why it does not run.",
+    ),
+    "replay_matches": (
+        "fed_replay_matches",
+        "1 when it made every version as recorded, 0 when not; 0: see the runbook, The ledger is damaged.",
     ),
     "certificate_expires_s": (
         "fed_certificate_expires_timestamp_seconds",
@@ -49,9 +75,27 @@ COUNTERS = {
     "bytes_sent": ("fed_sent_bytes", "Payload bytes sent to the broker."),
     "bytes_received": ("fed_received_bytes", "Payload bytes from the broker."),
     "chunks_received": ("fed_chunks_received", "Chunks of updates that came in."),
+    "busy_s": ("fed_busy_seconds", "Time in which the loop did not wait; a rate near 1: it can't keep up."),
     "chunks_redundant": (
         "fed_chunks_redundant",
         "Of these, chunks that brought nothing; a rising share: links that break.",
+    ),
+}
+
+BROKER_GAUGES = {
+    "clients": ("fed_broker_clients", "Clients that are connected to the broker; falling: see its log."),
+    "stored_messages": (
+        "fed_broker_stored_messages",
+        "Messages that the broker holds, retained ones too; growing: somebody who subscribes does not take them.",
+    ),
+    "uptime_s": ("fed_broker_uptime_seconds", "Time since the broker's start; small again and again: it is restarted."),
+}
+"""Of mosquitto with dynamic security; the same for BROKER_COUNTERS."""
+
+BROKER_COUNTERS = {
+    "dropped_messages": (
+        "fed_broker_dropped_messages",
+        "Messages that the broker dropped as its queues were full; rising: raise its limits. Nothing is lost.",
     ),
 }
 
@@ -66,6 +110,19 @@ SITE_GAUGES = {
     ),
     "staleness": ("fed_site_staleness_versions", "Staleness of the site's last folded update; high: a slow site."),
     "weight": ("fed_site_weight", "Weight of the site's last folded update; near 0: it hardly counts."),
+    "norm": (
+        "fed_site_update_norm",
+        "L2 norm of the site's last accepted update; far above the others': compare its data.",
+    ),
+    "num_gpus": ("fed_site_gpus", "GPUs that the site trains on; fewer than before: its driver, or its container."),
+    "clock_skew_s": (
+        "fed_site_clock_skew_seconds",
+        "The site's clock minus the coordinator's; beyond a minute: time synchronisation of either.",
+    ),
+    "certificate_expires_s": (
+        "fed_site_certificate_expires_timestamp_seconds",
+        "When the site's certificate ends; near: its agent has not renewed it, see its log.",
+    ),
     "quarantined": (
         "fed_site_quarantined",
         "1 while the site is in quarantine; look at its norms with `status`, then `release` or `refuse` it.",
@@ -76,6 +133,7 @@ SITE_GAUGES = {
 SITE_COUNTERS = {
     "num_accepted": ("fed_site_updates_accepted", "Updates of the site that were accepted; flat: see its phase."),
     "num_refused": ("fed_site_updates_refused", "Updates of the site that were refused; rising: see the reasons."),
+    "num_fetched": ("fed_site_versions_fetched", "Versions that the agent says it downloaded; flat: see its phase."),
     "bytes_sent": ("fed_site_sent_bytes", "Payload bytes that the agent says it sent."),
     "bytes_received": ("fed_site_received_bytes", "Payload bytes that the agent says it received."),
 }
@@ -89,6 +147,8 @@ class StateCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._federation()
+        yield from self._time()
+        yield from self._broker()
         yield from self._sites()
 
     def _federation(self) -> Iterator[Metric]:
@@ -98,60 +158,144 @@ class StateCollector(Collector):
                 yield GaugeMetricFamily(name, text, float(page[key]))
         for key, (name, text) in COUNTERS.items():
             yield CounterMetricFamily(name, text, page[key])
-        refused = CounterMetricFamily(
-            "fed_messages_refused",
-            "Refused messages; docs/protocol.md has each reason.",
-            labels=["reason"],
+        yield _gauge("fed_coordinator_info", "1 for the coordinator's release.", {"software": page["software"]})
+        yield _one_of("fed_federation_state", "1 for what the operator wants.", "state", FederationState, page["state"])
+        yield _counter(
+            "fed_messages_refused", "Refused messages; docs/protocol.md has each reason.", "reason", page["refused"]
         )
-        for reason, count in page["refused"].items():
-            refused.add_metric([reason], count)
-        yield refused
-        access = GaugeMetricFamily(
+        came = "Messages of all sites that came in, by what they carry; unlike before: see their egress logs."
+        yield _counter("fed_egress_messages", came, "kind", page["num_came"])
+        yield _one_of(
             "fed_broker_access",
             "1 for how far the broker holds the federation's access rights; failed: the log says why.",
-            labels=["state"],
+            "state",
+            BrokerAccess,
+            page["broker_access"],
         )
-        for state in BrokerAccess:
-            access.add_metric([state.value], int(page["broker_access"] == state.value))
-        yield access
-        metric = GaugeMetricFamily(
+        yield _gauges(
             "fed_evaluation_ratio",
             "Metric over all sites' held-out records, of each site's latest evaluation; falling: compare versions.",
-            labels=["metric"],
+            "metric",
+            page["metrics"],
         )
-        for name, value in page["metrics"].items():
-            metric.add_metric([name], value)
-        yield metric
+        yield _gauges(
+            "fed_evaluation_worst_ratio",
+            "Metric at the site where it is worst; falling while the others rise: the model leaves that site behind.",
+            "metric",
+            page["worst_metrics"],
+        )
+
+    def _time(self) -> Iterator[Metric]:
+        message = HistogramMetricFamily(
+            "fed_message_seconds", "Time to handle a message; long: the disk, or the ledger's server.", labels=["kind"]
+        )
+        for kind, durations in self._page["message_s"].items():
+            message.add_metric([kind], _buckets(durations), durations["sum_s"])
+        yield message
+        durations = self._page["version_s"]
+        version = HistogramMetricFamily(
+            "fed_version_seconds", "Time to make and store a version; long: the disk, or too few cores."
+        )
+        version.add_metric([], _buckets(durations), durations["sum_s"])
+        yield version
+
+    def _broker(self) -> Iterator[Metric]:
+        figures = self._page["broker"]
+        for key, (name, text) in BROKER_GAUGES.items():
+            if key in figures:
+                yield GaugeMetricFamily(name, text, figures[key])
+        for key, (name, text) in BROKER_COUNTERS.items():
+            if key in figures:
+                yield CounterMetricFamily(name, text, figures[key])
 
     def _sites(self) -> Iterator[Metric]:
         sites: Mapping[str, Mapping[str, Any]] = self._page["sites"]
-        phases = GaugeMetricFamily(
-            "fed_site_phase", "1 for what the site is doing; offline: call the hospital.", labels=["site", "phase"]
-        )
-        for name, site in sites.items():
-            for phase in SITE_PHASES:
-                phases.add_metric([name, phase], int(site["phase"] == phase))
-        yield phases
-        codecs = GaugeMetricFamily(
-            "fed_site_codec",
-            "1 for the codec of the site's last accepted update; fewer bits: a slow link.",
-            labels=["site", "codec"],
-        )
-        for name, site in sites.items():
-            if site["codec"]:
-                codecs.add_metric([name, site["codec"]], 1)
-        yield codecs
+        yield from _words_of_sites(sites)
+        ends = self._page["certificates"]
         for field, (metric, text) in SITE_GAUGES.items():
             gauge = GaugeMetricFamily(metric, text, labels=["site"])
             for name, site in sites.items():
-                if site[field] is not None:
-                    gauge.add_metric([name], site[field])
+                value = ends.get(name) if field == "certificate_expires_s" else site[field]
+                if value is not None:
+                    gauge.add_metric([name], value)
             yield gauge
         for field, (metric, text) in SITE_COUNTERS.items():
             counter = CounterMetricFamily(metric, text, labels=["site"])
             for name, site in sites.items():
                 counter.add_metric([name], site[field])
             yield counter
+        came = CounterMetricFamily(
+            "fed_site_egress_bytes",
+            "Payload bytes that came from the site, by what they carry; unlike others': see its egress log.",
+            labels=["site", "kind"],
+        )
+        for name, sizes in self._page["bytes_came"].items():
+            for kind, size in sizes.items():
+                came.add_metric([name, kind], size)
+        yield came
+
+
+def _words_of_sites(sites: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
+    """What is said of sites in labels."""
+    phases = GaugeMetricFamily(
+        "fed_site_phase", "1 for what the site is doing; offline: call the hospital.", labels=["site", "phase"]
+    )
+    codecs = GaugeMetricFamily(
+        "fed_site_codec",
+        "1 for the codec of the site's last accepted update; fewer bits: a slow link.",
+        labels=["site", "codec"],
+    )
+    infos = GaugeMetricFamily(
+        "fed_site_info",
+        "1 for the release of the site's agent and what it trains on, as far as its hospital tells; old: upgrade it.",
+        labels=["site", "software", "device"],
+    )
+    metrics = GaugeMetricFamily(
+        "fed_site_evaluation_ratio",
+        "Metric on the site's held-out records, at its latest evaluation; far below the others': compare its data.",
+        labels=["site", "metric"],
+    )
+    for name, site in sites.items():
+        for phase in SITE_PHASES:
+            phases.add_metric([name, phase], int(site["phase"] == phase))
+        if site["codec"]:
+            codecs.add_metric([name, site["codec"]], 1)
+        infos.add_metric([name, site["software"], site["device"]], 1)
+        for metric, ratio in site["metrics"].items():
+            if ratio["denominator"] > 0:
+                metrics.add_metric([name, metric], ratio["numerator"] / ratio["denominator"])
+    yield from (phases, codecs, infos, metrics)
+
+
+def _gauge(name: str, text: str, labels: Mapping[str, str]) -> Metric:
+    gauge = GaugeMetricFamily(name, text, labels=list(labels))
+    gauge.add_metric(list(labels.values()), 1)
+    return gauge
+
+
+def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    gauge = GaugeMetricFamily(name, text, labels=[label])
+    for value_of, value in values.items():
+        gauge.add_metric([value_of], value)
+    return gauge
+
+
+def _one_of(name: str, text: str, label: str, all_states: Iterable[str], state: str) -> Metric:
+    """1 for the state that holds, 0 for each other."""
+    return _gauges(name, text, label, {str(one): int(state == one) for one in all_states})
+
+
+def _counter(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:
+    counter = CounterMetricFamily(name, text, labels=[label])
+    for count_of, count in counts.items():
+        counter.add_metric([count_of], count)
+    return counter
+
+
+def _buckets(durations: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Prometheus' are cumulative."""
+    ends = [*map(floatToGoString, BOUNDS_S), "+Inf"]
+    return list(zip(ends, map(float, accumulate(durations["counts"])), strict=True))
 
 
 class StandbyCollector(Collector):
@@ -174,4 +318,5 @@ def exposition_of_standby(_page: Mapping[str, Any]) -> str:
 def _exposition(collector: Collector) -> str:
     registry = CollectorRegistry()
     registry.register(collector)
+    registry.register(PROCESS_COLLECTOR)
     return generate_latest(registry).decode()

@@ -11,9 +11,11 @@ from typing import Any
 
 from coordinator.aggregate import Aggregator
 from coordinator.announcer import Announcer
+from coordinator.broker_news import BrokerNews
 from coordinator.clock import FederationClock
 from coordinator.config import Authorisation, FederationConfig
 from coordinator.damage import LEDGER_FILE
+from coordinator.durations import Meter
 from coordinator.enrolment.desk import desk_of
 from coordinator.gate import Gate, address_of
 from coordinator.intake import Ended, Intake
@@ -23,11 +25,12 @@ from coordinator.operation import Operation
 from coordinator.provision import Provision
 from coordinator.publish import Publisher
 from coordinator.receive import Received
+from coordinator.replayed import last_replay
 from coordinator.retention import Retention
 from coordinator.senders import Senders
 from coordinator.verify import Terms, check_evaluation
 from coordinator.versions import Versions
-from fedward import topics
+from fedward import __version__, topics
 from fedward.disk import free_bytes, used_bytes
 from fedward.errors import PeerError, RejectReason, UnprovenError
 from fedward.identity.folder import CoordinatorIdentity
@@ -111,6 +114,8 @@ class Service:
         )
         by_us = config.broker.authorisation is Authorisation.DYNAMIC_SECURITY
         self._provision = Provision(link, clock, config.federation, wanted=by_us)
+        self._broker_news = BrokerNews(link, wanted=by_us)
+        self.meter = Meter()
         self._unacknowledged: list[Delivery] = []
         self._operation = Operation(ledger, config.finish, clock)
         self._announcer = Announcer(
@@ -130,18 +135,22 @@ class Service:
     def run(self, inbox: LinkInbox, stop: threading.Event) -> None:
         """Work until `stop` is set. The link delivers to `inbox`; what was handled by then does not come again."""
         self._provision.begin()
+        self._broker_news.begin()
         self._link.subscribe(topics.up_all(self._config.federation))
         if self.desk:
             self._link.subscribe(self.desk.filter)
         self._link.open()
         while not stop.is_set():
-            try:
-                self.handle(inbox.get(timeout=self._wait_s()))
-            except queue.Empty:
+            event = _next_of(inbox, self._wait_s())
+            began_s = self._clock.monotonic_s()
+            if event is None:
                 self._retention.cut()  # nobody waits for us; and time passed, which tick looks at
+            else:
+                self.handle(event)
             self.tick()
             if inbox.empty() or len(self._unacknowledged) >= ACKNOWLEDGE_EVERY:
                 self.acknowledge()
+            self.meter.busy_s += self._clock.monotonic_s() - began_s
         self.acknowledge()
 
     def close(self) -> None:
@@ -153,7 +162,7 @@ class Service:
         """One event of the link; a message stays the broker's until `acknowledge`."""
         match event:
             case Delivery():
-                if not self._provision.takes(event):
+                if not (self._provision.takes(event) or self._broker_news.takes(event)):
                     self._on_delivery(event)
                 self._unacknowledged.append(event)
             case Connected():
@@ -167,6 +176,7 @@ class Service:
             case Disconnected():
                 self.connected = False
                 self._provision.on_disconnected()
+                self._broker_news.on_disconnected()
                 self._publisher.forget_asked()
                 LOG.warning("disconnected")
             case Room():
@@ -207,6 +217,12 @@ class Service:
     # receive
 
     def _on_delivery(self, delivery: Delivery) -> None:
+        began_s, address = self._clock.monotonic_s(), address_of(delivery.topic)
+        self._receive(delivery)
+        kind = address.kind if address and isinstance(address.kind, topics.Up) else None
+        self.meter.handled(kind, self._clock.monotonic_s() - began_s)
+
+    def _receive(self, delivery: Delivery) -> None:
         try:
             received = self._gate.receive(delivery)
         except PeerError as error:
@@ -236,7 +252,7 @@ class Service:
             case Status():
                 self._on_status(site, message)
             case Telemetry():
-                self._members.on_telemetry(site, message)
+                self._members.on_telemetry(site, message, self._clock.now_s())
             case Renewal():
                 self._on_renewal(site, message)
 
@@ -306,7 +322,9 @@ class Service:
             return
         if self._operation.state is FederationState.FINISHED or self._finish_if_done() or self._intake.is_full():
             return
+        began_s = self._clock.monotonic_s()
         if self._aggregator.make_if_ready(self._federation_clock.now()):
+            self.meter.made(self._clock.monotonic_s() - began_s)
             self._retention.apply()
             self._look_who_belongs()  # that took its time
             if not self._finish_if_done():
@@ -371,30 +389,49 @@ class Service:
 
     def page(self) -> dict[str, Any]:
         """What API, metrics and demo show. Other threads read it: every value is replaced, none is changed in place."""
-        current = self._versions.current
+        current, replayed = self._versions.current, last_replay(self._config.state_folder)
         return {
             "federation": self._config.federation,
+            "software": f"fedward {__version__}",
             "state": str(self._operation.state),
             "leads": True,
             "connected": self.connected,
             "broker_access": self._provision.state.value,
+            "broker": self._broker_news.figures,
             "certificate_expires_s": self.desk.expires_s() if self.desk else None,
+            "certificates": self.desk.expiries_s() if self.desk else {},
             "model_key_id": self._keys.key_id.hex() if self._keys else None,
             "version": current.version,
             "version_created_at_s": current.created_at_s,
             "num_parameters": self._versions.layout.size,
+            "step_norm": self._versions.step_norm,
             "floor": self._retention.floor,
             "row_changed": self._retention.row_changed,
+            "replayed_at_s": replayed.at_s if replayed else None,
+            "replay_matches": replayed.matches if replayed else None,
             "disk_free_bytes": free_bytes(self._config.state_folder),
             "blobs_bytes": used_bytes(self._config.state_folder / "blobs"),
             "ledger_bytes": used_bytes(self._config.state_folder, f"{LEDGER_FILE}*"),  # 0 for one on a server
             "buffer": len(self._aggregator),
             "buffer_size": self._aggregator.size,
+            "sites_needed": self._aggregator.usual_size,
+            "sites_admitted": len(self._members.admitted()),
+            "sites_online": len(self._members.online()),
             "metrics": self._members.metrics(),
-            "refused": {reason.value: count for reason, count in self._gate.refused.items()},
+            "worst_metrics": self._members.worst_metrics(),
+            **self._gate.page(),
+            **self.meter.page(),
             "bytes_sent": self._link.bytes_sent,
             "bytes_received": self._link.bytes_received,
             "chunks_received": self._uploads.num_received,
             "chunks_redundant": self._uploads.num_received - self._uploads.num_useful,
             "sites": self._members.page(),
         }
+
+
+def _next_of(inbox: LinkInbox, wait_s: float) -> LinkEvent | None:
+    """None when nothing came in time."""
+    try:
+        return inbox.get(timeout=wait_s)
+    except queue.Empty:
+        return None

@@ -70,6 +70,11 @@ class Versions:
             raise RuntimeError("begin() makes or loads the first version")
         return self._current
 
+    @property
+    def step_norm(self) -> float | None:
+        """L2 norm of what the last version added to the model; None where this process has made none."""
+        return self._model.step_norm
+
     def begin(self, initial_P: Vector, now_s: float, seed: int | None = None) -> None:
         """Make version 0 of the initial model, unless the ledger has versions: then go on with the newest.
 

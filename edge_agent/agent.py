@@ -326,6 +326,9 @@ class Agent:
         return {
             **page_of(self._config, self._situation(), self._progress.now),
             **self._trainer.page(),
+            "now_s": self._clock.now_s(),
+            "device": self._compute.device,
+            "num_gpus": int(self._compute.device == "cuda"),  # training takes one
             "connected": self.connected,
             "certificate_expires_s": self._renewer.expires_s,
             "uplink_bytes_s": self._uplink.bytes_s,

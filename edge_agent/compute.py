@@ -90,6 +90,11 @@ class Compute:
         self.last_step: StepProgress | None = None
 
     @property
+    def device(self) -> str:
+        """What it trains on: cpu or cuda."""
+        return self._capability.device_type
+
+    @property
     def step_s(self) -> float | None:
         """Median duration of the recent steps, None before the first."""
         step_times_s = self._step_times_s

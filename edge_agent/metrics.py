@@ -27,6 +27,7 @@ GAUGES = {
         "Rate at which the link carries updates up, over the uploads so far; low: updates of fewer bits leave.",
     ),
     "outbox": ("fed_agent_outbox_updates", "Finished updates without a receipt; above 0 for long: check the link."),
+    "num_gpus": ("fed_agent_gpus", "GPUs that it trains on; 0 where there should be one: `fedward agent doctor`."),
     "disk_free_bytes": ("fed_agent_disk_free_bytes", "Free space below the state folder; low: the agent will stop."),
     "certificate_expires_s": (
         "fed_agent_certificate_expires_timestamp_seconds",

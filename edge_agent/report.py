@@ -54,6 +54,9 @@ def telemetry_of(page: Mapping[str, Any], boot_id: bytes, tells: Collection[str]
         step_s=page["step_s"],
         train_loss=page["train_loss"],
         uplink_bytes_s=page["uplink_bytes_s"],
+        sent_at_s=page["now_s"],
+        device=page["device"],
+        num_gpus=page["num_gpus"],
     )
     return told(telemetry, tells)
 

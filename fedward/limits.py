@@ -58,6 +58,9 @@ MAX_TENSORS = 100_000
 MAX_METRICS = 32
 """Metrics of one evaluation."""
 
+MAX_GPUS = 1024
+"""GPUs of one site: the largest machine has a fraction of that."""
+
 KEY_ID_BYTES = 16
 """Name of a model key: drawn at random, never twice."""
 

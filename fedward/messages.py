@@ -18,6 +18,7 @@ from fedward.limits import (
     MAX_CHUNKS,
     MAX_CODECS,
     MAX_EXAMPLES,
+    MAX_GPUS,
     MAX_METRICS,
     MAX_NAME,
     MAX_PARTS,
@@ -243,6 +244,9 @@ class Telemetry:
     step_s: Seconds | None = None  # median time of one training step
     train_loss: Annotated[float, Interval(ge=-1e30, le=1e30)] | None = None
     uplink_bytes_s: Annotated[float, Interval(ge=0, le=1e15)] | None = None  # that the site's link carries up
+    sent_at_s: Seconds | None = None  # since 1970, by the site's clock
+    device: SiteName | None = None  # what it trains on: cpu, cuda
+    num_gpus: Annotated[int, Interval(ge=0, le=MAX_GPUS)] | None = None  # of these that it uses
 
 
 @dataclass(frozen=True, kw_only=True)

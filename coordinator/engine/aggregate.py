@@ -36,8 +36,10 @@ def fold(
     contributions: Sequence[Contribution],
     divisor: float,
     settings: EngineSettings,
-) -> None:
+) -> float:
     """Make the next version, in place on the arrays of `state`: w = optimizer(w, sum of weight x delta / divisor).
+
+    Returns the L2 norm of what was added to w.
 
     Sums in float32, in the order given, those of one codec and seed where the first of them stands: the same
     contributions in the same order give the same bytes. Statistics skip the optimizer: they take the weighted mean
@@ -55,6 +57,7 @@ def fold(
     robust = RobustSum(contributions, layout, settings) if settings.robust != "none" else None
     groups = _grouped(contributions) if robust is None else ()
     sum_B, scratch_B = np.empty((2, min(BLOCK_ELEMENTS, layout.size)), np.float32)
+    square = 0.0
     for block in layout.blocks:
         span, mean_B, free_B = slice(block.start, block.stop), sum_B[: block.size], scratch_B[: block.size]
         mean_B[:] = 0.0 if robust is None else robust.sum_block(block)
@@ -68,6 +71,8 @@ def fold(
         else:
             mean_B /= divisor
             step(state, span, mean_B, free_B, settings.optimizer)
+        square += float(np.dot(mean_B, mean_B))
+    return math.sqrt(square)
 
 
 def _grouped(contributions: Sequence[Contribution]) -> Sequence[_Group]:

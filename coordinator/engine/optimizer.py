@@ -49,7 +49,9 @@ class ServerState:
 
 
 def step(state: ServerState, span: slice, mean_B: Vector, scratch_B: Vector, settings: OptimizerSettings) -> None:
-    """One optimizer step on `span` of the state, in place; mean_B is G there and is overwritten, as scratch_B is.
+    """One optimizer step on `span` of the state, in place; mean_B is G there, and what was added to w afterwards.
+
+    scratch_B is overwritten.
 
     Raises ValueError where the state lacks a moment that the optimizer needs.
     """

@@ -131,6 +131,10 @@ class Desk:
         own = load_certificate(self._membership.folder / COORDINATOR_CERTIFICATE)
         return min(certificate.not_after_s for certificate in (own, *self.sites.values()))
 
+    def expiries_s(self) -> dict[str, float]:
+        """When each site's certificate ends."""
+        return {site: certificate.not_after_s for site, certificate in self.sites.items()}
+
     def _holders(self) -> frozenset[TokenKeys]:
         now_s = self._clock.now_s()
         return frozenset(one.keys for one in self._invitations.values() if may_connect(one, now_s))

@@ -145,6 +145,9 @@ SAMPLES["announcement_with_initial"] = dataclasses.replace(
 )
 
 
+SAMPLES["telemetry_with_device"] = dataclasses.replace(
+    cast(Telemetry, SAMPLES["telemetry"]), sent_at_s=1_790_000_000.25, device="cuda", num_gpus=1
+)
 SAMPLES["telemetry_with_uplink"] = dataclasses.replace(cast(Telemetry, SAMPLES["telemetry"]), uplink_bytes_s=875_000.0)
 
 

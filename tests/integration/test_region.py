@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fedward import __version__
 from fedward.cli import EXIT_CONFIG, EXIT_UNAVAILABLE
 from fedward.identity.authorities import revoked_in
 from fedward.identity.certificates import FileAuthority, Role, load_certificate, make_request, parse_request
@@ -56,6 +57,21 @@ def events(region: Region, name: str) -> list[str]:
     return [json.loads(line)["event"] for line in lines]
 
 
+def check_what_ops_see(region: Region) -> None:
+    """What comes from the broker, from certificates, from a replay and from the hospitals' clocks."""
+    told = ("clients", "stored_messages", "dropped_messages", "uptime_s")
+    wait_for(lambda: region.state()["broker"].keys() == set(told), PATIENCE_S, "the broker's figures")
+    assert "made again" in region.operator("replay")
+    state = region.state()
+    assert state["broker"]["clients"] >= 3
+    assert state["certificates"].keys() == {A, B}
+    assert state["replay_matches"] is True
+    for site in (A, B):
+        assert abs(state["sites"][site]["clock_skew_s"]) < PATIENCE_S
+        assert state["sites"][site]["software"] == f"fedward {__version__}"
+        assert state["sites"][site]["device"] == "cpu"
+
+
 def test_two_hospitals_enrol_over_the_network_and_train_and_one_is_revoked(region: Region) -> None:
     with ConnectProxy() as proxy:
         region.configure_site(A)
@@ -73,6 +89,7 @@ def test_two_hospitals_enrol_over_the_network_and_train_and_one_is_revoked(regio
         for site in (A, B):
             region.start_agent(site)
         wait_for(lambda: num_accepted(region, A) and num_accepted(region, B), PATIENCE_S, "an update of each")
+        check_what_ops_see(region)
         assert f"127.0.0.1:{region.port}" in proxy.requests
         wait_for(
             lambda: load_certificate(region.folder / A / f"{A}.crt").serial != old, PATIENCE_S, "a renewed certificate"

@@ -6,12 +6,15 @@ from collections.abc import Callable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from coordinator.metrics import SITE_COUNTERS, SITE_GAUGES, SITE_PHASES, exposition
-from fedward.errors import RejectReason
+from coordinator.gate import CARRIED
+from coordinator.metrics import COUNTERS, GAUGES, SITE_COUNTERS, SITE_GAUGES, SITE_PHASES, exposition
+from coordinator.replayed import noting
+from fedward.errors import IntegrityError, RejectReason
 from fedward.http import STUCK_AFTER_S, pages_of
 from fedward.messages import Evaluation, Phase, Ratio, Status, Telemetry
 from fedward.testing import ManualClock
 from fedward.topics import Up
+from monitoring.catalogue import coordinator_page
 from tests.support.coordinator_bench import Bench
 from tests.support.site import Site
 from tests.support.updates import FEDERATION, SITES, offer_of, payload_of
@@ -19,9 +22,9 @@ from tests.support.updates import SMALL as LAYOUT
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
-ONLY_STATE = {"federation", "state", "model_key_id", "num_parameters", "sites"}
+ONLY_STATE = {"federation", "model_key_id", "sites"}
 """Of the page, what is no metric."""
-ONLY_STATE_OF_A_SITE = {"online", "num_steps", "num_fetched", "base_version", "evaluated_version", "metrics"}
+ONLY_STATE_OF_A_SITE = {"online", "num_steps", "base_version", "evaluated_version"}
 
 
 def samples(text: str) -> Samples:
@@ -50,6 +53,7 @@ def busy(start: Callable[..., Bench], north: Site, south: Site) -> Bench:
         Telemetry(
             boot_id=b"boot-one", phase=Phase.TRAINING, version=1, step=7, num_steps=10, num_updates=1, num_refused=1,
             num_fetched=2, bytes_sent=1000, bytes_received=2000, step_s=0.5, train_loss=0.25, uplink_bytes_s=5e4,
+            sent_at_s=bench.clock.now_s() - 90, device="cuda", num_gpus=1,
         ),
     )  # fmt: skip
     metrics = {"auc": Ratio(numerator=8.0, denominator=10.0)}
@@ -61,12 +65,12 @@ def busy(start: Callable[..., Bench], north: Site, south: Site) -> Bench:
 def test_every_field_of_the_page_is_exported_or_known_to_be_no_metric(busy: Bench) -> None:
     page = busy.service.page()
     exported = {
-        "version", "version_created_at_s", "buffer", "buffer_size", "connected", "metrics", "refused", "bytes_sent",
-        "bytes_received", "disk_free_bytes", "blobs_bytes", "ledger_bytes", "floor", "row_changed", "leads",
-        "chunks_received", "chunks_redundant", "broker_access", "certificate_expires_s",
+        *GAUGES, *COUNTERS, "software", "state", "refused", "num_came", "bytes_came", "message_s", "version_s",
+        "broker", "broker_access", "certificates", "metrics", "worst_metrics",
     }  # fmt: skip
     assert set(page) == exported | ONLY_STATE
-    assert set(page["sites"]["north"]) == {"phase", "codec", *SITE_GAUGES, *SITE_COUNTERS} | ONLY_STATE_OF_A_SITE
+    of_a_site = {"phase", "codec", "software", "device", "metrics", *SITE_GAUGES, *SITE_COUNTERS}
+    assert set(page["sites"]["north"]) == (of_a_site | ONLY_STATE_OF_A_SITE) - {"certificate_expires_s"}
 
 
 def test_the_text_says_what_the_page_says(busy: Bench) -> None:
@@ -92,12 +96,90 @@ def test_the_text_says_what_the_page_says(busy: Bench) -> None:
     assert value(found, "fed_evaluation_ratio", metric="auc") == 0.8
 
 
-@pytest.mark.parametrize("field", [*SITE_GAUGES, *SITE_COUNTERS])
+OF_THE_SITE_ITSELF = [field for field in [*SITE_GAUGES, *SITE_COUNTERS] if field != "certificate_expires_s"]
+
+
+@pytest.mark.parametrize("field", OF_THE_SITE_ITSELF)
 def test_each_figure_of_a_site_carries_its_name(busy: Bench, field: str) -> None:
     page = busy.service.page()["sites"]["north"]
     name = SITE_GAUGES[field][0] if field in SITE_GAUGES else f"{SITE_COUNTERS[field][0]}_total"
     assert page[field] is not None, "the fixture has a value for every figure"
     assert value(samples(exposition(busy.service.page())), name, site="north") == pytest.approx(float(page[field]))
+
+
+def test_the_clock_release_and_device_of_a_site_are_told(busy: Bench, north: Site) -> None:
+    north.say(Up.STATUS, Status(boot_id=b"boot-one", online=True, software="fedward 0.1.0"))
+    busy.settle()
+    found = samples(exposition(busy.service.page()))
+    assert value(found, "fed_site_clock_skew_seconds", site="north") == pytest.approx(-90)
+    assert value(found, "fed_site_info", site="north", software="fedward 0.1.0", device="cuda") == 1
+
+
+def test_no_label_holds_what_a_site_makes_up(busy: Bench, north: Site) -> None:
+    north.say(Up.STATUS, Status(boot_id=b"boot-one", online=True, software='fedward 1"} 1\nfed_x 1'))
+    north.say(Up.TELEMETRY, Telemetry(boot_id=b"boot-one", phase=Phase.IDLE, device="patient-7"))
+    busy.settle()
+    found = samples(exposition(busy.service.page()))
+    assert value(found, "fed_site_info", site="north", software="other", device="other") == 1
+
+
+def test_the_worst_site_is_told_and_of_a_loss_the_highest(busy: Bench, north: Site, south: Site) -> None:
+    for site, auc, loss in ((north, 0.9, 0.2), (south, 0.7, 0.6)):
+        metrics = {"auc": Ratio(numerator=auc, denominator=1.0), "loss": Ratio(numerator=loss, denominator=1.0)}
+        site.say(Up.EVALUATION, Evaluation(federation=FEDERATION, version=1, num_examples=10, metrics=metrics))
+    busy.settle()
+    found = samples(exposition(busy.service.page()))
+    assert value(found, "fed_evaluation_worst_ratio", metric="auc") == pytest.approx(0.7)
+    assert value(found, "fed_evaluation_worst_ratio", metric="loss") == pytest.approx(0.6)
+    assert value(found, "fed_site_evaluation_ratio", site="south", metric="auc") == pytest.approx(0.7)
+
+
+def test_what_came_of_a_site_is_counted_by_what_it_carries(busy: Bench, north: Site) -> None:
+    before = samples(exposition(busy.service.page()))
+    north.say(Up.STATUS, Status(boot_id=b"boot-one", online=True))
+    busy.settle()
+    after = samples(exposition(busy.service.page()))
+    more = {
+        kind: value(after, "fed_site_egress_bytes_total", site="north", kind=kind)
+        - value(before, "fed_site_egress_bytes_total", site="north", kind=kind)
+        for kind in CARRIED
+    }
+    assert more["other"] > 0
+    assert [kind for kind in CARRIED if more[kind]] == ["other"]
+    assert value(before, "fed_site_egress_bytes_total", site="north", kind="update") > 0
+    assert value(after, "fed_egress_messages_total", kind="other") == (
+        value(before, "fed_egress_messages_total", kind="other") + 1
+    )
+
+
+def test_the_time_of_messages_and_versions_is_counted(busy: Bench) -> None:
+    found = samples(exposition(busy.service.page()))
+    assert value(found, "fed_message_seconds_count", kind="offer") == 3
+    assert value(found, "fed_message_seconds_bucket", kind="offer", le="+Inf") == 3
+    assert value(found, "fed_version_seconds_count") == 1
+    assert value(found, "fed_version_step_norm") == pytest.approx(busy.versions.step_norm)
+
+
+def test_500_sites_have_at_most_20000_series() -> None:
+    page = coordinator_page([f"hospital-{number}" for number in range(500)])
+    page |= {"refused": dict.fromkeys((reason.value for reason in RejectReason), 0)}
+    lines = [line for line in exposition(page).splitlines() if not line.startswith("#")]
+    assert 15_000 < len(lines) <= 20_000
+
+
+def test_the_last_replay_is_told(busy: Bench) -> None:
+    assert ("fed_replay_matches", frozenset()) not in samples(exposition(busy.service.page()))
+    with noting(busy.config.state_folder, busy.clock, whole=True):
+        pass
+    found = samples(exposition(busy.service.page()))
+    assert value(found, "fed_replay_matches") == 1
+    assert value(found, "fed_replay_timestamp_seconds") == busy.clock.now_s()
+    with pytest.raises(IntegrityError), noting(busy.config.state_folder, busy.clock, whole=False):
+        raise IntegrityError("version 3")
+    assert value(samples(exposition(busy.service.page())), "fed_replay_matches") == 0
+    with noting(busy.config.state_folder, busy.clock, whole=False):
+        pass
+    assert value(samples(exposition(busy.service.page())), "fed_replay_matches") == 0, "a part says nothing of the rest"
 
 
 def test_what_a_site_never_said_is_missing_and_not_zero(busy: Bench) -> None:

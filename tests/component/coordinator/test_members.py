@@ -36,7 +36,7 @@ def test_a_site_is_offline_until_it_says_otherwise(members: Members) -> None:
     assert members.page()["north"]["phase"] == "offline"
     members.on_status("north", ONLINE)
     assert members.page()["north"]["phase"] == Phase.IDLE
-    members.on_telemetry("north", TELEMETRY)
+    members.on_telemetry("north", TELEMETRY, 0.0)
     assert members.page()["north"]["phase"] == Phase.TRAINING
 
 
@@ -120,7 +120,7 @@ def test_a_version_waits_for_those_who_may_come(barrier: bool, heard: list[str],
 def test_the_page_of_a_site_says_what_its_telemetry_says(members: Members) -> None:
     members.heard("north", now_s=5.0)
     members.on_status("north", ONLINE)
-    members.on_telemetry("north", TELEMETRY)
+    members.on_telemetry("north", TELEMETRY, 0.0)
     page = members.page()["north"]
     for field in (
         "version",

@@ -28,6 +28,9 @@ PAGE: dict[str, Any] = {
     "step_s": 0.25,
     "train_loss": 0.5,
     "uplink_bytes_s": 1e6,
+    "now_s": 1.75e9,
+    "device": "cpu",
+    "num_gpus": 0,
     "codec": "eden2",
     "refused": {},
 }
@@ -59,6 +62,9 @@ def test_telemetry_carries_these_figures_and_nothing_else_of_the_page() -> None:
         "step_s": 0.25,
         "train_loss": 0.5,
         "uplink_bytes_s": 1e6,
+        "sent_at_s": 1.75e9,
+        "device": "cpu",
+        "num_gpus": 0,
     }
 
 
