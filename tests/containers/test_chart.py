@@ -4,6 +4,7 @@ Every command is one of docs/kubernetes.md. Without a kubelet: what that would d
 """
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 from sandbox.datasets import split
-from tests.support.chart import Manifest, pods, render, the, values_of
+from tests.support.chart import Manifest, changed, pods, render, the, values_of
 from tests.support.containers import wait_for
 from tests.support.pod import Node, Pod
 
@@ -207,9 +208,9 @@ def test_two_agents_enrol_and_train_through_the_rendered_pods(training: Installa
     assert "fed_model_version" in (training.coordinator.page("/metrics") or "")
 
 
-def test_the_jobs_end_well_beside_the_coordinator(training: Installation) -> None:
+def test_the_replay_ends_well_beside_the_coordinator_which_tells_so(training: Installation) -> None:
     assert "every digest is as recorded" in training.node.job(training.spec("CronJob/replay"))
-    assert "/backups/backup" in training.node.job(training.spec("CronJob/backup"))
+    assert "fed_replay_matches 1.0" in (training.coordinator.page("/metrics") or "")
 
 
 def test_the_test_of_the_release_asks_the_coordinator(training: Installation) -> None:
@@ -226,4 +227,19 @@ def test_a_broker_and_a_coordinator_that_start_again_go_on_with_the_same_hospita
     assert training.coordinator.end(grace_s) == 0
     training.coordinator = training.node.start(training.spec("Deployment/coordinator"), COORDINATOR_AT)
     wait_for(lambda: training.coordinator.passes("readinessProbe"), 30, "readiness")
+    training.trains_on(MORE_VERSIONS)
+
+
+def test_a_backup_that_the_job_has_made_is_restored_by_the_chart_and_the_hospitals_go_on(
+    training: Installation,
+) -> None:
+    version = training.coordinator.state()["version"]
+    training.node.job(training.spec("CronJob/backup"))
+    training.trains_on(1)
+    training.coordinator.end(60)
+    restoring = render(changed(VALUES, restore__from="backup"))  # the folder has the name of its pod
+    said = training.node.job(spec_of(restoring, "Job/restore"))
+    [restored] = re.findall(r"version (\d+) with .* restored, chain head", said)
+    assert int(restored) >= version
+    training.coordinator = training.node.start(training.spec("Deployment/coordinator"), COORDINATOR_AT)
     training.trains_on(MORE_VERSIONS)

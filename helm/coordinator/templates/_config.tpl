@@ -67,6 +67,9 @@ written as JSON, which is YAML: Helm's own YAML would make 4e+09 of 4000000000, 
 {{- if and $values.broker.enabled (eq (int $values.broker.port) (int $values.broker.enrolmentPort)) -}}
 {{- fail "broker.enrolmentPort: the same as broker.port; one asks for certificates, the other for passwords" -}}
 {{- end -}}
+{{- if and $values.restore.from (not (or $values.backup.enabled $values.backup.existingClaim)) -}}
+{{- fail "restore.from: needs backup.enabled, or backup.existingClaim, where the backup is" -}}
+{{- end -}}
 {{- if and $values.certManager.enabled (not $values.certManager.issuer.name) -}}
 {{- fail "certManager.issuer.name: missing; an issuer of the federation's authority" -}}
 {{- end -}}

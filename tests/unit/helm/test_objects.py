@@ -169,6 +169,29 @@ def test_a_job_is_there_when_it_is_asked_for_and_else_not(name: str) -> None:
         assert bool(named(manifests, "NetworkPolicy", name)) is wanted
 
 
+def test_a_restore_has_the_backups_and_no_coordinator_beside_it() -> None:
+    def replicas(**changes: Any) -> int:
+        found = the(render(values_of("airgapped", **changes)), "Deployment", "coordinator")["spec"]["replicas"]
+        return int(found)
+
+    assert (replicas(), replicas(restore__from="north-backup-1")) == (1, 0)
+    assert not named(render(values_of("airgapped")), "Job", "restore")
+    manifests = render(values_of("airgapped", restore__from="north-backup-1"))
+    job, kept = the(manifests, "Job", "restore"), the(manifests, "CronJob", "backup")["spec"]["jobTemplate"]
+    [restore], [backup] = (it["spec"]["template"]["spec"]["containers"] for it in (job, kept))
+    assert "--from=/backups/north-backup-1" in restore["args"]
+    assert "--out=/backups/$(POD_NAME)" in backup["args"]
+    claims = [
+        next(
+            v["persistentVolumeClaim"]["claimName"]
+            for v in it["spec"]["template"]["spec"]["volumes"]
+            if v["name"] == "backups"
+        )
+        for it in (job, kept)
+    ]
+    assert claims == ["north-backups", "north-backups"]
+
+
 def test_tables_are_migrated_before_the_coordinator_changes_where_the_ledger_is_on_a_server() -> None:
     assert not named(render(values_of("small")), "Job", "migrate")
     manifests = render(values_of("small", ledger__url=SQL))

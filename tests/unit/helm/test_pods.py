@@ -16,6 +16,7 @@ CREDENTIALS = {
         "Job/north-migrate",
         "CronJob/north-backup",
         "CronJob/north-replay",
+        "Job/north-restore",
     },
 }
 """Each credential of the values, and whose pods get it."""
@@ -95,7 +96,11 @@ def secrets_of(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("path", CREDENTIALS)
 def test_a_credential_is_an_existing_secret_that_goes_to_those_who_need_it_and_to_the_group_only(path: str) -> None:
-    changes: dict[str, Any] = {"authority__existingSecret": "chest-xray-authority", path: "the-credential"}
+    changes: dict[str, Any] = {
+        "authority__existingSecret": "chest-xray-authority",
+        "restore__from": "b",
+        path: "the-credential",
+    }
     manifests = render(values_of("production", certManager__enabled=False, **changes))
     users = {
         whose: secrets_of(spec)["the-credential"]

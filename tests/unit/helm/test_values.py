@@ -48,6 +48,7 @@ def test_the_linter_finds_nothing_to_complain_about(installation: str) -> None:
         ("state__size", "20 GB"),
         ("ledger__url", "postgresql://fedward:secret@db.example.org/x"),
         ("backup__schedule", "nightly"),
+        ("restore__from", "../state"),
         ("config__codec", 4),
         ("config__retention", {"versions": 0}),
     ],
@@ -69,6 +70,7 @@ def test_the_schema_refuses(path: str, value: object) -> None:
         ({"coordinator__replicas": 2, "ledger__url": "postgresql://a@b/c"}, "needs state.accessMode ReadWriteMany"),
         ({"broker__existingSecret": ""}, "broker.existingSecret: missing"),
         ({"broker__enrolmentPort": 8883}, "the same as broker.port"),
+        ({"restore__from": "north-backup-1"}, "restore.from: needs backup.enabled"),
         ({"certManager__enabled": True}, "certManager.issuer.name: missing"),
         (
             {"authority__existingSecret": "authority", "config__authority": {"command": ["sign"]}},
