@@ -3,10 +3,7 @@
 Every command is one of docs/kubernetes.md. Without a kubelet: what that would do is in `tests/support/pod.py`.
 """
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,62 +13,29 @@ import pytest
 import yaml
 
 from sandbox.datasets import split
-from tests.support.chart import Manifest, changed, pods, render, the, values_of
+from tests.support.chart import Manifest, changed, render
 from tests.support.containers import wait_for
+from tests.support.installation import (
+    FEDERATION,
+    HOST,
+    SITES,
+    TASK,
+    install,
+    make_keys,
+    node_for,
+    small_values,
+    spec_of,
+)
 from tests.support.pod import Node, Pod
 
 pytestmark = [pytest.mark.containers, pytest.mark.slow, pytest.mark.timeout(300)]
 
 NAME = "fedward-chart-test"
 SUBNET, BROKER_AT, COORDINATOR_AT = "10.213.45.0/24", "10.213.45.10", "10.213.45.11"
-HOST = "broker.example.org"
-SITES = ("north", "south")
-TASK = "breast-cancer"
 AGENT_USER = (10001, 10001)
 TRAINED_S = 120.0
 SOME_VERSIONS, MORE_VERSIONS = 2, 3
-
-VALUES = values_of(
-    "small",
-    config={
-        "federation": "chest-xray",
-        "sites": list(SITES),
-        "task": TASK,
-        "work": {"local_epochs": 1, "batch_size": 32, "local_lr": 0.02},
-        "engine": {"buffer_size": len(SITES)},
-        "broker": {"reconnect_max_s": 1},
-    },
-    authority__existingSecret="chest-xray-authority",
-    broker__service__clusterIP=BROKER_AT,
-    backup__enabled=True,
-)
-
-
-def fedward(folder: Path, *arguments: str) -> None:
-    """A command of an operator, on the operator's own machine."""
-    command = [sys.executable, "-m", "fedward.cli", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all keys, certificates and the initial model, as the operator makes them beforehand."""
-    folder = tmp_path_factory.mktemp("operator")
-    config = VALUES["config"] | {"model": "initial.safetensors", "state_folder": "state"}
-    config |= {"identity": {"folder": "identity"}, "broker": {"host": HOST}}
-    (folder / "federation.yaml").write_text(yaml.safe_dump(config))
-    fedward(folder, "coordinator", "ca", "--out", "authority")
-    own = ("coordinator", "identity", "--config", "federation.yaml", "--ca", "authority")
-    fedward(folder, *own)
-    fedward(folder, *own, "--broker", HOST)
-    fedward(folder, "agent", "init-model", "--task", TASK, "--out", "initial.safetensors")
-    return folder
-
-
-def contents(folder: Path, **names: str) -> dict[str, bytes]:
-    """What `kubectl create secret generic --from-file=KEY=PATH` makes of files."""
-    return {key.replace("__", "."): (folder / path).read_bytes() for key, path in names.items()}
+VALUES = small_values(BROKER_AT, backup__enabled=True)
 
 
 @dataclass
@@ -84,7 +48,7 @@ class Installation:
     broker: Pod
 
     def spec(self, whose: str) -> dict[str, Any]:
-        """The pod that comes of an object: its kind and its name after the release's."""
+        """As `spec_of`."""
         return spec_of(self.manifests, whose)
 
     def trains_on(self, versions: int) -> None:
@@ -94,45 +58,14 @@ class Installation:
         wait_for(reached, TRAINED_S, f"version {first + versions}")
 
 
-def spec_of(manifests: list[Manifest], whose: str) -> dict[str, Any]:
-    kind, name = whose.split("/")
-    [spec] = [spec for owner, _, spec in pods(manifests) if owner == f"{kind}/north-{name}"]
-    return spec | {"of": name}
-
-
 @pytest.fixture(scope="module")
-def installed(built: dict[str, dict[str, str]], keys: Path) -> Iterator[Installation]:
-    """Broker and coordinator as the chart renders them, started in the order in which they happen to be listed."""
+def installed(built: dict[str, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """Broker and coordinator as the chart renders them."""
+    keys = tmp_path_factory.mktemp("operator")
+    make_keys(keys, VALUES)
     manifests = render(VALUES)
-    image = f"{VALUES['images']['registry']}/fedward-{{}}:0.1.0"
-    config_map = the(manifests, "ConfigMap", "config")
-    node = Node(
-        name=NAME,
-        images={image.format(name): built[name]["tag"] for name in ("coordinator", "broker")},
-        secrets={
-            "chest-xray-coordinator": contents(
-                keys / "identity",
-                ca__crt="ca.crt",
-                coordinator__crt="coordinator.crt",
-                coordinator__key="coordinator.key",
-                sealing__key="sealing.key",
-            ),
-            "chest-xray-authority": contents(keys / "authority", tls__crt="ca.crt", tls__key="ca.key"),
-            "chest-xray-broker": contents(
-                keys / "identity" / "broker",
-                ca__crt="ca.crt",
-                ca__crl="ca.crl",
-                tls__crt=f"{HOST}.crt",
-                tls__key=f"{HOST}.key",
-            ),
-        },
-        config_maps={
-            config_map["metadata"]["name"]: {name: text.encode() for name, text in config_map["data"].items()},
-            "chest-xray-model": contents(keys, initial__safetensors="initial.safetensors"),
-        },
-        subnet=SUBNET,
-    )
-    with node.running():
+    with node_for(NAME, SUBNET, keys, built).running() as node:
+        install(node, manifests)
         broker = node.start(spec_of(manifests, "StatefulSet/broker"), BROKER_AT)
         coordinator = node.start(spec_of(manifests, "Deployment/coordinator"), COORDINATOR_AT)
         yield Installation(node, manifests, coordinator, broker)
@@ -148,7 +81,7 @@ def hospital(installed: Installation, site: str, records: Path, image: str) -> N
         "site.yaml": yaml.safe_dump(
             {
                 "site": site,
-                "federation": "chest-xray",
+                "federation": FEDERATION,
                 "tasks": {TASK: {"train": "train.csv", "held_out": "held_out.csv"}},
                 "state_folder": "state",
                 "broker": {"host": HOST, "reconnect_max_s": 1},
@@ -158,7 +91,7 @@ def hospital(installed: Installation, site: str, records: Path, image: str) -> N
             }
         ).encode(),
         "policy.yaml": yaml.safe_dump(
-            {"federations": ["chest-xray"], "tasks": {TASK: "any"}, "approval": "automatic"}
+            {"federations": [FEDERATION], "tasks": {TASK: "any"}, "approval": "automatic"}
         ).encode(),
         **{name: (records / name).read_bytes() for name in ("train.csv", "held_out.csv")},
     }

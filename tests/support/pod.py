@@ -41,7 +41,7 @@ class Node:
     images: Mapping[str, str]
     """Of each image that a manifest names: the one on this machine."""
     secrets: Mapping[str, Files]
-    config_maps: Mapping[str, Files]
+    config_maps: dict[str, Files]
     subnet: str
     client: docker.DockerClient = field(default_factory=docker.from_env)
     network: Network = None
