@@ -23,9 +23,9 @@ setup: $(READY)  ## make the virtual environment
 demo: $(READY)  ## run a federation of four hospitals here; ARGS="--help" lists the options
 	$(RUN)/fedward demo $(ARGS)
 
-# mosquitto and PostgreSQL are installed where that is possible; where not, their tests are skipped and say which line
-# installs them.
-test: $(READY) mosquitto postgresql  ## all tests but the sweep and those of the containers, minutes
+# mosquitto, PostgreSQL and Prometheus are installed where that is possible; where not, their tests are skipped and say
+# which line installs them.
+test: $(READY) mosquitto postgresql prometheus  ## all tests but the sweep and those of the containers, minutes
 	$(RUN)/pytest -m "not sweep and not containers" $(ARGS)
 
 .PHONY: mosquitto
@@ -46,6 +46,15 @@ postgresql:
 	      || echo "== PostgreSQL could not be installed: its tests are skipped"; \
 	  else echo "== PostgreSQL is not installed: its tests are skipped; 'sudo apt-get install postgresql' runs them"; fi; }
 
+.PHONY: prometheus
+prometheus:
+	@command -v promtool >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "== setup: Prometheus, which the alerts are tested with (apt-get)"; \
+	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus >/dev/null; } \
+	      || echo "== Prometheus could not be installed: its tests are skipped"; \
+	  else echo "== Prometheus is not installed: its tests are skipped; 'sudo apt-get install prometheus' runs them"; fi; }
+
 check: $(READY)  ## style and types: ruff, mypy --strict
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
@@ -54,7 +63,7 @@ check: $(READY)  ## style and types: ruff, mypy --strict
 unit: $(READY)  ## rules and parts one by one: seconds, no network, no torch
 	$(RUN)/pytest tests/unit tests/compat $(ARGS)
 
-component contract integration learning: $(READY) mosquitto postgresql  ## one group of tests
+component contract integration learning: $(READY) mosquitto postgresql prometheus  ## one group of tests
 	$(RUN)/pytest tests/$@ $(ARGS)
 
 bench: $(READY)  ## every benchmark, beside its bound

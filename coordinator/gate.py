@@ -18,19 +18,9 @@ from fedward import topics
 from fedward.errors import PeerError, RejectReason
 from fedward.identity.token import user_of
 from fedward.ports import Clock, Delivery
-from fedward.topics import Up
+from fedward.topics import CARRIED, carried_by
 
 LOG = logging.getLogger(__name__)
-
-OTHER = "other"
-CARRIES: dict[object, str] = {
-    Up.OFFER: "update",
-    Up.CHUNK: "update",
-    Up.EVALUATION: "evaluation",
-    Up.TELEMETRY: "telemetry",
-}
-CARRIED = ("update", "evaluation", "telemetry", OTHER)
-"""What left a hospital, as a data protection officer sees it. Four words: each is a series of every site."""
 
 
 class Gate:
@@ -101,7 +91,7 @@ class Gate:
     def _note(self, delivery: Delivery) -> None:
         address = address_of(delivery.topic)
         if address and address.site and address.site in self._members:
-            carried = CARRIES.get(address.kind, OTHER)
+            carried = carried_by(address.kind)
             self._num_came[carried] += 1
             self._bytes_came[address.site][carried] += len(delivery.payload)
 

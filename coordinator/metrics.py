@@ -15,6 +15,7 @@ from prometheus_client.utils import floatToGoString
 
 from coordinator.durations import BOUNDS_S
 from coordinator.provision import BrokerAccess
+from fedward.limits import MAX_INBOX_BYTES, MIB
 from fedward.messages import FederationState, Phase
 
 SITE_PHASES = [phase.value for phase in Phase] + ["offline", "leaving"]
@@ -58,15 +59,24 @@ GAUGES = {
     ),
     "replay_matches": (
         "fed_replay_matches",
-        "1 when it made every version as recorded, 0 when not; 0: see the runbook, The ledger is damaged.",
+        "1 when it made every version as recorded, 0 when not; 0: see the runbook, Prove where a model comes from.",
     ),
     "certificate_expires_s": (
         "fed_certificate_expires_timestamp_seconds",
         "When the first certificate ends, the coordinator's own or a site's; near: see the log for whose.",
     ),
+    "own_certificate_expires_s": (
+        "fed_coordinator_certificate_expires_timestamp_seconds",
+        "When the coordinator's own certificate ends; near: renew it with `fedward coordinator identity --renew`.",
+    ),
     "leads": (
         "fed_coordinator_leads",
         "1 for the coordinator that works, 0 for one that stands by; none with 1: see the ledger's database.",
+    ),
+    "num_waiting": ("fed_inbox_messages", "Messages that came in and are not done with; growing: it can't keep up."),
+    "bytes_waiting": (
+        "fed_inbox_bytes",
+        f"Payload bytes of these; at {MAX_INBOX_BYTES // MIB} MiB it reads no more for a while.",
     ),
     "connected": ("fed_broker_connected", "1 while connected to the broker; 0: check the broker."),
 }

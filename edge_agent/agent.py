@@ -46,7 +46,7 @@ from edge_agent.train import Trainer
 from edge_agent.training.failures import FailureKind
 from edge_agent.uplink import Uplink
 from edge_agent.voice import Voice
-from fedward import topics
+from fedward import __version__, topics
 from fedward.disk import free_bytes, has_room
 from fedward.errors import PeerError, RejectReason
 from fedward.messages import Announcement, Chunk, Control, Grant, Receipt, Renewed, SealedKey
@@ -326,7 +326,9 @@ class Agent:
         return {
             **page_of(self._config, self._situation(), self._progress.now),
             **self._trainer.page(),
+            **self._link.page(),
             "now_s": self._clock.now_s(),
+            "software": f"fedward {__version__}",
             "device": self._compute.device,
             "num_gpus": int(self._compute.device == "cuda"),  # training takes one
             "connected": self.connected,

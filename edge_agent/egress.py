@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections import Counter
 
 from edge_agent.egress_lines import Facts, What
 from edge_agent.egress_log import EgressLog, is_full
@@ -11,7 +12,7 @@ from fedward.errors import PeerError
 from fedward.messages import Evaluation, Offer, Telemetry
 from fedward.pack import unpack
 from fedward.ports import Delivery, Link, Will
-from fedward.topics import Up
+from fedward.topics import CARRIED, Up, carried_by
 
 LOG = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ class EgressLink:
         self._upload: tuple[bytes, int] | None = None  # id and base version of the update that was offered last
         self._opened = False
         self._full = False
+        self._num_left = Counter(dict.fromkeys(CARRIED, 0))
+        self._bytes_left = Counter(dict.fromkeys(CARRIED, 0))
 
     def open(self) -> None:
         """Raises as EgressLog.open does: without a log, or the will in it, nothing connects."""
@@ -46,7 +49,11 @@ class EgressLink:
         if n is None:
             return False
         sent = self._link.publish(topic, payload, qos=qos, retain=retain, expiry_s=expiry_s)
-        if not sent:
+        if sent:
+            carried = carried_by(facts["kind"])
+            self._num_left[carried] += 1
+            self._bytes_left[carried] += len(payload)
+        else:
             self._written({"what": What.UNSENT, "of": n})
         return sent
 
@@ -97,6 +104,18 @@ class EgressLink:
     @property
     def bytes_received(self) -> int:
         return self._link.bytes_received
+
+    @property
+    def num_waiting(self) -> int:
+        return self._link.num_waiting
+
+    @property
+    def bytes_waiting(self) -> int:
+        return self._link.bytes_waiting
+
+    def page(self) -> dict[str, dict[str, int]]:
+        """What left since the start, by what it carries, as the log has it: without what was not sent, and the will."""
+        return {"num_left": dict(self._num_left), "bytes_left": dict(self._bytes_left)}
 
     def _facts(self, topic: str, payload: bytes) -> dict[str, str | int]:
         """Of a message, whatever it is; the version where it names one, or belongs to an update that does."""

@@ -76,17 +76,46 @@ class StateCollector(Collector):
             if codec.carries_updates:
                 codecs.add_metric([name], int(self._page["codec"] == name))
         yield codecs
-        for name, field, text in (
-            ("fed_agent_messages_refused", "refused", "Messages of the other side that were refused, by reason."),
+        info = GaugeMetricFamily(
+            "fed_agent_info",
+            "1 for the release and what it trains on; another device than there should be: `fedward agent doctor`.",
+            labels=["software", "device"],
+        )
+        info.add_metric([self._page["software"], self._page["device"]], 1)
+        yield info
+        yield from self._counters()
+
+    def _counters(self) -> Iterator[Metric]:
+        """Those with a label: of each its name, the page's field, what it says, and the label."""
+        for name, field, text, label in (
+            (
+                "fed_agent_egress_messages",
+                "num_left",
+                "Messages that left, by what they carry; unlike before: read `fedward agent egress`.",
+                "kind",
+            ),
+            (
+                "fed_agent_egress_bytes",
+                "bytes_left",
+                "Payload bytes that left, by what they carry; unlike before: read `fedward agent egress`.",
+                "kind",
+            ),
+            (
+                "fed_agent_messages_refused",
+                "refused",
+                "Messages of the other side that were refused, by reason.",
+                "reason",
+            ),
             (
                 "fed_agent_failures",
                 "failures",
                 "Training, evaluation or making version 0 that failed, by kind; see the log.",
+                "reason",
             ),
         ):
-            counter = CounterMetricFamily(name, text, labels=["reason"])
-            for reason, count in self._page[field].items():
-                counter.add_metric([reason], count)
+            counter = CounterMetricFamily(name, text, labels=[label])
+            for one, count in self._page[field].items():
+                counter.add_metric([one], count)
             yield counter
 
 

@@ -110,6 +110,7 @@ class Intake:
 
     def __init__(self, inbox: LinkInbox) -> None:
         self._inbox = inbox
+        self._num_waiting = 0
         self._waiting_bytes = 0
         self._kept: deque[Connected | Disconnected | Room] = deque()
         self._dropped = 0
@@ -120,6 +121,16 @@ class Intake:
     def dropped(self) -> int:
         """Deliveries that found the inbox full, since the start."""
         return self._dropped
+
+    @property
+    def num_waiting(self) -> int:
+        """Deliveries that were put in and are not handled yet."""
+        return self._num_waiting
+
+    @property
+    def bytes_waiting(self) -> int:
+        """Payload bytes of these."""
+        return self._waiting_bytes
 
     def tell(self, news: Connected | Disconnected | Room) -> None:
         """Put news of the link into the inbox, now or as soon as there is room; only the latest is kept."""
@@ -141,6 +152,7 @@ class Intake:
         with self._lock:
             self._flush()
             if self._fits(delivery) and not self._kept and self._put(delivery):
+                self._num_waiting += 1
                 self._waiting_bytes += len(delivery.payload)
                 return True
             self._dropped += 1
@@ -150,6 +162,7 @@ class Intake:
     def handled(self, delivery: Delivery) -> None:
         """The worker is done with a delivery: its bytes are free."""
         with self._lock:
+            self._num_waiting -= 1
             self._waiting_bytes -= len(delivery.payload)
 
     def may_read(self) -> bool:

@@ -206,6 +206,14 @@ class MqttLink:
         """Messages that found the inbox full and were left, unacknowledged, with the broker."""
         return self._intake.dropped
 
+    @property
+    def num_waiting(self) -> int:
+        return self._intake.num_waiting
+
+    @property
+    def bytes_waiting(self) -> int:
+        return self._intake.bytes_waiting
+
     # From here on: the network thread.
 
     def _on_pre_connect(self, _client: Client, _userdata: object) -> None:

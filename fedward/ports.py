@@ -119,6 +119,14 @@ class Link(Protocol):
     def bytes_received(self) -> int:
         """Payload bytes that came in, redeliveries included."""
 
+    @property
+    def num_waiting(self) -> int:
+        """Deliveries that came in and were not acknowledged yet."""
+
+    @property
+    def bytes_waiting(self) -> int:
+        """Payload bytes of these."""
+
 
 def check_broker(link: Link) -> None:
     """Raise ConfigError when the broker takes no packets of the size that the protocol needs."""

@@ -181,6 +181,8 @@ class MemoryLink:
         self.inbox = inbox
         self.bytes_sent = 0
         self.bytes_received = 0
+        self.num_waiting = 0
+        self.bytes_waiting = 0
         self._broker = broker
         self._window = window
         self._will = will
@@ -231,6 +233,8 @@ class MemoryLink:
                 self._broker.unsubscribe(self.client_id, topic_filter)
 
     def acknowledge(self, delivery: Delivery) -> None:
+        self.num_waiting -= 1
+        self.bytes_waiting -= len(delivery.payload)
         if self._up and delivery.generation == self._generation:
             self._broker.acknowledged(self.client_id, delivery.packet_id)
 
@@ -272,6 +276,8 @@ class MemoryLink:
     def deliver(self, topic: str, payload: bytes, qos: int, packet_id: int) -> None:
         """For the broker: a message for the inbox."""
         self.bytes_received += len(payload)
+        self.num_waiting += 1
+        self.bytes_waiting += len(payload)
         self.inbox.put_nowait(Delivery(topic, payload, qos, packet_id, self._generation))
 
     def _puback(self, qos: int, generation: int) -> None:

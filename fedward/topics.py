@@ -54,6 +54,10 @@ class Down(StrEnum):
     KEY = "key"
 
 
+CARRIED = ("update", "evaluation", "telemetry", "other")
+"""What leaves a hospital, as a data protection officer sees it. Four words: each is a series of every site."""
+
+
 class Enrol(StrEnum):
     """What a hospital that holds a token says and hears."""
 
@@ -72,6 +76,16 @@ class Address:
     owner: bytes | None = None
     index: int | None = None
     token: str | None = None
+
+
+def carried_by(kind: object) -> str:
+    """What a message of this kind carries: one of CARRIED."""
+    match kind:
+        case Up.OFFER | Up.CHUNK:
+            return "update"
+        case Up.EVALUATION | Up.TELEMETRY:
+            return str(kind)
+    return "other"
 
 
 def shard(site: str) -> str:

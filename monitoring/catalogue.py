@@ -7,7 +7,6 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from coordinator.durations import Meter
-from coordinator.gate import CARRIED
 from coordinator.metrics import (
     BROKER_COUNTERS,
     BROKER_GAUGES,
@@ -18,6 +17,7 @@ from coordinator.metrics import (
     StateCollector,
 )
 from edge_agent import metrics as agent
+from fedward.topics import CARRIED
 
 CATALOGUE = Path(__file__).parents[1] / "docs" / "metrics.md"
 
@@ -62,6 +62,10 @@ def agent_page() -> dict[str, Any]:
         **dict.fromkeys([*agent.GAUGES, *agent.COUNTERS], 1),
         "phase": "idle",
         "codec": "eden4",
+        "software": "fedward 1",
+        "device": "cpu",
+        "num_left": {"update": 0},
+        "bytes_left": {"update": 0},
         "refused": {"stale": 0},
         "refused_by_policy": None,
         "failures": {"exception": 0},

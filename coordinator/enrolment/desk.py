@@ -128,8 +128,11 @@ class Desk:
 
     def expires_s(self) -> float:
         """When the first certificate that is in use ends, a site's or the coordinator's own."""
-        own = load_certificate(self._membership.folder / COORDINATOR_CERTIFICATE)
-        return min(certificate.not_after_s for certificate in (own, *self.sites.values()))
+        return min([self.own_expires_s(), *self.expiries_s().values()])
+
+    def own_expires_s(self) -> float:
+        """When the coordinator's own certificate ends."""
+        return load_certificate(self._membership.folder / COORDINATOR_CERTIFICATE).not_after_s
 
     def expiries_s(self) -> dict[str, float]:
         """When each site's certificate ends."""

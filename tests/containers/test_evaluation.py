@@ -120,6 +120,16 @@ def test_10_prometheus_has_what_the_agents_report(federation: Evaluation, finish
     wait_for(scraped, CHANGE_S, "the sites at Prometheus")
 
 
+def test_22_prometheus_computes_every_rule_and_nobody_is_called(federation: Evaluation) -> None:
+    def rules() -> list[dict[str, Any]]:
+        page = federation.page(federation.prometheus_port, "/api/v1/rules")
+        groups = json.loads(page)["data"]["groups"] if page else []
+        return [rule for group in groups for rule in group["rules"]]
+
+    wait_for(lambda: {rule["health"] for rule in rules()} == {"ok"}, CHANGE_S, "all rules computed")
+    assert [rule["name"] for rule in rules() if rule.get("state") == "firing"] == ["FedwardWatchdog"]
+
+
 def test_31_every_container_s_log_is_bounded(federation: Evaluation) -> None:
     for service in federation.SERVICES:
         found = federation.inspect(service, ".HostConfig.LogConfig")

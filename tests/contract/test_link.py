@@ -97,6 +97,19 @@ def test_an_empty_retained_payload_clears_the_topic(network: Network) -> None:
     assert payloads_until(receiver, b"fence") == [b"fence"]
 
 
+def test_what_came_in_waits_until_it_is_acknowledged(network: Network) -> None:
+    sender, receiver = network.station("sender"), network.station("receiver")
+    sender.connect()
+    receiver.connect("t")
+    publish_all(sender, "t", [b"one", b"second"])
+    first, second = receiver.expect(Delivery), receiver.expect(Delivery)
+    assert (receiver.link.num_waiting, receiver.link.bytes_waiting) == (2, 9)
+    receiver.link.acknowledge(first)
+    assert (receiver.link.num_waiting, receiver.link.bytes_waiting) == (1, 6)
+    receiver.link.acknowledge(second)
+    assert (receiver.link.num_waiting, receiver.link.bytes_waiting) == (0, 0)
+
+
 def test_what_was_not_acknowledged_comes_again_and_what_was_does_not(network: Network) -> None:
     sender, first = network.station("sender"), network.station("receiver")
     sender.connect()

@@ -6,14 +6,13 @@ from collections.abc import Callable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from coordinator.gate import CARRIED
 from coordinator.metrics import COUNTERS, GAUGES, SITE_COUNTERS, SITE_GAUGES, SITE_PHASES, exposition
 from coordinator.replayed import noting
 from fedward.errors import IntegrityError, RejectReason
 from fedward.http import STUCK_AFTER_S, pages_of
 from fedward.messages import Evaluation, Phase, Ratio, Status, Telemetry
 from fedward.testing import ManualClock
-from fedward.topics import Up
+from fedward.topics import CARRIED, Up
 from monitoring.catalogue import coordinator_page
 from tests.support.coordinator_bench import Bench
 from tests.support.site import Site
@@ -94,6 +93,16 @@ def test_the_text_says_what_the_page_says(busy: Bench) -> None:
     assert value(found, "fed_broker_access", state="provisioned") == 0
     assert value(found, "fed_messages_refused_total", reason="unknown_base") == 1
     assert value(found, "fed_evaluation_ratio", metric="auc") == 0.8
+
+
+def test_what_waits_in_the_inbox_is_told(busy: Bench, north: Site) -> None:
+    before = busy.link.bytes_received
+    north.say(Up.STATUS, Status(boot_id=b"boot-one", online=True))
+    found = samples(exposition(busy.service.page()))
+    assert value(found, "fed_inbox_messages") == 1
+    assert value(found, "fed_inbox_bytes") == busy.link.bytes_received - before > 0
+    busy.settle()
+    assert value(samples(exposition(busy.service.page())), "fed_inbox_messages") == 0
 
 
 OF_THE_SITE_ITSELF = [field for field in [*SITE_GAUGES, *SITE_COUNTERS] if field != "certificate_expires_s"]

@@ -23,7 +23,7 @@ from fedward.identity.certificates import (
     load_certificate,
     parse_certificate,
 )
-from fedward.identity.folder import CoordinatorIdentity, SiteIdentity
+from fedward.identity.folder import COORDINATOR_CERTIFICATE, CoordinatorIdentity, SiteIdentity
 from fedward.identity.keys import load_signing_key
 from fedward.identity.signing import COORDINATOR, checker
 from fedward.identity.token import Token
@@ -468,7 +468,9 @@ def test_the_page_says_when_the_first_certificate_ends(office: Office) -> None:
     office.enrolled()
     certificate = office.registered()
     assert certificate is not None
-    assert office.bench.service.page()["certificate_expires_s"] <= certificate.not_after_s
+    page = office.bench.service.page()
+    assert page["certificate_expires_s"] == min(page["own_certificate_expires_s"], certificate.not_after_s)
+    assert page["own_certificate_expires_s"] == load_certificate(office.identity / COORDINATOR_CERTIFICATE).not_after_s
 
 
 def test_the_broker_takes_a_token_until_its_site_has_spoken_with_its_certificate(

@@ -4,9 +4,11 @@ import json
 from typing import Any
 
 from edge_agent.metrics import COUNTERS, GAUGES, exposition
+from fedward import __version__
 from fedward.errors import RejectReason
 from fedward.http import STUCK_AFTER_S, pages_of
 from fedward.messages import Phase
+from fedward.topics import CARRIED
 
 
 def samples(text: str) -> dict[str, float]:
@@ -31,6 +33,10 @@ def test_after_a_round_every_figure_is_there(hospital: Any) -> None:
     assert shown["fed_agent_outbox_updates"] == 1
     assert shown["fed_agent_sent_bytes_total"] == hospital.link.bytes_sent
     assert shown["fed_agent_versions_fetched_total"] == 1
+    carried = {name: shown[f'fed_agent_egress_bytes_total{{kind="{name}"}}'] for name in CARRIED}
+    assert carried == hospital.page["bytes_left"]
+    assert shown['fed_agent_egress_messages_total{kind="update"}'] == hospital.page["num_left"]["update"] >= 1
+    assert shown[f'fed_agent_info{{device="cpu",software="fedward {__version__}"}}'] == 1
 
 
 def test_exactly_one_phase_is_1(hospital: Any) -> None:

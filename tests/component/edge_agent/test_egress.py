@@ -17,7 +17,7 @@ from edge_agent.egress_log import lines_in
 from edge_agent.egress_report import messages_since, verify
 from edge_agent.report import will_of
 from fedward.messages import Grant, Offer, Range
-from fedward.topics import Down
+from fedward.topics import CARRIED, Down
 from tests.support.hospital import Hospital
 from tests.support.office import site_config
 
@@ -71,6 +71,27 @@ def test_what_arrived_is_what_the_log_says_left(tmp_path: Path, broker: Any) -> 
     assert (found.num_killed, found.torn_bytes) == (1, 0)
     kinds = {line["kind"] for line in messages_since(folder_of(hospital)) if line["what"] == What.MESSAGE}
     assert kinds == {"offer", "u", "get", "evaluation", "status", "telemetry"}
+
+
+def test_what_the_metrics_say_left_is_what_the_log_says(tmp_path: Path, broker: Any) -> None:
+    hospital = Hospital(site_config(tmp_path), broker, CHUNKED)
+    hospital.office.announce()
+    hospital.settle()
+    upload_all(hospital)
+    hospital.link.went_down()
+    assert not hospital.egress.publish("fl/v1/f/up/st-anna/nowhere", b"not sent")
+    shown = hospital.page
+    num_left: Counter[str] = Counter(dict.fromkeys(CARRIED, 0))
+    bytes_left = Counter(num_left)
+    for line in messages_since(folder_of(hospital)):
+        if line["what"] == What.MESSAGE:
+            carried = {"offer": "update", "u": "update"}.get(line["kind"], line["kind"])
+            carried = carried if carried in CARRIED else "other"
+            num_left[carried] += 1
+            bytes_left[carried] += line["size"]
+    assert all(num_left.values())
+    assert (shown["num_left"], shown["bytes_left"]) == (num_left, bytes_left)
+    assert sum(bytes_left.values()) == hospital.link.bytes_sent
 
 
 def will_digest(hospital: Hospital, boot: int) -> tuple[str, int]:

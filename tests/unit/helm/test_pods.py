@@ -95,7 +95,7 @@ def secrets_of(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", CREDENTIALS)
-def test_a_credential_is_an_existing_secret_that_goes_to_those_who_need_it_and_to_the_group_only(path: str) -> None:
+def test_a_credential_is_an_existing_secret_that_goes_to_those_who_need_it(path: str) -> None:
     changes: dict[str, Any] = {
         "authority__existingSecret": "chest-xray-authority",
         "restore__from": "b",
@@ -111,6 +111,13 @@ def test_a_credential_is_an_existing_secret_that_goes_to_those_who_need_it_and_t
     assert {volume["defaultMode"] for volume in users.values()} == {0o440}, (
         "the program refuses a key that all can read"
     )
+
+
+def test_every_secret_is_for_the_group_alone(manifests: list[Manifest]) -> None:
+    """The program refuses a key that all can read."""
+    volumes = [volume for _, _, spec in pods(manifests) for volume in secrets_of(spec).values()]
+    assert volumes
+    assert {volume["defaultMode"] for volume in volumes} == {0o440}
 
 
 def test_every_mount_has_its_volume_and_every_volume_is_mounted(manifests: list[Manifest]) -> None:
