@@ -20,7 +20,7 @@ BEGIN, END = "<!-- values: made by `make chart` -->\n", "<!-- end -->\n"
 
 SET_BY_CHART = {
     "FederationConfig": ("model", "state_folder", "identity", "http", "ledger"),
-    "CoordinatorBrokerSettings": ("host", "port", "enrolment_port", "password_file", "tls"),
+    "CoordinatorBrokerSettings": ("host", "port", "enrolment_port", "password_file", "proxy_password_file", "tls"),
     "AuthoritySettings": ("folder",),
 }
 """Files, ports and folders, which other values of the chart decide."""

@@ -13,7 +13,7 @@ import yaml
 from coordinator.config import FederationConfig
 from fedward import __version__
 from fedward.settings import load_settings
-from tests.support.chart import CHART, NAMESPACE, Manifest, render, the, values_of
+from tests.support.chart import CHART, NAMESPACE, Manifest, chart, render, the, values_of
 
 WORDS = 2
 """Words that a description has at least."""
@@ -153,6 +153,12 @@ def test_what_is_made_is_up_to_date() -> None:
     assert [str(path) for path, text in made.items() if path.read_text() != text] == [], "make chart"
     there = {path for path in (CHART / "files").rglob("*") if path.is_file()}
     assert there <= made.keys(), "make chart"
+
+
+def test_a_package_of_the_chart_installs_the_same(tmp_path: Path) -> None:
+    values = values_of("production")
+    package = helm_python.Chart.load(chart().save(tmp_path))
+    assert render(values, package) == render(values)
 
 
 def test_the_chart_installs_the_release_that_it_comes_with() -> None:
