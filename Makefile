@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "== setup: virtual environment in $(VENV), pinned packages from PyPI (torch is the large one)"
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	$(RUN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(RUN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[agent,appliance,coordinator,sandbox,dev]'
+	$(RUN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[agent,appliance,coordinator,traces,sandbox,dev]'
 	@touch $@
 
 setup: $(READY)  ## make the virtual environment

@@ -1,6 +1,7 @@
 """The buffer and its deadline: when the accepted updates become a version."""
 
 import logging
+from collections.abc import Sequence
 
 from coordinator.clock import Moment
 from coordinator.engine.buffer import buffer_size
@@ -51,10 +52,10 @@ class Aggregator:
         """When a version is made of what is there, by the federation's clock; None while the buffer is empty."""
         return flush_at_s(self._arrivals(), self._deadline_s(own_s))
 
-    def make_if_ready(self, at: Moment) -> bool:
-        """Fold the buffer into a version and persist it, if it is time; True when there is a new version."""
+    def make_if_ready(self, at: Moment) -> Sequence[StoredUpdate]:
+        """Fold the buffer into a version and persist it, if it is time; returns what was folded."""
         if not self._is_ready(at.own_s):
-            return False
+            return ()
         base = self._versions.current.version
         shares = weights(self._arrivals(), base, self._members.rates, self._settings, self.size, at.own_s)
         self._versions.make(self._buffer, shares, at.wall_s)
@@ -62,8 +63,8 @@ class Aggregator:
             self._members.on_folded(row, base - row.base_version, weight)
         numbers = [row.number for row in self._buffer]
         LOG.info("version", extra={"version": base + 1, "updates": len(numbers), "numbers": numbers})
-        self._buffer.clear()
-        return True
+        folded, self._buffer = self._buffer, []
+        return folded
 
     def _is_ready(self, own_s: float) -> bool:
         if self._waits_for_norms():

@@ -1,39 +1,34 @@
-"""`fedward coordinator`: run, status, doctor, export, replay, backup, restore, and the operator's wishes."""
+"""`fedward coordinator`: run, doctor, replay, backup, restore, the operator's wishes; api/cli.py: those that ask."""
 
 import argparse
-import hashlib
 import os
 import sys
 from contextlib import closing
 from pathlib import Path
 
 from coordinator import broker_config
+from coordinator.api.cli import add_verbs as add_asking
 from coordinator.backup import back_up, drop_older, restore
 from coordinator.blobs import BlobFolder
-from coordinator.card import model_card
 from coordinator.chain import Mark, anchor_of
 from coordinator.config import FederationConfig
 from coordinator.doctor import examine
-from coordinator.engine.norms import typical_norm
 from coordinator.enrolment import adopting
 from coordinator.enrolment.cli import add_verbs as add_enrolment
 from coordinator.ledger import Ledger
-from coordinator.making import Settings, Store
+from coordinator.making import Store
 from coordinator.opening import engine_of, move_ledger, open_begun
-from coordinator.quarantine import Quarantine
 from coordinator.replay import check_ledger, pruned_since, replay, snapshot_of_ledger
 from coordinator.replayed import noting
 from coordinator.run import mqtt_settings, run_coordinator
 from coordinator.schema import migrate
-from coordinator.tables import ALL, Totals, Verdict
-from coordinator.verdicts import JUDGED
-from coordinator.versions import Versions
+from coordinator.tables import ALL, Verdict
 from fedward.doctor.check import as_json, as_text, exit_code
 from fedward.doctor.deadline import Deadline
 from fedward.errors import ConfigError, IntegrityError, TransientError
 from fedward.layout import Layout
 from fedward.messages import FederationState
-from fedward.modelfile import TASK_KEY, load_model, save_model
+from fedward.modelfile import load_model
 from fedward.process import SystemClock, log_to_stderr, only_process_in, stop_on_signals
 from fedward.settings import describe, load_settings
 
@@ -64,9 +59,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     settings = "settings of the configuration file:\n" + "\n".join(describe(FederationConfig))
     for verb, run, text in (
         ("run", _run, "run the coordinator until SIGTERM"),
-        ("status", _status, "versions, sites and buffer, from the ledger"),
         ("doctor", _doctor, DOCTOR),
-        ("export", _export, "write a version as a safetensors file, with its model card"),
         ("replay", _replay, REPLAY),
         ("backup", _back_up, "copy ledger and blobs into a new folder, while the coordinator runs"),
         ("restore", _restore, "make the state folder that of a backup, verified; the coordinator must be stopped"),
@@ -85,9 +78,6 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         command.set_defaults(run=run, verb=verb)
         if verb == "doctor":
             command.add_argument("--json", action="store_true", help="a JSON array instead of lines")
-        if verb == "export":
-            command.add_argument("--version", type=int, help="which version; default: the newest")
-            command.add_argument("--out", type=Path, required=True, help="the file to write; the card goes beside it")
         if verb == "replay":
             command.add_argument("--from", dest="from_version", type=int, help="first version to compare")
             command.add_argument("--head", help="a head that the chain must have had, as a model card names it")
@@ -102,6 +92,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
             command.add_argument("site", help="the site")
         if verb in ("pause", "resume"):
             command.add_argument("--site", help="only this site; default: all")
+    add_asking(verbs, settings)
     broker_config.add_command(verbs)
     add_enrolment(verbs)
     adopting.add_command(verbs)
@@ -119,65 +110,11 @@ def _open(arguments: argparse.Namespace) -> tuple[FederationConfig, Ledger, Layo
     return config, open_begun(config, layout), layout
 
 
-def _status(arguments: argparse.Namespace) -> None:
-    config, ledger, layout = _open(arguments)
-    newest, buffered, wishes, totals = ledger.versions()[-1], ledger.buffered(), ledger.wishes(), ledger.totals()
-    print(f"federation {config.federation}: {wishes.get(ALL, FederationState.RUNNING)}, task {config.task}")
-    print(f"version    {newest.version} ({layout.size} parameters, digest {newest.model_digest.hex()[:16]})")
-    print(f"buffer     {len(buffered)} updates since then")
-    print(f"{'site':24} {'updates':>8} {'last base':>10} {'examples':>9} {'wish':>8}")
-    accepted = ledger.accepted()
-    for site in config.sites:
-        own = [update for update in accepted if update.site == site]
-        base, examples = (own[-1].base_version, own[-1].num_examples) if own else ("-", "-")
-        num_accepted = len(own) + totals.get(site, Totals()).num_accepted
-        print(f"{site:24} {num_accepted:>8} {base:>10} {examples:>9} {wishes.get(site, '-'):>8}")
-    _print_quarantine(config, ledger)
-    ledger.close()
-
-
 def _doctor(arguments: argparse.Namespace) -> int:
     config = load_settings(FederationConfig, arguments.config, os.environ)
     checks = examine(config, lambda: mqtt_settings(config), Deadline())
     print(as_json(checks) if arguments.json else as_text(checks))
     return exit_code(checks)
-
-
-def _print_quarantine(config: FederationConfig, ledger: Ledger) -> None:
-    """What a person needs to decide: how long the site's last updates were, beside those of all."""
-    typical = typical_norm(ledger.recent_norms())
-    for site in sorted(Quarantine(ledger, config.sites).held):
-        norms = [f"{row.norm:.3g}" for row in reversed(ledger.judged(site, 0, JUDGED, 5)) if row.norm is not None]
-        print(f"quarantine {site}: norms {' '.join(norms)}, the last one newest; typical is {typical or 0.0:.3g}")
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    if arguments.out.suffix != ".safetensors":
-        raise ConfigError(f"--out {arguments.out}: expected a name that ends in .safetensors; the card goes beside it")
-    config, ledger, layout = _open(arguments)
-    newest = ledger.newest_version()
-    version = newest.version if arguments.version is None and newest else arguments.version
-    versions = Versions(
-        ledger,
-        BlobFolder(config.state_folder / "blobs"),
-        layout,
-        Settings(config.engine, config.model_codec),
-    )
-    try:
-        vector_P = versions.vector(version)
-    except KeyError:
-        raise ConfigError(f"version {version} was never made; the newest is {newest and newest.version}") from None
-    metadata = {
-        "fedward.federation": config.federation,
-        TASK_KEY: config.task,
-        "fedward.version": str(version),
-        "fedward.model_digest": ledger.version(version).model_digest.hex(),
-    }
-    save_model(arguments.out, layout, vector_P, metadata)
-    card = arguments.out.with_suffix(".md")
-    card.write_text(model_card(ledger, version, hashlib.sha256(arguments.out.read_bytes()).digest()))
-    ledger.close()
-    print(f"version {version}: {arguments.out} and {card}")
 
 
 def _replay(arguments: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
+from coordinator.api.settings import ApiSettings
 from coordinator.engine.settings import EngineSettings
 from coordinator.precision import AUTO, Precision
 from fedward.codec import CODECS
@@ -200,6 +201,8 @@ class FederationConfig(Settings):
     """Where the ledger is. Beside a database on a server another coordinator may stand by, on the same state_folder."""
     http: HttpSettings = HttpSettings()
     """The HTTP endpoint."""
+    api: ApiSettings = ApiSettings()
+    """The read-only API, for operators and their programs."""
     engine: EngineSettings = EngineSettings()
     """How updates are weighed, buffered and folded."""
     codec: Annotated[str, AfterValidator(_codec_for_updates)] = "eden4"

@@ -27,6 +27,9 @@ NUMBERED = [(table, "number") for table in (UPDATES, WISHES, VERDICTS)]
 CONNECT_S = 5
 """Seconds until a server that does not answer is taken for away."""
 
+LONGEST_READ_MS = 10_000
+"""Milliseconds after which a server ends a statement of a session that only reads."""
+
 LEADER, WRITER = 0x46454457, 0x46455752
 """Keys of PostgreSQL's advisory locks, of one database: who leads, and who appends to the chain just now."""
 
@@ -50,6 +53,15 @@ def in_folder(folder: Path) -> Engine:
     engine = sql.create_engine(f"sqlite:///{folder / LEDGER_FILE}", hide_parameters=True)
     sql.event.listen(engine, "connect", _make_sqlite_durable)
     sql.event.listen(engine, "handle_error", name_damage)
+    return engine
+
+
+def reading(engine: Engine) -> Engine:
+    """The engine itself: from now on its sessions can write nothing, and a statement may not take long.
+
+    Nothing that one of them does keeps a writer waiting, in either database.
+    """
+    sql.event.listen(engine, "connect", _forbid_writing)
     return engine
 
 
@@ -133,6 +145,16 @@ def _copy_rows(source: Connection, target: Connection) -> None:
         rows = source.execution_options(yield_per=BATCH).execute(sql.select(table)).mappings()
         for some in rows.partitions():
             target.execute(sql.insert(table), [dict(row) for row in some])
+
+
+def _forbid_writing(connection: Any, _record: object) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA query_only=ON")
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL REPEATABLE READ")
+        cursor.execute(f"SET statement_timeout = {LONGEST_READ_MS}")
+    connection.commit()
 
 
 class _Once:

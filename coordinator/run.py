@@ -5,20 +5,22 @@ import os
 import queue
 import random
 import threading
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 from sqlalchemy.engine import Engine
 
 from coordinator.blobs import BlobFolder
 from coordinator.config import FederationConfig
 from coordinator.database import LedgerAwayError, lead
+from coordinator.journeys import Tell
 from coordinator.making import Settings
 from coordinator.metrics import exposition, exposition_of_standby
 from coordinator.opening import engine_of, open_ledger
 from coordinator.service import Service
 from coordinator.versions import Versions
-from fedward.errors import TransientError
-from fedward.http import HttpServer, pages_of
+from fedward.errors import ConfigError, TransientError
+from fedward.http import HttpServer, Program, pages_of
 from fedward.identity.folder import CoordinatorIdentity, coordinator_name
 from fedward.identity.signing import COORDINATOR
 from fedward.modelfile import load_model, load_seed
@@ -32,6 +34,9 @@ LOG = logging.getLogger(__name__)
 SESSION_EXPIRY_S = 30 * 86_400
 INBOX_EVENTS = 10_000
 """More than the broker may have in flight to us, so that only QoS 0 messages can ever be dropped."""
+
+COLLECTOR = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""Variables of the OpenTelemetry standard that say where traces go."""
 
 LOOK_S = 0.5
 """How often one that stands by asks for the lock."""
@@ -59,7 +64,7 @@ def run_coordinator(config: FederationConfig, clock: Clock, stop: threading.Even
 def _serve_in_turn(config: FederationConfig, clock: Clock, stop: threading.Event) -> None:
     with ExitStack() as held:
         standby = Standby(config, clock)
-        with HttpServer(config.http, pages_of(standby, exposition_of_standby, clock)):
+        with HttpServer(config.http, pages_of(standby, exposition_of_standby, clock)), api_of(config, standby, clock):
             engine = standby.wait(stop, held)
         if engine is not None:
             _serve(config, engine, clock, stop, held)
@@ -119,11 +124,40 @@ def _serve(config: FederationConfig, engine: Engine, clock: Clock, stop: threadi
     versions.begin(initial_P, clock.now_s(), load_seed(config.model, config.task))
     inbox: LinkInbox = queue.Queue(INBOX_EVENTS)
     link = MqttLink(mqtt_settings(config), inbox, random.Random())  # noqa: S311 - jitter, not a secret
-    service = Service(config, versions, link, clock, identity_of(config, clock.now_s()))
+    tell = traces_of(config, os.environ, held)
+    service = Service(config, versions, link, clock, identity_of(config, clock.now_s()), tell)
     held.callback(service.close)
-    with HttpServer(config.http, pages_of(service, exposition, clock)) as http:
+    with HttpServer(config.http, pages_of(service, exposition, clock)) as http, api_of(config, service, clock):
         LOG.info("started", extra={"federation": config.federation, "http_port": http.port})
         service.run(inbox, stop)
+
+
+def api_of(config: FederationConfig, program: Program, clock: Clock) -> AbstractContextManager[object]:
+    """The API's server, to be entered; where there is none, its libraries are not even imported."""
+    if config.api.port is None:
+        return nullcontext()
+    from coordinator.api.server import ApiServer  # noqa: PLC0415 - takes a fifth of a second, and 9 MB
+
+    return ApiServer(config, program.page, clock)
+
+
+def traces_of(config: FederationConfig, environment: Mapping[str, str], held: ExitStack) -> Tell | None:
+    """Where the ways of updates are told, until `held` is closed; None where the environment names no collector.
+
+    Raises ConfigError where one is named and the packages for it are not installed.
+    """
+    if not any(environment.get(name) for name in COLLECTOR):
+        return None
+    try:
+        from coordinator.traces import to_collector  # noqa: PLC0415 - an extra, which most do without
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{' or '.join(COLLECTOR)} is set, and {error.name} is not installed: `pip install fedward[traces]`"
+        ) from None
+    traces = to_collector(config.federation)
+    held.callback(traces.close)
+    LOG.info("traces_started")
+    return traces.tell
 
 
 def identity_of(config: FederationConfig, now_s: float) -> CoordinatorIdentity | None:

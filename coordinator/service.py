@@ -19,6 +19,7 @@ from coordinator.durations import Meter
 from coordinator.enrolment.desk import desk_of
 from coordinator.gate import Gate, address_of
 from coordinator.intake import Ended, Intake
+from coordinator.journeys import Journeys, Tell
 from coordinator.members import Members
 from coordinator.model_key import keeper_of
 from coordinator.operation import Operation
@@ -28,6 +29,7 @@ from coordinator.receive import Received
 from coordinator.replayed import last_replay
 from coordinator.retention import Retention
 from coordinator.senders import Senders
+from coordinator.tables import StoredUpdate
 from coordinator.verify import Terms, check_evaluation
 from coordinator.versions import Versions
 from fedward import __version__, topics
@@ -73,8 +75,12 @@ class Service:
         link: Link,
         clock: Clock,
         identity: CoordinatorIdentity | None = None,
+        tell: Tell | None = None,
     ) -> None:
-        """Without an identity nothing is signed or sealed, and whoever writes to a site's topics is taken for it."""
+        """Without an identity nothing is signed or sealed, and whoever writes to a site's topics is taken for it.
+
+        `tell` is given the stretches of each update's way.
+        """
         ledger, blobs = versions.store.ledger, versions.store.blobs
         self._config = config
         self._ledger = ledger
@@ -128,6 +134,8 @@ class Service:
             sealing_key=identity.sealed_to if identity else None,
             keys=self._keys,
         )
+        self._journeys = Journeys(tell) if tell else None
+        self._began_s = clock.now_s()  # to handle the present message
         self._listens_until_s: float | None = None
         self.connected = False
         self.looped_at_s = clock.monotonic_s()
@@ -230,7 +238,8 @@ class Service:
             return
         if received is None:
             return
-        self._members.heard(received.site, self._clock.now_s())
+        self._began_s = self._clock.now_s()
+        self._members.heard(received.site, self._began_s)
         try:
             self._on_message(received)
         except PeerError as error:
@@ -303,6 +312,7 @@ class Service:
         """Tell the site; what is new of an update was recorded before, and is known to everybody first."""
         if isinstance(answer, Grant):
             self._publisher.grant(site, answer)
+            self._follow(site, answer)
             return
         row = answer.row
         if row:
@@ -313,6 +323,11 @@ class Service:
         if answer.error:
             self._gate.count(site, answer.error)
         self._publisher.receipt(site, answer.receipt)
+        self._follow(site, answer.receipt, row)
+
+    def _follow(self, site: str, answer: Grant | Receipt, row: StoredUpdate | None = None) -> None:
+        if self._journeys:
+            self._journeys.answered(site, answer, row, self._began_s, self._clock.now_s())
 
     # aggregate
 
@@ -322,9 +337,12 @@ class Service:
             return
         if self._operation.state is FederationState.FINISHED or self._finish_if_done() or self._intake.is_full():
             return
-        began_s = self._clock.monotonic_s()
-        if self._aggregator.make_if_ready(self._federation_clock.now()):
-            self.meter.made(self._clock.monotonic_s() - began_s)
+        began_s, began_monotonic_s = self._clock.now_s(), self._clock.monotonic_s()
+        folded = self._aggregator.make_if_ready(self._federation_clock.now())
+        if folded:
+            self.meter.made(self._clock.monotonic_s() - began_monotonic_s)
+            if self._journeys:
+                self._journeys.folded(folded, self._versions.current.version, began_s, self._clock.now_s())
             self._retention.apply()
             self._look_who_belongs()  # that took its time
             if not self._finish_if_done():

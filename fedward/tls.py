@@ -7,6 +7,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 
 from fedward.dial import STEP_S, Obstacle, UnreachableError
@@ -35,24 +36,46 @@ MAX_ISSUER = 200
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
+class Renewing:
+    """A context of files that are looked at whenever it is asked for: what was renewed is used from then on."""
+
+    def __init__(self, files: TrustSettings, make: Callable[[], ssl.SSLContext]) -> None:
+        """`make` reads the files. Raises ConfigError for unusable ones."""
+        self._files = files
+        self._make = make
+        self._seen = _stamp(files)
+        self._context = make()
+
+    def context(self) -> ssl.SSLContext:
+        """Of the files as they are now. What can't be used, half-written perhaps, changes nothing."""
+        stamp = _stamp(self._files)
+        if stamp != self._seen:
+            self._seen = stamp
+            try:
+                self._context = self._make()
+            except ConfigError as error:
+                log.warning("tls_files_unusable", extra={"problem": str(error), "advice": "those read before are used"})
+            else:
+                log.info("tls_files_read")
+        return self._context
+
+
 class Tls:
     """This side's end. The files are looked at before each connection: what was renewed is used from then on."""
 
     def __init__(self, host: str, files: TrustSettings) -> None:
         """`host` is the name that the broker's certificate must be for. Raises ConfigError for unusable files."""
         self._host = host
-        self._files = files
-        self._seen = _stamp(files)
-        self._context = make_context(files)
+        self._renewing = Renewing(files, lambda: make_context(files))
 
     def secure(self, connect: Callable[[], socket.socket]) -> ssl.SSLSocket:
         """A connection that `connect` makes, with TLS of version 1.2 or newer and the broker's certificate verified.
 
         Raises UnreachableError, also what `connect` raises.
         """
-        self._refresh()
+        context = self._renewing.context()
         try:
-            return self._shake_hands(connect(), self._context)
+            return self._shake_hands(connect(), context)
         except ssl.SSLCertVerificationError as error:
             raise self._distrust(error, connect) from error
         except ssl.SSLError as error:
@@ -99,39 +122,47 @@ class Tls:
         facts = describe_certificate(encoded) if encoded else None
         return f"issued by {facts.issuer[:MAX_ISSUER]}" if facts else "its issuer could not be read"
 
-    def _refresh(self) -> None:
-        """Read the files again if they have changed. What can't be used, half-written perhaps, changes nothing."""
-        stamp = _stamp(self._files)
-        if stamp == self._seen:
-            return
-        self._seen = stamp
-        try:
-            self._context = make_context(self._files)
-        except ConfigError as error:
-            log.warning("tls_files_unusable", extra={"problem": str(error), "advice": "those read before are used"})
-        else:
-            log.info("tls_files_read")
-
 
 def make_context(files: TrustSettings) -> ssl.SSLContext:
     """Raises ConfigError for files that are missing, can be read by others, or don't belong together."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies the other side and its host name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False
+    _load_authority(context, files)
     if isinstance(files, TlsSettings):
-        check_private(files.key_file)
+        _load_own(context, files)
+    return context
+
+
+class Callers(Enum):
+    """Whether those who connect to a server show a certificate of its authority."""
+
+    NAMED = ssl.CERT_REQUIRED  # all of them
+    MAY_BE_NAMED = ssl.CERT_OPTIONAL  # those who have one
+    UNNAMED = ssl.CERT_NONE  # it is not asked for
+
+
+def make_server_context(files: TlsSettings, callers: Callers) -> ssl.SSLContext:
+    """For a server, with TLS of version 1.2 or newer. Raises ConfigError as `make_context` does."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = callers.value
+    _load_authority(context, files)
+    _load_own(context, files)
+    return context
+
+
+def _load_authority(context: ssl.SSLContext, files: TrustSettings) -> None:
     try:
         context.load_verify_locations(files.ca_file)
     except OSError as error:
         raise ConfigError(
             f"TLS: authority's certificate {files.ca_file}: {_problem(error, 'expected a certificate as PEM')}"
         ) from None
-    if isinstance(files, TlsSettings):
-        _load_own(context, files)
-    return context
 
 
 def _load_own(context: ssl.SSLContext, files: TlsSettings) -> None:
+    check_private(files.key_file)
     try:
         context.load_cert_chain(files.certificate_file, files.key_file, password="")  # never asks on the terminal
     except OSError as error:

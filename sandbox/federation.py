@@ -68,6 +68,7 @@ class Plan:
     records: Split | None = None  # in place of the task's own data set
     routes: Mapping[str, int] = field(default_factory=dict)  # site -> the port of its own way to the broker
     ledger: Mapping[str, object] = field(default_factory=dict)  # in place of a SQLite file
+    api: Mapping[str, object] = field(default_factory=dict)  # of each coordinator, on a port of its own; empty: none
     standby: bool = False  # a second coordinator, for a ledger on a server
     broker: Kind | None = None
     broker_port: int = 0
@@ -101,6 +102,7 @@ class Federation:
         self.broker = EmbeddedBroker(plan.folder, HOST, plan.broker_port, plan.broker, broker_files)
         self.coordinators = (COORDINATOR, STANDBY) if plan.standby else (COORDINATOR,)
         self._http_ports = {name: free_port(HOST) for name in self.coordinators}
+        self.api_ports = {name: free_port(HOST) for name in self.coordinators} if plan.api else {}
         self.agent_ports = {site: free_port(HOST) for site in self.sites} if plan.agent_http else {}
         self.children: dict[str, Child] = {}
         (plan.folder / "logs").mkdir(exist_ok=True)
@@ -257,6 +259,7 @@ class Federation:
                     **({"authority": {"folder": str(plan.folder / "identities" / "authority")}} if plan.signed else {}),
                     "ledger": dict(plan.ledger),
                     "http": {"host": HOST, "port": port},
+                    **({"api": {**plan.api, "port": self.api_ports[name]}} if plan.api else {}),
                     "engine": dict(plan.engine),
                     "codec": plan.codec,
                     "model_codec": plan.model_codec,

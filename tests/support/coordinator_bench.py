@@ -10,6 +10,7 @@ from coordinator.blobs import BlobFolder
 from coordinator.clock import Moment
 from coordinator.config import CoordinatorBrokerSettings, FederationConfig, FinishSettings, WorkSettings
 from coordinator.engine.settings import EngineSettings
+from coordinator.journeys import Tell
 from coordinator.ledger import Ledger
 from coordinator.making import Settings
 from coordinator.opening import open_ledger
@@ -50,9 +51,9 @@ def config_of(folder: Path, **changes: Any) -> FederationConfig:
     return FederationConfig(**fields)
 
 
-def write_config(folder: Path) -> Path:
+def write_config(folder: Path, layout: Layout = SMALL) -> Path:
     """federation.yaml, as `config_of` says, for the commands; and the initial model."""
-    save_model(folder / "initial.safetensors", SMALL, vector(SMALL, 0, scale=1.0), {})
+    save_model(folder / "initial.safetensors", layout, vector(layout, 0, scale=1.0), {})
     settings = {
         "federation": FEDERATION,
         "sites": SITES,
@@ -77,6 +78,7 @@ class Bench:
         layout: Layout = SMALL,
         window: int = 8,
         identity: CoordinatorIdentity | None = None,
+        tell: Tell | None = None,
     ) -> None:
         self.config = config
         self.killed = False
@@ -90,7 +92,7 @@ class Bench:
         self.versions.begin(vector(layout, seed=0, scale=1.0), clock.now_s(), seed)
         self.inbox: LinkInbox = Queue()
         self.link = MemoryLink(broker, "coordinator", self.inbox, window=window)
-        self.service = Service(config, self.versions, self.link, clock, identity)
+        self.service = Service(config, self.versions, self.link, clock, identity, tell)
         self.link.subscribe(topics.up_all(FEDERATION))
         self.link.open()
 

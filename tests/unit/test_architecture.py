@@ -1,6 +1,8 @@
 """The import table of the house: who may know whom. The table is docs/architecture.md's, held here."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -25,7 +27,13 @@ ONLY_IN = {
     "docker": ["edge_agent/appliance/engine.py"],
     "cryptography": ["fedward/identity/"],
     "zstandard": ["fedward/codec/frame.py"],
+    "opentelemetry": ["coordinator/traces.py"],
+    "fastapi": ["coordinator/api/"],
+    "starlette": ["coordinator/api/"],
+    "uvicorn": ["coordinator/api/"],
+    "anyio": ["coordinator/api/"],
     "sqlalchemy": [
+        "coordinator/api/reading.py",
         "coordinator/ledger.py",
         "coordinator/chaining.py",
         "coordinator/database.py",
@@ -56,7 +64,9 @@ PURE = [
     "fedward/errors.py", "fedward/limits.py", "fedward/messages.py", "fedward/layout.py", "fedward/pack.py",
     "fedward/topics.py", "fedward/recipe.py", "fedward/codec/", "coordinator/engine/", "coordinator/receive.py",
     "coordinator/verify.py", "coordinator/allowance.py", "coordinator/chain.py", "coordinator/wal.py",
-    "coordinator/precision.py", "coordinator/access.py", "coordinator/dynsec.py",
+    "coordinator/precision.py", "coordinator/access.py", "coordinator/api/access.py", "coordinator/api/answers.py",
+    "coordinator/journeys.py",
+    "coordinator/dynsec.py",
     "edge_agent/states.py", "edge_agent/policy.py", "edge_agent/receive.py", "edge_agent/asking.py",
     "edge_agent/choice.py", "edge_agent/uplink.py", "edge_agent/devices.py", "edge_agent/hours.py",
     "edge_agent/egress_lines.py", "edge_agent/appliance/steps.py", "edge_agent/appliance/orders.py",
@@ -177,3 +187,12 @@ def test_the_agent_takes_no_other_link_than_the_one_that_logs() -> None:
     (agent,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Agent")
     (init,) = (node for node in agent.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
     assert {arg.arg: ast.unparse(arg.annotation) for arg in init.args.args if arg.annotation}["link"] == "EgressLink"
+
+
+def test_api_and_traces_are_imported_only_where_they_are_switched_on() -> None:
+    """Its libraries take a third of a second: nobody who does not serve it should wait for them."""
+    command = (
+        "import sys; import coordinator.cli; print(*sorted({'fastapi', 'uvicorn', 'opentelemetry'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

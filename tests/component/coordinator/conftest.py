@@ -8,6 +8,7 @@ from sqlalchemy.engine import Engine
 
 from coordinator import database
 from coordinator.blobs import BlobFolder
+from coordinator.journeys import Tell
 from coordinator.ledger import Ledger
 from fedward.identity.folder import CoordinatorIdentity
 from fedward.layout import Layout
@@ -68,9 +69,10 @@ def start(tmp_path: Path, broker: MemoryBroker, clock: ManualClock) -> Iterator[
         folder: str = "",
         window: int = 8,
         identity: CoordinatorIdentity | None = None,
+        tell: Tell | None = None,
         **changes: object,
     ) -> Bench:
-        bench = Bench(config_of(tmp_path / folder, **changes), broker, clock, layout, window, identity)
+        bench = Bench(config_of(tmp_path / folder, **changes), broker, clock, layout, window, identity, tell)
         started.append(bench)
         return bench
 
