@@ -22,6 +22,7 @@ SET_BY_CHART = {
     "FederationConfig": ("model", "state_folder", "identity", "http", "ledger"),
     "CoordinatorBrokerSettings": ("host", "port", "enrolment_port", "password_file", "proxy_password_file", "tls"),
     "AuthoritySettings": ("folder",),
+    "ApiSettings": ("host", "port", "token_file", "tls"),
 }
 """Files, ports and folders, which other values of the chart decide."""
 

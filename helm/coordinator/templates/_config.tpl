@@ -30,6 +30,17 @@ written as JSON, which is YAML: Helm's own YAML would make 4e+09 of 4000000000, 
 {{- $_ := set $set.ledger "password_file" "/secrets/ledger/password" -}}
 {{- end -}}
 {{- end -}}
+{{- if $values.api.enabled -}}
+{{- $api := dict "host" "0.0.0.0" "port" 8443 -}}
+{{- if $values.api.tokenSecret -}}
+{{- $_ := set $api "token_file" "/secrets/api-token/token" -}}
+{{- end -}}
+{{- if $values.api.tlsSecret -}}
+{{- $folder := "/secrets/api-tls" -}}
+{{- $_ := set $api "tls" (dict "certificate_file" (printf "%s/tls.crt" $folder) "key_file" (printf "%s/tls.key" $folder) "ca_file" (printf "%s/ca.crt" $folder)) -}}
+{{- end -}}
+{{- $_ := set $set "api" $api -}}
+{{- end -}}
 {{- toPrettyJson (mergeOverwrite (deepCopy $values.config) $set) -}}
 {{- end }}
 
@@ -69,6 +80,9 @@ written as JSON, which is YAML: Helm's own YAML would make 4e+09 of 4000000000, 
 {{- end -}}
 {{- if and $values.restore.from (not (or $values.backup.enabled $values.backup.existingClaim)) -}}
 {{- fail "restore.from: needs backup.enabled, or backup.existingClaim, where the backup is" -}}
+{{- end -}}
+{{- if and $values.api.enabled $values.networkPolicy.enabled (not $values.api.from) -}}
+{{- fail "api.from: missing; who reaches the API, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress}}}]" -}}
 {{- end -}}
 {{- if and $values.certManager.enabled (not $values.certManager.issuer.name) -}}
 {{- fail "certManager.issuer.name: missing; an issuer of the federation's authority" -}}

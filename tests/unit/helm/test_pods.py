@@ -11,6 +11,8 @@ CREDENTIALS = {
     "authority__existingSecret": {"Deployment/north-coordinator"},
     "broker__existingSecret": {"StatefulSet/north-broker"},
     "broker__passwordSecret": {"Deployment/north-coordinator"},
+    "api__tokenSecret": {"Deployment/north-coordinator"},
+    "api__tlsSecret": {"Deployment/north-coordinator"},
     "ledger__existingSecret": {
         "Deployment/north-coordinator",
         "Job/north-migrate",
@@ -129,8 +131,9 @@ def test_every_file_that_the_configuration_names_is_mounted(installation: str, m
     text = the(manifests, "ConfigMap", "config")["data"]["federation.yaml"]
     spec = the(manifests, "Deployment", "coordinator")["spec"]["template"]["spec"]
     mounted = {mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
-    for folder in ("/model", "/secrets/authority", "/secrets/broker", "/secrets/ledger", "/secrets/ledger-ca"):
-        named = f'"{folder}' in text or f"={folder}" in text
+    folders = {path for path in mounted if path.startswith(("/model", "/secrets")) and path != "/secrets/identity"}
+    for folder in folders | {f"/secrets/{name}" for name in ("api-tls", "api-token", "authority", "broker", "ledger")}:
+        named = any(f"{mark}{folder}{end}" in text for mark in '"=' for end in '/"')
         assert named == (folder in mounted), f"{installation}: {folder}"
 
 

@@ -34,6 +34,7 @@ def test_the_linter_finds_nothing_to_complain_about(installation: str) -> None:
         ("config__work__local_epoch", 1),
         ("config__model", "elsewhere.safetensors"),
         ("config__broker__host", "elsewhere.example.org"),
+        ("config__api", {"port": 8443}),
         ("config__ledger", {"url": "postgresql://a@b/c"}),
         ("images__registry", ""),
         ("images__coordinator__tag", "latest"),
@@ -70,6 +71,7 @@ def test_the_schema_refuses(path: str, value: object) -> None:
         ({"coordinator__replicas": 2, "ledger__url": "postgresql://a@b/c"}, "needs state.accessMode ReadWriteMany"),
         ({"broker__existingSecret": ""}, "broker.existingSecret: missing"),
         ({"broker__enrolmentPort": 8883}, "the same as broker.port"),
+        ({"api__enabled": True, "api__tokenSecret": "token"}, "api.from: missing"),
         ({"restore__from": "north-backup-1"}, "restore.from: needs backup.enabled"),
         ({"certManager__enabled": True}, "certManager.issuer.name: missing"),
         (
@@ -110,6 +112,14 @@ def test_the_ledger_s_server_has_to_prove_its_name(tmp_path: Path) -> None:
     assert loaded.ledger.url == f"postgresql://fedward@db.example.org:5432/chest_xray?{root}&sslmode=verify-full"
     external = render(values_of("external", ledger__existingCaConfigMap="database-ca"))
     assert f"?connect_timeout=5&{root}&" in str(settings(external, tmp_path).ledger.url)
+
+
+def test_the_api_is_off_unless_it_is_asked_for_and_then_for_those_who_are_named(tmp_path: Path) -> None:
+    assert settings(render(values_of("small")), tmp_path).api.port is None
+    api = settings(render(values_of("production")), tmp_path).api
+    assert (api.port, api.readers, api.guarded) == (8443, ["dashboard"], True)
+    assert api.tls is not None
+    assert api.tls.key_file == Path("/secrets/api-tls/tls.key")
 
 
 def test_the_migration_has_the_same_configuration_as_the_coordinator_that_follows() -> None:
