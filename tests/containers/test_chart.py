@@ -4,10 +4,13 @@ Every command is one of docs/kubernetes.md. Without a kubelet: what that would d
 """
 
 import re
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 import yaml
@@ -16,6 +19,7 @@ from sandbox.datasets import split
 from tests.support.chart import Manifest, changed, render
 from tests.support.containers import wait_for
 from tests.support.installation import (
+    API_TOKEN,
     FEDERATION,
     HOST,
     SITES,
@@ -35,7 +39,13 @@ SUBNET, BROKER_AT, COORDINATOR_AT = "10.213.45.0/24", "10.213.45.10", "10.213.45
 AGENT_USER = (10001, 10001)
 TRAINED_S = 120.0
 SOME_VERSIONS, MORE_VERSIONS = 2, 3
-VALUES = small_values(BROKER_AT, backup__enabled=True)
+VALUES = small_values(
+    BROKER_AT,
+    backup__enabled=True,
+    api={"enabled": True, "tokenSecret": "chest-xray-api-token", "from": [{"podSelector": {}}]},
+    config__api={"plain": True},
+)
+API_PORT = 8443
 
 
 @dataclass
@@ -139,6 +149,19 @@ def test_the_coordinator_holds_no_copy_of_a_key_and_no_right_that_it_does_not_ne
 def test_two_agents_enrol_and_train_through_the_rendered_pods(training: Installation) -> None:
     assert training.coordinator.state()["version"] >= SOME_VERSIONS
     assert "fed_model_version" in (training.coordinator.page("/metrics") or "")
+
+
+def test_the_api_answers_those_who_have_the_token_and_nobody_else(installed: Installation) -> None:
+    def ask(**headers: str) -> int:
+        address = f"http://{COORDINATOR_AT}:{API_PORT}/v1/federations/{FEDERATION}"
+        try:
+            with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=10) as answer:
+                return int(answer.status)
+        except HTTPError as error:
+            return error.code
+
+    assert ask(Authorization=f"Bearer {API_TOKEN}") == HTTPStatus.OK
+    assert ask() == ask(Authorization="Bearer " + "x" * len(API_TOKEN)) == HTTPStatus.UNAUTHORIZED
 
 
 def test_the_replay_ends_well_beside_the_coordinator_which_tells_so(training: Installation) -> None:

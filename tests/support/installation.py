@@ -15,6 +15,7 @@ from tests.support.pod import Node
 HOST = "broker.example.org"
 FEDERATION, TASK = "chest-xray", "breast-cancer"
 SITES = ("north", "south")
+API_TOKEN = "0123456789abcdef" * 2
 
 
 def small_values(broker_at: str, **changes: Any) -> dict[str, Any]:
@@ -70,6 +71,7 @@ def secrets_of(keys: Path) -> dict[str, dict[str, bytes]]:
             coordinator__key="coordinator.key",
             sealing__key="sealing.key",
         ),
+        "chest-xray-api-token": {"token": API_TOKEN.encode()},
         "chest-xray-authority": contents(keys / "authority", tls__crt="ca.crt", tls__key="ca.key"),
         "chest-xray-broker": contents(
             keys / "identity" / "broker",
