@@ -170,7 +170,10 @@ class Node:
         config = self.client.api.create_endpoint_config(ipv4_address=address)
         pod = Pod(self.container(spec, container, network=self.name, networking_config={self.name: config}), container)
         pod.address = address
-        wait_for(lambda: pod.passes("startupProbe"), STARTED_S, f"the start of {pod.container.name}")
+        try:
+            wait_for(lambda: pod.passes("startupProbe"), STARTED_S, f"the start of {pod.container.name}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it says {pod.container.logs().decode()}") from None
         return pod
 
 
