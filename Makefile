@@ -66,6 +66,16 @@ unit: $(READY)  ## rules and parts one by one: seconds, no network, no torch
 component contract integration learning: $(READY) mosquitto postgresql prometheus  ## one group of tests
 	$(RUN)/pytest tests/$@ $(ARGS)
 
+.PHONY: dashboards prove-dashboards pictures
+dashboards: $(READY)  ## write monitoring/dashboards/*.json
+	$(RUN)/python -m monitoring.dashboards
+
+prove-dashboards: $(READY) mosquitto prometheus  ## ask a real Prometheus every query of every dashboard
+	$(RUN)/pytest tests/integration/test_dashboards.py $(ARGS)
+
+pictures: $(READY) mosquitto prometheus  ## run a federation for some minutes and draw its dashboards: docs/pictures
+	$(RUN)/python -m monitoring.draw --out docs/pictures
+
 bench: $(READY)  ## every benchmark, beside its bound
 	$(RUN)/python -m benchmarks.codecs
 	$(RUN)/python -m benchmarks.fold

@@ -115,6 +115,7 @@ class EmbeddedBroker:
         """Raises ConfigError for a host that is not IPv4 loopback, or when there is no such broker."""
         _require_loopback(host)
         self._more = _more_of_mosquitto(host, tls, transport)
+        self._plain = not self._more
         self.kind: Kind = _choose("mosquitto" if self._more else prefer)
         self.host = host
         self.port = port or free_port(host)
@@ -145,12 +146,9 @@ class EmbeddedBroker:
         """Return when the broker answers an MQTT CONNECT. Raises TransientError when it does not in time."""
         if self._child is not None:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        config_path = self._folder / ("iotcore.toml" if self.kind == "iotcore" else "mosquitto.conf")
-        config_path.write_text(_config(self.kind, self.host, self.port) + self._more)
         # What speaks TLS or HTTP is ready when it takes a connection.
-        answers = takes_connections if self._more else _answers
-        command = _command(self.kind, config_path)
+        answers = _answers if self._plain else takes_connections
+        command = _command(self.kind, self._write_config())
         self._child = start_child(command, self.log_path, lambda: answers(self.host, self.port), START_S)
 
     def stop(self, patience_s: float = STOP_S) -> None:
@@ -165,6 +163,13 @@ class EmbeddedBroker:
         if self._child is not None:
             self._child.kill()
             self._child = None
+
+    def _write_config(self) -> Path:
+        """The file that it starts with."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / ("iotcore.toml" if self.kind == "iotcore" else "mosquitto.conf")
+        path.write_text(_config(self.kind, self.host, self.port) + self._more)
+        return path
 
     def replace(self) -> None:
         """Let the next start be of the other make, on the same port; the same make where only one is installed."""

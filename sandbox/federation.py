@@ -19,10 +19,11 @@ from typing import Any, Self
 
 import yaml
 
-from coordinator.config import FederationConfig
+from coordinator.config import Authorisation, FederationConfig
 from coordinator.ledger import Ledger
 from coordinator.opening import engine_of
 from fedward.errors import ConfigError, TransientError
+from fedward.identity.certificates import FileAuthority
 from fedward.settings import load_settings
 from sandbox.broker import EmbeddedBroker, Kind
 from sandbox.child import Child
@@ -30,6 +31,7 @@ from sandbox.datasets import Split, split
 from sandbox.identities import BROKER, make_identities, tls_files
 from sandbox.interrupt import signals_held
 from sandbox.ports import HOST, free_port
+from sandbox.secured import SecuredBroker
 
 FEDERATION = "demo"
 COORDINATOR, STANDBY = "coordinator", "standby"
@@ -38,6 +40,8 @@ STOP_S = 10.0
 POLL_S = 0.1
 KEEP_ALL: Mapping[str, int] = {"versions": 1_000_000, "records": 1_000_000}
 """For reports and accounts, which look at every version and update of a run."""
+
+RIGHTS = {True: Authorisation.DYNAMIC_SECURITY.value, False: Authorisation.NONE.value}
 
 WORK: Mapping[str, Mapping[str, object]] = {
     "breast-cancer": {"local_epochs": 2, "batch_size": 16, "local_lr": 0.02, "momentum": 0.9},
@@ -75,6 +79,7 @@ class Plan:
     signed: bool = True  # messages are signed and updates sealed
     sealed_model: bool = False  # to the members; needs `signed`
     tls: bool = False  # with the broker, which is mosquitto then; needs `signed`
+    rights: bool = False  # at the broker, which the coordinator gives; needs `tls`
     ways: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # site -> more of its broker's settings
     agent_http: bool = False
     threads: int = 1
@@ -98,8 +103,6 @@ class Federation:
         if unknown:
             raise ConfigError(f"--slow {', '.join(unknown)}: no such site; there are: {', '.join(self.sites)}")
         self._identities = plan.folder / "identities"
-        broker_files = tls_files(self._identities, BROKER) if plan.tls else None
-        self.broker = EmbeddedBroker(plan.folder, HOST, plan.broker_port, plan.broker, broker_files)
         self.coordinators = (COORDINATOR, STANDBY) if plan.standby else (COORDINATOR,)
         self._http_ports = {name: free_port(HOST) for name in self.coordinators}
         self.api_ports = {name: free_port(HOST) for name in self.coordinators} if plan.api else {}
@@ -108,6 +111,7 @@ class Federation:
         (plan.folder / "logs").mkdir(exist_ok=True)
         if plan.signed:
             make_identities(self._identities, FEDERATION, self.sites, time.time())
+        self.broker = self._make_broker()
         self._write_configs()
 
     def __enter__(self) -> Self:
@@ -241,6 +245,14 @@ class Federation:
         if logs:
             raise TransientError("; ".join(f"{name} ended unexpectedly, see {log}" for name, log in logs.items()))
 
+    def _make_broker(self) -> EmbeddedBroker:
+        plan = self.plan
+        if plan.rights:
+            authority = FileAuthority(self._identities / "authority")
+            return SecuredBroker(plan.folder / "broker", [FEDERATION], HOST, plan.broker_port, authority)
+        files = tls_files(self._identities, BROKER) if plan.tls else None
+        return EmbeddedBroker(plan.folder, HOST, plan.broker_port, plan.broker, files)
+
     def _write_configs(self) -> None:
         plan = self.plan
         broker = {"host": HOST, "port": self.broker.port, "will_delay_s": 3, "reconnect_max_s": 2}
@@ -254,7 +266,7 @@ class Federation:
                     "model": str(self.model_path),
                     "work": dict(self.work),
                     "state_folder": str(self.state_folder(COORDINATOR)),
-                    "broker": broker | self._tls(COORDINATOR),
+                    "broker": broker | self._tls(COORDINATOR) | {"authorisation": RIGHTS[plan.rights]},
                     **self._identity(COORDINATOR),
                     **({"authority": {"folder": str(plan.folder / "identities" / "authority")}} if plan.signed else {}),
                     "ledger": dict(plan.ledger),
