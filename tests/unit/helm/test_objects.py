@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.support.chart import CHART, NAMESPACE, RELEASE, Manifest, named, pods, render, selects, the, values_of
+from tests.support.chart import CHART, NAMESPACE, RELEASE, ROOT, Manifest, named, pods, render, selects, the, values_of
 
 KINDS = json.loads((Path(__file__).parent / "kinds.schema.json").read_text())["kinds"]
 """Those that are no part of Kubernetes itself: what the chart may say in them."""
@@ -119,7 +119,7 @@ def packed(tmp_path: Path) -> helm_python.Chart:
 
 
 def test_rules_and_dashboards_arrive_as_they_are_in_the_package(packed: helm_python.Chart) -> None:
-    manifests = render(values_of("production"), packed)
+    manifests = render(values_of("production", monitoring__rules__runbooks=""), packed)
     rule = the(manifests, "PrometheusRule", "fedward")
     assert rule["spec"] == yaml.safe_load(RULES)
     assert rule["metadata"]["labels"]["release"] == "prometheus"
@@ -127,6 +127,19 @@ def test_rules_and_dashboards_arrive_as_they_are_in_the_package(packed: helm_pyt
     dashboard = the(manifests, "ConfigMap", "dashboard-hospitals")
     assert dashboard["data"] == {"hospitals.json": DASHBOARD}
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_every_alert_of_the_repository_links_to_its_page_where_the_pages_are_served() -> None:
+    base = "https://pages.example.org/fedward/"
+    groups = the(render(values_of("production", monitoring__rules__runbooks=base)), "PrometheusRule", "fedward")[
+        "spec"
+    ]["groups"]
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    assert alerts
+    for alert in alerts:
+        url = alert["annotations"]["runbook_url"]
+        assert url.startswith(base)
+        assert (ROOT / url.removeprefix(base)).is_file(), url
 
 
 def test_rules_and_dashboards_are_left_out_unless_they_are_asked_for(packed: helm_python.Chart) -> None:
