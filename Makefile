@@ -134,5 +134,9 @@ containers: $(READY)
 sweep-containers: $(READY)  ## the appliance killed at every step of a change, 11 minutes
 	docker/with-daemon.sh $(RUN)/pytest -m "containers and sweep" tests/containers $(ARGS)
 
+.PHONY: chart
+chart: $(READY)  ## what helm/coordinator has from elsewhere here, made anew: settings, rules, dashboards, its table
+	$(RUN)/python helm/prepare.py
+
 clean:  ## delete the virtual environment and what the demo left
 	rm -rf $(VENV) fedward-demo

@@ -88,6 +88,27 @@ def back_up(live: Ledger, state_folder: Path, out: Path, now_s: float) -> Backup
     return manifest
 
 
+def drop_older(newest: Path, federation: str, keep: int) -> list[Path]:
+    """Delete this federation's backups beside `newest`, but for the `keep` newest of all; those that were deleted.
+
+    What is no whole backup, or of another federation, stays.
+    """
+    found = []
+    for folder in newest.parent.iterdir():
+        try:
+            manifest = BackupManifest.load(folder)
+        except ConfigError:
+            continue
+        if manifest.federation == federation:
+            found.append((manifest.made_at_s, folder))
+    dropped = [folder for _, folder in sorted(found, reverse=True)[max(keep, 1) :]]
+    for folder in dropped:
+        (folder / MANIFEST).unlink()  # first: a half is no backup
+        sync_folder(folder)
+        shutil.rmtree(folder)
+    return dropped
+
+
 def restore(source: Path, state_folder: Path, federation: str, now_s: float, *, force: bool) -> BackupManifest:
     """Make the state folder that of the backup, verified, and let it begin a new epoch (docs/adr/0004).
 

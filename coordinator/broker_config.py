@@ -130,8 +130,10 @@ def mosquitto_config(place: BrokerPlace) -> str:
     )
 
 
-def write_broker_config(folder: Path, place: BrokerPlace, federations: Collection[str]) -> None:
-    """Write both files into the folder.
+def write_broker_config(
+    folder: Path, place: BrokerPlace, federations: Collection[str], *, keep_rights: bool = False
+) -> None:
+    """Write both files into the folder; with `keep_rights` the configuration anew, and the rights where there are none.
 
     Raises ConfigError where one of them is there already, for the plugin's holds the rights that are in force, and
     for what is no name.
@@ -141,11 +143,13 @@ def write_broker_config(folder: Path, place: BrokerPlace, federations: Collectio
         rights = json.dumps(initial_state(federations), indent=1)
     except ValueError as error:
         raise ConfigError(f"--federation: {error}") from None
-    paths = [folder / MOSQUITTO_CONFIG, folder / RIGHTS]
-    if there := [str(path) for path in paths if path.exists()]:
+    texts = {folder / MOSQUITTO_CONFIG: config, folder / RIGHTS: rights}
+    if keep_rights and (folder / RIGHTS).exists():
+        del texts[folder / RIGHTS]
+    elif not keep_rights and (there := [str(path) for path in texts if path.exists()]):
         raise ConfigError(f"{', '.join(there)}: there already, and never overwritten; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for path, text in zip(paths, (config, rights), strict=True):
+    for path, text in texts.items():
         write_durably(path, text.encode(), PRIVATE)
 
 
@@ -174,6 +178,11 @@ def add_command(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--address", help="address to listen on; default: all")
     parser.add_argument("--identity", type=Path, help="folder of ca.crt, ca.crl, HOST.crt, HOST.key; default: --out")
     parser.add_argument("--state", type=Path, help="folder that the broker writes to; default: --out")
+    parser.add_argument(
+        "--keep-rights",
+        action="store_true",
+        help="write the configuration anew, as a container does at each start, and leave the rights that are there",
+    )
     parser.add_argument("--plugin", type=Path, default=PLUGIN, help=f"the plugin's library; default: {PLUGIN}")
     parser.set_defaults(run=_run)
 
@@ -190,7 +199,7 @@ def _run(arguments: argparse.Namespace) -> None:
         enrolment_port=arguments.enrolment_port or None,
         enrolment_host=arguments.enrolment_host or arguments.host,
     )
-    write_broker_config(out, place, arguments.federation)
+    write_broker_config(out, place, arguments.federation, keep_rights=arguments.keep_rights)
     hosts = dict.fromkeys((place.host, place.enrolment_host))
     needed = ", ".join(("ca.crt", "ca.crl", *(f"{host}.crt, {host}.key" for host in hosts)))
     print(f"{out / MOSQUITTO_CONFIG} and {out / RIGHTS}")  # noqa: T201

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from coordinator import broker_config
 from coordinator.api.cli import add_verbs as add_asking
-from coordinator.backup import back_up, restore
+from coordinator.backup import back_up, drop_older, restore
 from coordinator.blobs import BlobFolder
 from coordinator.chain import Mark, anchor_of
 from coordinator.config import FederationConfig
 from coordinator.doctor import examine
+from coordinator.enrolment import adopting
 from coordinator.enrolment.cli import add_verbs as add_enrolment
 from coordinator.ledger import Ledger
 from coordinator.making import Store
@@ -83,6 +84,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
             command.add_argument("--verbose", action="store_true", help="a line for each version")
         if verb == "backup":
             command.add_argument("--out", type=Path, required=True, help="the folder to make")
+            command.add_argument("--keep", type=int, help="delete all but so many of the newest backups beside it")
         if verb == "restore":
             command.add_argument("--from", dest="source", type=Path, required=True, help="the backup's folder")
             command.add_argument("--force", action="store_true", help="move aside what the state folder holds")
@@ -93,6 +95,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     add_asking(verbs, settings)
     broker_config.add_command(verbs)
     add_enrolment(verbs)
+    adopting.add_command(verbs)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -154,10 +157,15 @@ def _parse_head(text: str) -> Mark:
 
 
 def _back_up(arguments: argparse.Namespace) -> None:
+    if arguments.keep is not None and arguments.keep < 1:
+        raise ConfigError(f"--keep {arguments.keep}: expected 1 or more")
     config, ledger, _ = _open(arguments)
     with closing(ledger):
         made = back_up(ledger, config.state_folder, arguments.out, SystemClock().now_s())
     print(f"version {made.version} with {made.num_blobs} blobs: {arguments.out}, chain head {made.chain_head}")
+    if arguments.keep is not None:
+        for folder in drop_older(arguments.out, config.federation, arguments.keep):
+            print(f"deleted {folder}")
 
 
 def _restore(arguments: argparse.Namespace) -> None:

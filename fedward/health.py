@@ -1,7 +1,7 @@
-"""`python -m fedward.health`: whether the program in this container can do its work, for the container's health check.
+"""`python -m fedward.health [HOST]`: whether the program in this container can do its work, for its health check.
 
-It asks /readyz of the endpoint on `FEDWARD_HTTP__PORT`, as the images set it, and ends with 0 or 1. It runs every few
-seconds, so it imports next to nothing.
+It asks /readyz of the endpoint on `FEDWARD_HTTP__PORT`, as the images set it, and ends with 0 or 1; with a host, of the
+program there. It runs every few seconds, so it imports next to nothing.
 """
 
 import os
@@ -10,12 +10,13 @@ import sys
 
 TIMEOUT_S = 3.0
 MAX_ANSWER_BYTES = 4096
+HERE = "127.0.0.1"
 
 
-def is_ready(port: int) -> tuple[bool, str]:
-    """Whether the endpoint on this machine says so, and in which words."""
+def is_ready(port: int, host: str = HERE) -> tuple[bool, str]:
+    """Whether the endpoint says so, and in which words."""
     try:
-        with socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as connection:
+        with socket.create_connection((host, port), TIMEOUT_S) as connection:
             connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
             with connection.makefile("rb") as answer:
                 head, _, body = answer.read(MAX_ANSWER_BYTES).partition(b"\r\n\r\n")
@@ -31,7 +32,7 @@ def main() -> int:
     if not port.isdecimal():
         print("FEDWARD_HTTP__PORT is not set to a port")  # noqa: T201
         return 1
-    ready, words = is_ready(int(port))
+    ready, words = is_ready(int(port), *sys.argv[1:2])
     print(words)  # noqa: T201
     return 0 if ready else 1
 

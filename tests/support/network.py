@@ -42,6 +42,30 @@ def black_hole(host: str = HOST, port: int = 0) -> Iterator[int]:
         yield port
 
 
+@contextmanager
+def door(host: str, port: int) -> Iterator[int]:
+    """A port at another address of this machine that leads to `port` on loopback."""
+
+    def serve(near: socket.socket) -> None:
+        with contextlib.suppress(OSError), socket.create_connection((HOST, port)) as far:
+            threading.Thread(target=_pump, args=(far, near), daemon=True).start()
+            _pump(near, far)
+
+    with socket.create_server((host, 0)) as server:
+        threading.Thread(target=_accept, args=(server, serve), daemon=True).start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while piece := source.recv(65_536):
+            target.sendall(piece)
+    for end in (source, target):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
 def silence(connection: socket.socket) -> None:
     """Take all, say nothing."""
     while connection.recv(4096):

@@ -8,10 +8,11 @@ import pytest
 from monitoring.catalogue import CATALOGUE, catalogue
 
 ROOT = Path(__file__).parents[2]
+FOLDERS_WITH_ONE = ("docker", "helm/coordinator", "monitoring")
 DOCUMENTS = sorted(
-    [ROOT / "README.md", ROOT / "docker" / "README.md", ROOT / "monitoring" / "README.md", *ROOT.glob("docs/**/*.md")]
+    [ROOT / "README.md", *(ROOT / it / "README.md" for it in FOLDERS_WITH_ONE), *ROOT.glob("docs/**/*.md")]
 )
-FOLDERS = "fedward|edge_agent|coordinator|sandbox|docker|tests|docs|benchmarks|examples|monitoring"
+FOLDERS = "fedward|edge_agent|coordinator|sandbox|docker|helm|tests|docs|benchmarks|examples|monitoring"
 PATH = re.compile(rf"`((?:{FOLDERS})/[\w./-]+\.(?:py|md|yaml|svg|png))`")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 

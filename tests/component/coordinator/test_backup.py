@@ -7,12 +7,12 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from coordinator.backup import MANIFEST, back_up, restore
+from coordinator.backup import MANIFEST, BackupManifest, back_up, drop_older, restore
 from coordinator.ledger import Ledger
 from fedward.cli import EXIT_CONFIG, EXIT_INTEGRITY, EXIT_UNAVAILABLE, main
 from fedward.errors import ConfigError, IntegrityError, RejectReason
@@ -251,6 +251,38 @@ def test_a_backup_on_another_file_system_is_a_copy(
         assert path.read_bytes() == running.blobs.path(bytes.fromhex(path.name)).read_bytes()
 
 
+def backup_of(folder: Path, federation: str, made_at_s: float) -> Path:
+    """What is looked at of one, and a file."""
+    folder.mkdir()
+    manifest = BackupManifest(
+        federation=federation, version=1, chain_head="", ledger_digest="", num_blobs=0, made_at_s=made_at_s
+    )
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest)))
+    (folder / "ledger.sqlite").write_text("rows")
+    return folder
+
+
+def test_the_newest_backups_are_kept_whatever_their_names(tmp_path: Path) -> None:
+    third, first, second = (
+        backup_of(tmp_path / name, FEDERATION, at_s) for name, at_s in (("a", 3), ("b", 1), ("c", 2))
+    )
+    assert drop_older(third, FEDERATION, 2) == [first]
+    assert sorted(tmp_path.iterdir()) == [third, second]
+    assert drop_older(third, FEDERATION, 2) == []
+
+
+def test_what_is_not_this_federation_s_backup_is_never_deleted(tmp_path: Path) -> None:
+    old = backup_of(tmp_path / "other", "another", 1)
+    half = backup_of(tmp_path / ".half.part", FEDERATION, 1)
+    (half / MANIFEST).unlink()
+    (tmp_path / "notes.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    newest = backup_of(tmp_path / "newest", FEDERATION, 3)
+    assert drop_older(newest, FEDERATION, 1) == []
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, newest, *newest.iterdir()])
+    assert old.exists()
+
+
 def fedward(folder: Path, verb: str, *arguments: object) -> int:
     return main(["coordinator", verb, "--config", str(folder / "federation.yaml"), *map(str, arguments)])
 
@@ -262,6 +294,16 @@ def test_the_commands_back_up_and_restore(after_a_run: Path, capsys: pytest.Capt
     assert fedward(after_a_run, "restore", "--from", backup) == 0
     assert fedward(after_a_run, "replay") == 0
     assert "2 versions made again of 2 updates" in capsys.readouterr().out
+
+
+def test_the_command_keeps_as_many_backups_as_it_is_told_to(
+    after_a_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two", "three"):
+        assert fedward(after_a_run, "backup", "--out", after_a_run / "backups" / name, "--keep", 2) == 0
+    assert {path.name for path in (after_a_run / "backups").iterdir()} == {"two", "three"}
+    assert fedward(after_a_run, "backup", "--out", after_a_run / "backups" / "four", "--keep", 0) == EXIT_CONFIG
+    assert "expected 1 or more" in capsys.readouterr().err
 
 
 def test_a_second_backup_does_not_overwrite_the_first(after_a_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,6 +79,16 @@ def test_what_is_there_is_never_overwritten(tmp_path: Path, there: str) -> None:
     assert (tmp_path / there).read_text() == "in force"
 
 
+def test_a_container_s_start_writes_the_configuration_anew_and_keeps_the_rights_in_force(tmp_path: Path) -> None:
+    rights, config = tmp_path / "dynamic-security.json", tmp_path / "mosquitto.conf"
+    write_broker_config(tmp_path, place(port=1), ["f1"], keep_rights=True)
+    assert json.loads(rights.read_text()) == initial_state(["f1"])
+    rights.write_text("in force")
+    write_broker_config(tmp_path, place(port=2), ["f1"], keep_rights=True)
+    assert rights.read_text() == "in force"
+    assert config.read_text() == mosquitto_config(place(port=2))
+
+
 @pytest.mark.parametrize("federation", ["#", "f1/#", "", "F1"])
 def test_a_federation_that_is_no_name_is_refused(tmp_path: Path, federation: str) -> None:
     with pytest.raises(ConfigError, match="--federation"):

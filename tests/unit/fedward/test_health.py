@@ -1,5 +1,6 @@
 """The containers' health check against the endpoint that it asks."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,22 @@ def test_a_program_that_can_t_work_is_not_and_says_why(endpoint: tuple[HttpServe
 def test_a_program_that_does_not_answer_is_not_healthy() -> None:
     ready, words = is_ready(free_port(HOST))
     assert not ready
+    assert "no answer" in words
+
+
+@pytest.mark.slow
+def test_a_program_elsewhere_can_be_asked_too(endpoint: tuple[HttpServer, list[Page]]) -> None:
+    server, _ = endpoint
+
+    def ask(host: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "fedward.health", host]
+        environment = os.environ | {"FEDWARD_HTTP__PORT": str(server.port)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout.strip()
+
+    assert ask("localhost") == (0, "ok")
+    code, words = ask("127.0.0.2")  # this machine too, but nobody listens there
+    assert code == 1
     assert "no answer" in words
 
 
