@@ -12,6 +12,14 @@ from tests.support.coordinator_bench import write_config
 
 pytest.importorskip("docker", reason="the SDK is not installed: pip install 'fedward[appliance]'")
 
+RELEASE = {
+    "release_key": "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li/hp/m47n60p8D54"
+    "WK84zV2sxXs7LtkBoN79R9Q==",
+    "image": "registry.example.org/fedward/agent@sha256:" + "ab" * 32,
+    "image_signature": "MEUC",
+}
+"""What hospitals install, as the operator has it from the publisher."""
+
 INIT = ["appliance", "init", "--token-file", "token.txt", "--task", "breast-cancer", "--records", "/srv/export"]
 
 
@@ -29,7 +37,7 @@ def invitation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     config = write_config(tmp_path)
     settings = yaml.safe_load(config.read_text())
     folders = {"identity": {"folder": str(tmp_path / "identity")}, "authority": {"folder": str(tmp_path / "ca")}}
-    config.write_text(yaml.safe_dump(settings | folders))
+    config.write_text(yaml.safe_dump(settings | folders | {"installation": RELEASE}))
     assert main(["coordinator", "ca", "--out", str(tmp_path / "ca")]) == 0
     assert main(["coordinator", "identity", "--config", str(config)]) == 0
     capsys.readouterr()
@@ -52,7 +60,9 @@ def test_three_commands_lead_from_nothing_to_a_training_agent_and_are_shown_with
     filled = [{"FOLDER": "/srv/export", "NAME=FILE": "train=records.csv"}.get(word, word) for word in init]
     assert main(filled[1:]) == 0
     assert yaml.safe_load(Path("config/site.yaml").read_text())["site"] == "north"
-    assert install[:3] == ["fedward", "appliance", "install"]
+    appliance = yaml.safe_load(Path("appliance.yaml").read_text())
+    assert {name: appliance[name] for name in RELEASE} == RELEASE
+    assert install == ["fedward", "appliance", "install", "--token-file", "token.txt"]
     assert (
         main([*install[1:], "--config", "none.yaml"]) == EXIT_CONFIG
     )  # every argument is known; the file is not there
