@@ -115,5 +115,5 @@ containers: $(READY)
 sweep-containers: $(READY)  ## the appliance killed at every step of a change, 11 minutes
 	docker/with-daemon.sh $(RUN)/pytest -m "containers and sweep" tests/containers $(ARGS)
 
-clean:  ## delete the virtual environment and what the demo left
-	rm -rf $(VENV) fedward-demo
+clean:  ## delete the virtual environment, what was built and what the demo left; images stay at the daemon
+	rm -rf $(VENV) build fedward-demo

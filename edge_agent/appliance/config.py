@@ -77,7 +77,7 @@ class ApplianceConfig(Settings):
     """HTTP proxy on the way to the broker, http://host:port. One with a password is set in site.yaml, broker.proxy."""
     no_proxy: str | None = None
     """Hosts that are reached without the proxy, with commas between."""
-    health_s: float = Field(default=25.0, ge=1, le=3600)
+    health_s: float = Field(default=20.0, ge=1, le=3600)
     """Seconds in which a new container must be healthy; otherwise the one before comes back."""
     stop_s: int = Field(default=30, ge=1, le=3600)
     """Seconds that an agent is given to save its training step and leave."""
