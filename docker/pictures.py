@@ -21,13 +21,12 @@ PICTURES = {
     "appliance-pending": "appliance-agent-pending",
     "appliance-upgrade": "appliance-upgrade",
     "appliance-return": "appliance-upgrade---force",
-    "appliance-status": "appliance-status",
 }
 """A picture's name, and that of the file with the text."""
 
 WIDTH = 128
 LONG = re.compile(r"[A-Za-z0-9+/=]{40,}")
-COLOURS = {r"^ok\b": "green", r"^warning\b": "yellow", r"^failed\b.*": "red", r"^\$ .*": "bold"}
+COLOURS = {r"^ok +": "green", r"^skipped +": "dim", r"^warning +": "yellow", r"^failed.*": "red", r"^\$ .*": "bold"}
 
 
 def picture(name: str, text: str) -> str:
