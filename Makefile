@@ -138,5 +138,5 @@ sweep-containers: $(READY)  ## the appliance killed at every step of a change, 1
 chart: $(READY)  ## what helm/coordinator has from elsewhere here, made anew: settings, rules, dashboards, its table
 	$(RUN)/python helm/prepare.py
 
-clean:  ## delete the virtual environment and what the demo left
-	rm -rf $(VENV) fedward-demo
+clean:  ## delete the virtual environment, what was built and what the demo left; images stay at the daemon
+	rm -rf $(VENV) build fedward-demo

@@ -12,6 +12,7 @@ from coordinator.api.settings import ApiSettings
 from coordinator.engine.settings import EngineSettings
 from coordinator.precision import AUTO, Precision
 from fedward.codec import CODECS
+from fedward.identity.release import release_key_setting
 from fedward.limits import CHUNK_BYTES, MAX_CODECS, MAX_PAYLOAD_BYTES, MIB
 from fedward.messages import Work
 from fedward.settings import (
@@ -142,6 +143,23 @@ class AuthoritySettings(Settings):
         return self
 
 
+class InstallationSettings(Settings):
+    """What hospitals install: `invite` writes it into the commands that it shows; unset, they have a place for it."""
+
+    release_key: Annotated[str, AfterValidator(release_key_setting)] | None = None
+    """Public key of who publishes the agent's images, as one line: the release says it."""
+    image: str | None = None
+    """The agent's image by its digest, registry/name@sha256:...; unset where releases come in bundles."""
+    image_signature: str | None = None
+    """The publisher's signature of the image's digest."""
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.image is None) != (self.image_signature is None):
+            raise ValueError("image and image_signature go together")
+        return self
+
+
 class LedgerSettings(Settings):
     """Which database holds the ledger; without a setting a SQLite file in state_folder does."""
 
@@ -197,6 +215,8 @@ class FederationConfig(Settings):
     is allowed only with a broker on this machine, to try things out."""
     authority: AuthoritySettings = AuthoritySettings()
     """What signs certificates."""
+    installation: InstallationSettings = InstallationSettings()
+    """What hospitals install, for `invite` to show."""
     ledger: LedgerSettings = LedgerSettings()
     """Where the ledger is. Beside a database on a server another coordinator may stand by, on the same state_folder."""
     http: HttpSettings = HttpSettings()

@@ -183,10 +183,14 @@ def archive(tag: str, out: Path, release: Release) -> Archived:
         subprocess.run([release.docker, "save", "--output", str(saved), tag], check=True)
         done = rewrite(saved, out, tag, release.created_s, Path(scratch))
     subprocess.run([release.docker, "load", "--quiet", "--input", str(out)], check=True, stdout=subprocess.DEVNULL)
-    # Those that had this name before, the one that was just built among them, have none any more.
+    forget(tag, release)  # the one that was just built among them
+    return done
+
+
+def forget(tag: str, release: Release) -> None:
+    """Delete the images that had this name before and have none any more."""
     nameless = ["image", "prune", "--force", "--filter", f"label={LABEL}.ref.name={tag}"]
     subprocess.run([release.docker, *nameless], check=True, stdout=subprocess.DEVNULL)
-    return done
 
 
 def finish(label: str, tag: str, folder: Path, release: Release, syft: Path | None) -> Mapping[str, str]:
@@ -246,6 +250,7 @@ def main() -> int:
         else:
             build_system(label, tag, release.labels(SYSTEMS[label], tag))
         if label in STAYS_HERE:
+            forget(tag, release)
             print(tag, flush=True)
             continue
         entries[label] = finish(label, tag, arguments.out, release, arguments.syft)

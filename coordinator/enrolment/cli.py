@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -31,8 +32,9 @@ from fedward.settings import load_settings
 
 INSTALLATION = """\
   pip install 'fedward[appliance]'
-  fedward appliance init --token-file token.txt --task {task} --broker {broker} --records FOLDER --option NAME=FILE
-  fedward appliance install --token-file token.txt --bundle FILE"""
+  fedward appliance init --token-file token.txt --task {task} --broker {broker} {release} {records}
+  fedward appliance install --token-file token.txt{bundle}
+Words in capitals are for the hospital to fill in; behind an HTTP proxy add --proxy http://HOST:PORT to the second."""
 """From nothing to a training agent, at the hospital."""
 
 
@@ -154,9 +156,23 @@ def _invite(arguments: argparse.Namespace) -> None:
     print(write_token(token))
     print(
         f"Give this line to {arguments.site} and to nobody else; it serves once, within {arguments.days:g} days.\n"
-        "There, with the line in a file, on a machine with Docker (docs/install.md):\n"
-        + INSTALLATION.format(task=config.task, broker=f"{config.broker.host}:{config.broker.port}"),
+        "There, with the line in a file, on a machine with Docker (docs/install.md):\n" + _installation(config),
         file=sys.stderr,
+    )
+
+
+def _installation(config: FederationConfig) -> str:
+    """The hospital's commands, with all that is known here."""
+    release = config.installation
+    words = ["--release-key", release.release_key or "KEY"]
+    if release.image is not None and release.image_signature is not None:
+        words += ["--image", release.image, "--image-signature", release.image_signature]
+    return INSTALLATION.format(
+        task=config.task,
+        broker=f"{config.broker.host}:{config.broker.port}",
+        release=shlex.join(words),
+        records="--records FOLDER --option NAME=FILE",
+        bundle="" if release.image else " --bundle FILE",
     )
 
 

@@ -30,8 +30,9 @@ from edge_agent.appliance.steps import (
 WAIT_S = 1.0
 """Longest wait for news of the engine; a deadline is looked at as often."""
 
-HURRY_S = 5
-"""What a container that failed is given to leave: a hospital waits for the one before."""
+HURRY_S = 2
+"""What a container that failed is given to leave: a hospital waits for the one before, and no kill costs more than the
+step in hand."""
 
 
 class Carrier:

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from fedward.identity.release import release_key_setting
 from fedward.settings import DIRECT, NameSetting, Settings, proxy_address
 
 PINNED = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
@@ -48,8 +49,11 @@ class ApplianceConfig(Settings):
     """The agent's image in a registry, by digest; unset where the image comes in a bundle."""
     image_signature: str | None = None
     """The publisher's signature of the image's digest, as it came with the release."""
+    release_key: Annotated[str, AfterValidator(release_key_setting)] | None = None
+    """Public key of who publishes the images, as one line; without it and release_key_file it is the one that this
+    package was delivered with."""
     release_key_file: Path | None = None
-    """Public key of who publishes the images, as PEM; unset: the one that this package was delivered with."""
+    """The same in a file, as PEM."""
     config_folder: Path
     """Folder on this machine with site.yaml, and policy.yaml where there is one; the container reads it as
     /etc/fedward."""
@@ -73,7 +77,7 @@ class ApplianceConfig(Settings):
     """HTTP proxy on the way to the broker, http://host:port. One with a password is set in site.yaml, broker.proxy."""
     no_proxy: str | None = None
     """Hosts that are reached without the proxy, with commas between."""
-    health_s: float = Field(default=25.0, ge=1, le=3600)
+    health_s: float = Field(default=20.0, ge=1, le=3600)
     """Seconds in which a new container must be healthy; otherwise the one before comes back."""
     stop_s: int = Field(default=30, ge=1, le=3600)
     """Seconds that an agent is given to save its training step and leave."""
@@ -82,6 +86,8 @@ class ApplianceConfig(Settings):
     def _agree(self) -> Self:
         if self.image_signature is not None and self.image is None:
             raise ValueError("image_signature is set, and image is not")
+        if self.release_key is not None and self.release_key_file is not None:
+            raise ValueError("release_key and release_key_file exclude each other")
         if self.proxy == DIRECT and self.no_proxy is not None:
             raise ValueError("proxy is none and no_proxy is set: leave one of them out")
         return self

@@ -24,14 +24,37 @@ def sign_release(key: SigningKey, document: bytes) -> str:
 
 
 def read_release_key(text: bytes) -> PublisherKey:
-    """A publisher's public key. Raises ConfigError for anything but a P-256 public key as PEM."""
+    """A publisher's public key, as PEM or as `release_key_line` writes it. Raises ConfigError for anything else."""
     try:
-        key = serialization.load_pem_public_key(text)
-    except ValueError:
+        if text.lstrip().startswith(b"-----"):
+            key = serialization.load_pem_public_key(text)
+        else:
+            key = serialization.load_der_public_key(base64.b64decode(text.strip(), validate=True))
+    except (binascii.Error, ValueError):
         key = None
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
-        raise ConfigError("the publisher's key: expected a P-256 public key as PEM")
+        raise ConfigError("the publisher's key: expected a P-256 public key, as PEM or as one line of base64")
     return key
+
+
+def public_pem(key: PublisherKey) -> bytes:
+    """A publisher's public key as PEM, for cosign and openssl."""
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def release_key_line(key: PublisherKey) -> str:
+    """A publisher's public key as one line, for settings and commands: what stands between the lines of its PEM."""
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return base64.b64encode(key.public_bytes(serialization.Encoding.DER, form)).decode()
+
+
+def release_key_setting(text: str) -> str:
+    """The text itself. Raises ValueError unless it is a publisher's public key."""
+    try:
+        read_release_key(text.encode())
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return text
 
 
 def check_release(key: PublisherKey, document: bytes, signature: str) -> None:

@@ -103,18 +103,29 @@ class Evaluation:
     SITES = ("hospital-a", "hospital-b", "hospital-c")
     SERVICES = (*SITES, "coordinator", "broker", "prometheus", "proxy-a", "proxy-b", "proxy-c")
 
-    def __init__(self, name: str, finish_version: int) -> None:
+    def __init__(self, name: str, finish_version: int, by_hand: str = "") -> None:
+        """The site `by_hand` is invited by nobody, and has no container."""
         self.name = name
+        self._by_hand = by_hand
         self.http_port, self.prometheus_port = free_port(HOST), free_port(HOST)
         self._settings = {
             "COORDINATOR_PORT": self.http_port,
             "PROMETHEUS_PORT": self.prometheus_port,
             "FINISH_VERSION": finish_version,
+            "BY_HAND": by_hand,
         }
 
     def __enter__(self) -> Self:
-        self.compose("up", "--detach", "--wait")
+        if self._by_hand:
+            self.compose("up", "--detach", "broker", "coordinator", "proxy-a", "proxy-b", "proxy-c")
+            wait_for(lambda: self.health("coordinator") == "healthy", COMMAND_S, "the coordinator")
+        else:
+            self.compose("up", "--detach", "--wait")
         return self
+
+    def start(self, *services: str) -> None:
+        """Start some that are not there yet, and return when they are healthy."""
+        self.compose("up", "--detach", "--wait", *services)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -145,9 +156,12 @@ class Evaluation:
         """What a program prints that runs in a service's container, beside its own."""
         return docker("exec", self.container(service), "python3.11", "-c", code)
 
-    def fedward(self, service: str, *arguments: str, code: int | None = 0) -> str:
-        """A command as people at that place type it."""
-        return docker("exec", self.container(service), "fedward", *arguments, code=code)
+    def fedward(
+        self, service: str, *arguments: str, code: int | None = 0, variables: Mapping[str, str] | None = None
+    ) -> str:
+        """A command as people at that place type it; `variables` are of the environment."""
+        given = [f"--env={name}={value}" for name, value in (variables or {}).items()]
+        return docker("exec", *given, self.container(service), "fedward", *arguments, code=code)
 
     def health(self, service: str) -> str:
         """As Docker sees it: starting, healthy, unhealthy."""

@@ -27,6 +27,7 @@ class Beginning:
     port: int = BROKER_PORT
     options: Mapping[str, str] = field(default_factory=dict)
     release_key: str | None = None
+    release_key_file: str | None = None
     image: str | None = None
     image_signature: str | None = None
     proxy: str | None = None
@@ -49,7 +50,8 @@ def _appliance(begin: Beginning) -> str:
         "gpu: auto                  # all GPUs that the engine can pass; or none, all, 0,1",
         "http_port: 9100            # on 127.0.0.1, for the hospital's own monitoring",
     ]
-    lines += [f"release_key_file: {_quoted(begin.release_key)}"] if begin.release_key else []
+    lines += [f"release_key: {_quoted(begin.release_key)}"] if begin.release_key else []
+    lines += [f"release_key_file: {_quoted(begin.release_key_file)}"] if begin.release_key_file else []
     lines += [f"image: {_quoted(begin.image)}"] if begin.image else []
     lines += [f"image_signature: {_quoted(begin.image_signature)}"] if begin.image_signature else []
     lines += [f"proxy: {_quoted(begin.proxy)}"] if begin.proxy else []

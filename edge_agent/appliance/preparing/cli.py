@@ -6,11 +6,12 @@ from pathlib import Path, PurePosixPath
 from edge_agent.appliance.config import pinned
 from edge_agent.appliance.engine import Engine
 from edge_agent.appliance.preparing.beginning import BROKER_PORT, SITE, Beginning, files_of
-from edge_agent.appliance.preparing.publisher import make_bundle, sign_digest
+from edge_agent.appliance.preparing.publisher import make_bundle, make_release_key, sign_digest
 from edge_agent.policy import Approving
 from fedward.errors import ConfigError
 from fedward.files import write_durably
 from fedward.identity.keys import check_private
+from fedward.identity.release import release_key_setting
 from fedward.identity.token import read_token
 
 
@@ -29,7 +30,9 @@ def _add_init(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     init.add_argument("--option", action="append", default=[], metavar="NAME=FILE", help="of the task: a file in there")
     init.add_argument("--broker", metavar="HOST:PORT", help=f"default: the token's host, port {BROKER_PORT}")
     init.add_argument("--proxy", help="HTTP proxy on the way to the broker: http://host:port")
-    init.add_argument("--release-key", type=Path, help="the publisher's public key")
+    publisher = init.add_mutually_exclusive_group()
+    publisher.add_argument("--release-key", metavar="KEY", help="the publisher's public key, as one line")
+    publisher.add_argument("--release-key-file", type=Path, help="the same in a file, as PEM")
     init.add_argument("--image", help="registry/name@sha256:...; left out where the image comes in a bundle")
     init.add_argument("--image-signature", help="the publisher's, of the image's digest")
     init.add_argument("--approval", choices=list(Approving), default=Approving.BY_HAND, help="default: %(default)s")
@@ -52,7 +55,8 @@ def _init(arguments: argparse.Namespace) -> int:
         proxy=arguments.proxy,
         image=arguments.image,
         image_signature=arguments.image_signature,
-        release_key=str(arguments.release_key.absolute()) if arguments.release_key else None,
+        release_key=_key(arguments.release_key) if arguments.release_key else None,
+        release_key_file=str(arguments.release_key_file.absolute()) if arguments.release_key_file else None,
     )
     files = files_of(begin)
     there = [name for name in files if Path(name).exists()]
@@ -73,6 +77,13 @@ def _place(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def _key(text: str) -> str:
+    try:
+        return release_key_setting(text)
+    except ValueError as error:
+        raise ConfigError(f"--release-key: {error}") from None
+
+
 def _option(text: str) -> tuple[str, str]:
     name, _, path = text.partition("=")
     if not name.isidentifier() or not path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
@@ -82,6 +93,10 @@ def _option(text: str) -> tuple[str, str]:
 
 def _add_publishing(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """What a publisher needs."""
+    text = "for publishers: make the pair of keys that releases are signed and checked with"
+    key = verbs.add_parser("release-key", help=text, description=text)
+    key.add_argument("--out", type=Path, required=True, help="file for the private key; the public one goes beside it")
+    key.set_defaults(run=_release_key)
     bundle = verbs.add_parser("bundle", help="for publishers: a release in one file")
     bundle.add_argument("--image", required=True, help="name of the image on this machine")
     bundle.add_argument("--sbom", type=Path, required=True, help="what it is made of, as CycloneDX")
@@ -92,6 +107,14 @@ def _add_publishing(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]"
     sign.set_defaults(run=_sign)
     for command in (bundle, sign):
         command.add_argument("--key", type=Path, required=True, help="private key, P-256 as PEM, for its owner alone")
+
+
+def _release_key(arguments: argparse.Namespace) -> int:
+    public = arguments.out.with_suffix(".pub")
+    line = make_release_key(arguments.out, public)
+    print(f"{arguments.out}: private; who has it decides what hospitals run")
+    print(f"{public}: public, as PEM; as one line, for `release_key` of settings:\n{line}")
+    return 0
 
 
 def _bundle(arguments: argparse.Namespace) -> int:

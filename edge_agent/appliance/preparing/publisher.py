@@ -10,22 +10,36 @@ from edge_agent.appliance.engine import Engine
 from edge_agent.appliance.preparing.bundle import IMAGE, Bundle, ReleaseNote, open_bundle, write_bundle
 from edge_agent.appliance.steps import Release
 from fedward.errors import ConfigError, IntegrityError
-from fedward.identity.keys import load_signing_key
-from fedward.identity.release import PublisherKey, check_release, read_release_key, sign_release
+from fedward.files import write_durably
+from fedward.identity.keys import load_signing_key, make_signing_key
+from fedward.identity.release import (
+    PublisherKey,
+    check_release,
+    public_pem,
+    read_release_key,
+    release_key_line,
+    sign_release,
+)
 
 DELIVERED_KEY = "release.pub"
 """A package that a publisher delivers has his key beside this file."""
+
+NO_KEY = (
+    "this package was delivered without one; set release_key in appliance.yaml to the line that the federation's "
+    "operator has given you"
+)
 
 
 def key_of(config: ApplianceConfig, given: Path | None) -> PublisherKey:
     """The publisher's key: of the command line, of the configuration, or delivered. Raises ConfigError without one."""
     path = given or config.release_key_file
+    if path is None and config.release_key is not None:
+        return read_release_key(config.release_key.encode())
     source = path or importlib.resources.files("edge_agent.appliance.preparing") / DELIVERED_KEY
     try:
         return read_release_key(source.read_bytes())
     except FileNotFoundError:
-        where = f"{path}: not found" if path else "set release_key_file: this package was delivered without one"
-        raise ConfigError(f"the publisher's key: {where}") from None
+        raise ConfigError(f"the publisher's key: {f'{path}: not found' if path else NO_KEY}") from None
 
 
 def from_registry(config: ApplianceConfig, engine: Engine, key: PublisherKey) -> Release:
@@ -54,6 +68,15 @@ def from_bundle(path: Path, engine: Engine, key: PublisherKey) -> Release:
 def signed_digest(image: str) -> bytes:
     """What is signed of an image in a registry: its digest, as text, whatever the registry is called."""
     return image.rpartition("@")[2].encode()
+
+
+def make_release_key(private: Path, public: Path) -> str:
+    """A publisher's pair of keys in two files; the public one as a line. Raises ConfigError where either is there."""
+    if public.exists():
+        raise ConfigError(f"{public}: there already; nothing was written")
+    key = make_signing_key(private).public_key()
+    write_durably(public, public_pem(key), 0o644)
+    return release_key_line(key)
 
 
 def sign_digest(image: str, key_file: Path) -> str:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from edge_agent.appliance.engine import LABEL
-from fedward.identity.keys import make_signing_key
+from fedward.identity.release import read_release_key, release_key_line
 from sandbox.child import start_child, takes_connections
 from sandbox.ports import HOST, free_port
 
@@ -66,6 +66,10 @@ class Publisher:
     def public_key(self) -> Path:
         return self.folder / "publisher.pub"
 
+    @property
+    def public_line(self) -> str:
+        return release_key_line(read_release_key(self.public_key.read_bytes()))
+
     def bundle(self, mode: str) -> Path:
         return self.folder / f"{mode}.bundle"
 
@@ -83,9 +87,8 @@ def publisher(engine: "docker.DockerClient", tmp_path_factory: pytest.TempPathFa
     if busybox is None:
         pytest.skip("busybox is not installed: apt-get install busybox-static")
     publisher = Publisher(tmp_path_factory.mktemp("publisher"))
-    make_signing_key(publisher.private_key)
-    public = ["openssl", "ec", "-in", publisher.private_key, "-pubout", "-out", publisher.public_key]
-    subprocess.run(public, check=True, capture_output=True)
+    made = run("fedward.cli", publisher.folder, "appliance", "release-key", "--out", publisher.private_key)
+    assert made.code == 0, made.err
     archive = file_system(Path(busybox).read_bytes())
     sbom = publisher.folder / "sbom.cdx.json"
     sbom.write_text('{"bomFormat": "CycloneDX"}')

@@ -114,6 +114,14 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         ({"sites": ["enrol-0011"]}, "sites.0:"),
         ({"authority": {"folder": "ca", "command": ["kms"]}}, "authority: Value error, folder and command exclude"),
         ({"authority": {"days": 0.5}}, "authority.days:"),
+        (
+            {"installation": {"image": "r/a@sha256:00"}},
+            "installation: Value error, image and image_signature go together",
+        ),
+        (
+            {"installation": {"release_key": "KEY"}},
+            "installation.release_key: Value error, the publisher's key: expected",
+        ),
         ({"broker": {"host": "broker", "authorisation": "acl"}}, "broker.authorisation:"),
         ({"task": "a" * 65}, "task:"),
         ({"work": {**LEAST["work"], "local_epochs": 0}}, "work.local_epochs:"),

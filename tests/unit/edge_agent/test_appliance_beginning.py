@@ -14,6 +14,12 @@ from fedward.settings import load_settings
 
 ROOT = Path(__file__).parents[3]
 
+KEY = (
+    "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li/hp/m47n60p8D54WK84zV2sxXs7Lt"
+    "kBoN79R9Q=="
+)
+"""A public key: the base point of P-256."""
+
 LEAST: dict[str, Any] = {
     "federation": "ward",
     "site": "north",
@@ -31,8 +37,9 @@ LEAST: dict[str, Any] = {
         {
             "records": '/srv/it\'s: a "folder" # of ours',
             "proxy": "http://proxy:3128",
-            "release_key": "/etc/release.pub",
+            "release_key_file": "/etc/release.pub",
         },
+        {"release_key": KEY},
         {"image": "r/a@sha256:" + "ab" * 32, "image_signature": "MEUC", "approval": "automatic"},
     ],
     ids=str,

@@ -12,7 +12,13 @@ import pytest
 
 from edge_agent.appliance.config import ApplianceConfig
 from edge_agent.appliance.preparing.bundle import IMAGE, NOTE, SBOM, SIGNATURE, Bundle, write_bundle
-from edge_agent.appliance.preparing.publisher import from_registry, key_of, sign_digest, signed_digest
+from edge_agent.appliance.preparing.publisher import (
+    from_registry,
+    key_of,
+    make_release_key,
+    sign_digest,
+    signed_digest,
+)
 from fedward.errors import ConfigError, IntegrityError
 from fedward.identity.keys import load_signing_key, make_signing_key
 from fedward.identity.release import PublisherKey, check_release, read_release_key
@@ -143,9 +149,27 @@ def test_an_unsigned_image_is_refused_before_the_engine_hears_of_it(
 
 
 def test_without_a_publishers_key_nothing_is_believed(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="set release_key_file"):
+    with pytest.raises(ConfigError, match="set release_key in"):
         key_of(config_of(), None)
     with pytest.raises(ConfigError, match="not found"):
         key_of(config_of(), tmp_path / "none.pub")
     with pytest.raises(ConfigError, match="expected a P-256 public key"):
         read_release_key(b"-----BEGIN NOTHING-----")
+    with pytest.raises(ConfigError, match="expected a P-256 public key"):
+        read_release_key(b"MFkw")
+
+
+def test_a_publishers_new_keys_sign_and_are_known_as_a_file_and_as_a_line(tmp_path: Path) -> None:
+    private, public = tmp_path / "release.key", tmp_path / "release.pub"
+    line = make_release_key(private, public)
+    signature = sign_digest(DIGEST, private)
+    for settings in ({"release_key": line}, {"release_key_file": public}):
+        check_release(key_of(config_of(**settings), None), signed_digest(DIGEST), signature)
+    assert private.stat().st_mode & 0o077 == 0
+    before = public.read_bytes()
+    with pytest.raises(ConfigError, match="there already"):
+        make_release_key(private, public)
+    private.unlink()
+    with pytest.raises(ConfigError, match="there already"):
+        make_release_key(private, public)
+    assert public.read_bytes() == before
