@@ -27,7 +27,7 @@ PRUNED = (
     "torch/test", "pyarrow/tests", "pyarrow/src", "numpy/**/tests", "numpy/_core/_simd.*",
     "networkx/**/tests", "sympy/**/tests", "sqlalchemy/testing", "alembic/testing",
     "zstandard/_cffi.*", "zstandard/backend_cffi.py",  # for another kind of Python
-    "numpy/distutils", "numpy/f2py", "cffi", "pycparser",  # build what is built already
+    "numpy/distutils", "cffi", "pycparser",  # build what is built already
     "pydantic/v1", "sqlalchemy/dialects/mssql", "sqlalchemy/dialects/mysql", "sqlalchemy/dialects/oracle",
     "anyio/_backends/_trio.py", "anyio/pytest_plugin.py", "fastapi/.agents",  # of others
 )  # fmt: skip
