@@ -10,6 +10,7 @@ from pathlib import Path
 
 from coordinator.blobs import BlobFolder
 from coordinator.damage import LEDGER_FILE, check_pages
+from coordinator.enrolment.saving import save_register
 from coordinator.ledger import Ledger
 from fedward.errors import ConfigError, IntegrityError, TransientError
 from fedward.files import move_durably, sync_folder, write_durably
@@ -48,9 +49,19 @@ class BackupManifest:
         except (OSError, ValueError, TypeError):
             raise ConfigError(f"{folder}: not a backup, its {MANIFEST} is missing or unreadable") from None
 
+    @classmethod
+    def of(cls, folder: Path, federation: str) -> "BackupManifest":
+        """Raises ConfigError, also for that of another federation."""
+        manifest = cls.load(folder)
+        if manifest.federation != federation:
+            raise ConfigError(f"{folder}: of federation {manifest.federation}, the configuration says {federation}")
+        return manifest
 
-def back_up(live: Ledger, state_folder: Path, out: Path, now_s: float) -> BackupManifest:
-    """Copy ledger and blobs into the new folder `out`, which appears when all of it is there and verified.
+
+def back_up(live: Ledger, state_folder: Path, out: Path, now_s: float, identity: Path | None = None) -> BackupManifest:
+    """Copy ledger, blobs and the register in `identity` into the new folder `out`.
+
+    It appears when all of it is there and verified.
 
     The copy of a ledger on a server is a SQLite file, too. Blobs are hard links where the file system allows it. The
     coordinator may run meanwhile. Raises ConfigError when `out` exists, IntegrityError for a damaged ledger, or a blob
@@ -83,6 +94,8 @@ def back_up(live: Ledger, state_folder: Path, out: Path, now_s: float) -> Backup
         made_at_s=now_s,
     )
     sync_folder(partial / BLOBS)
+    if identity is not None:
+        save_register(identity, partial)
     write_durably(partial / MANIFEST, json.dumps(asdict(manifest), indent=2).encode())
     move_durably(partial, out)
     return manifest
@@ -117,9 +130,7 @@ def restore(source: Path, state_folder: Path, federation: str, now_s: float, *, 
     `check_restored` keeps the coordinator away. Raises ConfigError; IntegrityError for a backup that is not as it was
     made, and then the state folder is as it was.
     """
-    manifest = BackupManifest.load(source)
-    if manifest.federation != federation:
-        raise ConfigError(f"{source}: of federation {manifest.federation}, the configuration says {federation}")
+    manifest = BackupManifest.of(source, federation)
     restoring = state_folder / RESTORING
     if restoring.exists():
         begun = BackupManifest.load(restoring)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from coordinator import broker_config
 from coordinator.api.cli import add_verbs as add_asking
-from coordinator.backup import back_up, drop_older, restore
+from coordinator.backup import BackupManifest, back_up, drop_older, restore
 from coordinator.blobs import BlobFolder
 from coordinator.chain import Mark, anchor_of
 from coordinator.config import FederationConfig
 from coordinator.doctor import examine
 from coordinator.enrolment import adopting
 from coordinator.enrolment.cli import add_verbs as add_enrolment
+from coordinator.enrolment.saving import restore_register
 from coordinator.ledger import Ledger
 from coordinator.making import Store
 from coordinator.opening import engine_of, move_ledger, open_begun
@@ -29,7 +30,7 @@ from fedward.errors import ConfigError, IntegrityError, TransientError
 from fedward.layout import Layout
 from fedward.messages import FederationState
 from fedward.modelfile import load_model
-from fedward.process import SystemClock, log_to_stderr, only_process_in, stop_on_signals
+from fedward.process import SystemClock, log_to_stderr, only_process_in, stop_on_signals, utc_text
 from fedward.settings import describe, load_settings
 
 REPLAY = (
@@ -61,7 +62,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         ("run", _run, "run the coordinator until SIGTERM"),
         ("doctor", _doctor, DOCTOR),
         ("replay", _replay, REPLAY),
-        ("backup", _back_up, "copy ledger and blobs into a new folder, while the coordinator runs"),
+        ("backup", _back_up, "copy ledger, blobs and register into a new folder, while the coordinator runs"),
         ("restore", _restore, "make the state folder that of a backup, verified; the coordinator must be stopped"),
         ("move-ledger", _move_ledger, "copy the ledger in the state folder into the empty database of ledger.url"),
         ("migrate", _migrate, "bring the tables of a ledger on a server up to this release; a coordinator may run"),
@@ -161,7 +162,8 @@ def _back_up(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--keep {arguments.keep}: expected 1 or more")
     config, ledger, _ = _open(arguments)
     with closing(ledger):
-        made = back_up(ledger, config.state_folder, arguments.out, SystemClock().now_s())
+        identity = config.identity.folder if config.identity else None
+        made = back_up(ledger, config.state_folder, arguments.out, SystemClock().now_s(), identity)
     print(f"version {made.version} with {made.num_blobs} blobs: {arguments.out}, chain head {made.chain_head}")
     if arguments.keep is not None:
         for folder in drop_older(arguments.out, config.federation, arguments.keep):
@@ -172,10 +174,15 @@ def _restore(arguments: argparse.Namespace) -> None:
     config = load_settings(FederationConfig, arguments.config, os.environ)
     now_s = SystemClock().now_s()
     with only_process_in(config.state_folder):
+        BackupManifest.of(arguments.source, config.federation)  # before the register is touched
+        num_sites = restore_register(arguments.source, config.identity.folder) if config.identity else None
         done = restore(arguments.source, config.state_folder, config.federation, now_s, force=arguments.force)
         if config.ledger.url is not None:
             move_ledger(config)
     print(f"version {done.version} with {done.num_blobs} blobs: restored, chain head {done.chain_head}")
+    if num_sites is not None:
+        made_at = utc_text(done.made_at_s)
+        print(f"register with {num_sites} enrolled sites: restored; whom you revoked after {made_at}, revoke again")
 
 
 def _move_ledger(arguments: argparse.Namespace) -> None:

@@ -28,6 +28,8 @@ from fedward.identity.keys import PRIVATE
 from fedward.identity.token import TokenKeys
 
 REVOCATIONS = "ca.crl"
+ISSUED, REVOKED = "issued", "revoked"
+"""Beside REGISTER."""
 
 
 @contextmanager
@@ -44,8 +46,8 @@ class Register:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._sites = folder / REGISTER
-        self._issued = folder / "issued"
-        self._revoked = folder / "revoked"
+        self._issued = folder / ISSUED
+        self._revoked = folder / REVOKED
         for room in (self._sites, self._issued, self._revoked):
             room.mkdir(parents=True, exist_ok=True)
 

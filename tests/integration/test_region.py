@@ -61,9 +61,11 @@ def check_what_ops_see(region: Region) -> None:
     """What comes from the broker, from certificates, from a replay and from the hospitals' clocks."""
     told = ("clients", "stored_messages", "dropped_messages", "uptime_s")
     wait_for(lambda: region.state()["broker"].keys() == set(told), PATIENCE_S, "the broker's figures")
+    wait_for(lambda: region.state()["broker"]["clients"] >= 3, PATIENCE_S, "both hospitals and the coordinator in them")
     assert "made again" in region.operator("replay")
+    region.operator("backup", "--out", region.folder / "backup")
+    assert {path.stem for path in (region.folder / "backup" / "register" / "sites").iterdir()} == {A, B}
     state = region.state()
-    assert state["broker"]["clients"] >= 3
     assert state["certificates"].keys() == {A, B}
     assert state["replay_matches"] is True
     for site in (A, B):
