@@ -5,9 +5,9 @@ import os
 import subprocess
 import sys
 import tarfile
-import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from sandbox.logs import parsed
 from sandbox.ports import HOST, free_port
+from tests.support import waiting
 
 ROOT = Path(__file__).parents[2]
 BUILT = ROOT / "build" / "images"
@@ -28,7 +29,8 @@ HARDENED = (
 )  # fmt: skip
 """How docker/README.md says that an agent is run, but for its network."""
 
-POLL_S = 0.2
+wait_for = partial(waiting.wait_for, every_s=0.2)
+"""A look is a command of docker's."""
 COMMAND_S = 180.0
 
 
@@ -87,14 +89,6 @@ def files(image: str) -> Iterator[tarfile.TarInfo]:
         assert exporting.returncode == 0
     finally:
         docker("rm", name)
-
-
-def wait_for(holds: Callable[[], bool], seconds: float, what: str) -> None:
-    """Return when it is true. Fails after `seconds`."""
-    deadline_s = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline_s, f"{what}: not within {seconds} s"
-        time.sleep(POLL_S)
 
 
 class Evaluation:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 LOOK_EVERY_S = 0.02
 
 
-def wait_for(holds: Callable[[], object], seconds: float, what: str) -> None:
-    """Return when it is so; fails after `seconds`."""
+def wait_for(holds: Callable[[], object], seconds: float, what: str, every_s: float = LOOK_EVERY_S) -> None:
+    """Return when it is so; fails after `seconds`. Looking may be dear: then `every_s` is longer."""
     deadline_s = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline_s, f"{what}: not within {seconds:g} s"
-        time.sleep(LOOK_EVERY_S)  # between two looks: no condition
+        time.sleep(every_s)  # between two looks: no condition

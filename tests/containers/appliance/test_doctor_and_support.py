@@ -11,6 +11,8 @@ import pytest
 
 from tests.containers.appliance.conftest import Desk
 
+docker = pytest.importorskip("docker", reason="the SDK is not installed: pip install 'fedward[appliance]'")
+
 pytestmark = [pytest.mark.containers, pytest.mark.slow]
 
 CANARY = "canary-7f3a"
@@ -59,6 +61,7 @@ def test_29_an_old_engine_is_told(desk: Desk, old_engine: str, monkeypatch: pyte
     [line] = json.loads(desk.fedward("doctor", "--json").out)
     assert line["found"] == "the Docker Engine speaks API 1.40, 1.41 is needed"
     assert line["remedy"] == "install Docker 20.10 or newer"
+    assert desk.fedward("doctor").code == 1
 
 
 def test_29_a_gpu_without_a_driver_is_told_before_anything_starts(desk: Desk) -> None:
@@ -139,6 +142,22 @@ def test_30_a_support_bundle_holds_no_secret(desk: Desk) -> None:
     assert all(name in shown.out for name in texts)
     assert json.loads(texts["site.json"])["broker"]["port"] == 1883
     assert (desk.folder / "support.tar.gz").stat().st_mode & 0o077 == 0
+
+
+@pytest.fixture
+def nowhere(engine: "docker.DockerClient") -> Iterator[str]:
+    """A network without a way out. It ends after the desk that is on it."""
+    network = engine.networks.create(f"fedward-nowhere-{os.getpid()}", internal=True)
+    yield network.name
+    network.remove()
+
+
+def test_28_a_bundle_is_installed_where_nothing_can_be_reached(nowhere: str, desk: Desk) -> None:
+    desk.configure(network=nowhere)
+    desk.install()
+    [container] = desk.containers()
+    assert list(container.attrs["NetworkSettings"]["Networks"]) == [nowhere]
+    assert desk.modes() == ["good"]
 
 
 def test_28_a_bundle_with_one_byte_changed_is_refused_before_the_engine_gets_it(desk: Desk) -> None:
