@@ -174,15 +174,15 @@ def _restore(arguments: argparse.Namespace) -> None:
     config = load_settings(FederationConfig, arguments.config, os.environ)
     now_s = SystemClock().now_s()
     with only_process_in(config.state_folder):
-        BackupManifest.of(arguments.source, config.federation)  # before the register is touched
+        manifest = BackupManifest.of(arguments.source, config.federation)  # before the register is touched
         num_sites = restore_register(arguments.source, config.identity.folder) if config.identity else None
+        if num_sites is not None:  # said at once: should the rest fail, the next one finds a register and is silent
+            made_at = utc_text(manifest.made_at_s)
+            print(f"register with {num_sites} enrolled sites: restored; whom you revoked after {made_at}, revoke again")
         done = restore(arguments.source, config.state_folder, config.federation, now_s, force=arguments.force)
         if config.ledger.url is not None:
             move_ledger(config)
     print(f"version {done.version} with {done.num_blobs} blobs: restored, chain head {done.chain_head}")
-    if num_sites is not None:
-        made_at = utc_text(done.made_at_s)
-        print(f"register with {num_sites} enrolled sites: restored; whom you revoked after {made_at}, revoke again")
 
 
 def _move_ledger(arguments: argparse.Namespace) -> None:

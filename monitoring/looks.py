@@ -1,6 +1,6 @@
 """The looks of a dashboard: one way to make a tile, a chart, a timeline, a table. What they show is said elsewhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import TypeVar
@@ -216,9 +216,17 @@ def variable(name: str, label: str, query: str) -> boards.QueryVariable:
     )
 
 
-def row(title: str) -> boards.Row:
-    """A heading over what follows."""
-    return boards.Row(title)
+Section = tuple[str, list[Panel]]
+"""A heading and what stands below it."""
+
+
+def filled(found: boards.Dashboard, sections: Iterable[Section]) -> boards.Dashboard:
+    """The dashboard with these sections, one below the other."""
+    for title, panels in sections:
+        found = found.with_row(boards.Row(title))
+        for panel in panels:
+            found = found.with_panel(panel)
+    return found
 
 
 def numbered(named: Sequence[tuple[str, str]]) -> Words:

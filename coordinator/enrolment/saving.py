@@ -38,6 +38,7 @@ def restore_register(backup: Path, identity: Path) -> int | None:
     if not staged.exists():
         if not (backup / SAVED).is_dir() or any(any((identity / room).glob("*.crt")) for room in ROOMS):
             return None
+        identity.mkdir(parents=True, exist_ok=True, mode=0o700)  # keys come into it, too
         part = identity / f"{STAGED}.part"
         shutil.rmtree(part, ignore_errors=True)
         _copy(backup / SAVED, part)

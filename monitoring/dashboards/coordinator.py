@@ -13,8 +13,8 @@ from monitoring.looks import (
     board,
     chart,
     coded,
+    filled,
     numbered,
-    row,
     stacked,
     steps,
     tile,
@@ -38,11 +38,7 @@ def dashboard() -> boards.Dashboard:
         ("What there is: utilisation, saturation", capacity()),
         ("Broker", broker()),
     ]
-    for title, panels in sections:
-        found = found.with_row(row(title))
-        for panel in panels:
-            found = found.with_panel(panel)
-    return found
+    return filled(found, sections)
 
 
 def state() -> list[Panel]:

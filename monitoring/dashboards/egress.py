@@ -2,7 +2,7 @@
 
 from grafana_foundation_sdk.builders import dashboard as boards
 
-from monitoring.looks import Panel, Query, board, chart, matrix_of_sites, row, stacked, tile
+from monitoring.looks import Panel, Query, board, chart, filled, matrix_of_sites, stacked, tile
 
 KINDS = "Update: offers and chunks; other: presence, requests for versions and for certificates."
 
@@ -15,11 +15,7 @@ def dashboard() -> boards.Dashboard:
         "What left each hospital, by kind and size, as the coordinator counted it. `fedward agent egress` has the "
         "hospital's own account.",
     )
-    for title, panels in (("In all", in_all()), ("By kind", by_kind()), ("By hospital", by_site())):
-        found = found.with_row(row(title))
-        for panel in panels:
-            found = found.with_panel(panel)
-    return found
+    return filled(found, [("In all", in_all()), ("By kind", by_kind()), ("By hospital", by_site())])
 
 
 def in_all() -> list[Panel]:

@@ -17,7 +17,7 @@ from monitoring.looks import (
     chart,
     close_up,
     coded,
-    row,
+    filled,
     steps,
     tile,
     undefined,
@@ -43,17 +43,13 @@ def dashboard() -> boards.Dashboard:
         "Does the federation learn, and does anything stand in its way?",
         variable("metric", "Metric", 'label_values(fed_evaluation_ratio{job="$job",metric!="loss"}, metric)'),
     )
-    sections: list[tuple[str, list[Panel]]] = [
+    sections = [
         ("State", state()),
         ("Progress", progress()),
         ("Hospitals", hospitals()),
         ("Updates", updates()),
     ]
-    for title, panels in sections:
-        found = found.with_row(row(title))
-        for panel in panels:
-            found = found.with_panel(panel)
-    return found
+    return filled(found, sections)
 
 
 def state() -> list[Panel]:

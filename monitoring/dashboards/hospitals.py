@@ -16,8 +16,8 @@ from monitoring.looks import (
     chart,
     close_up,
     coded,
+    filled,
     numbered,
-    row,
     steps,
     table_of_sites,
     tile,
@@ -51,12 +51,13 @@ def dashboard() -> boards.Dashboard:
         "Who is there, who contributes, and what one of them has been doing.",
         variable("site", "Hospital", 'label_values(fed_site_heard_timestamp_seconds{job="$job"}, site)'),
     )
-    found = found.with_row(row("All hospitals")).with_panel(everybody())
-    for title, panels in (("$site", now()), ("$site: its time", [over_time()]), ("$site: its work", work())):
-        found = found.with_row(row(title))
-        for panel in panels:
-            found = found.with_panel(panel)
-    return found
+    sections = [
+        ("All hospitals", [everybody()]),
+        ("$site", now()),
+        ("$site: its time", [over_time()]),
+        ("$site: its work", work()),
+    ]
+    return filled(found, sections)
 
 
 def everybody() -> Panel:

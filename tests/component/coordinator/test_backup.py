@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from coordinator.backup import MANIFEST, BackupManifest, back_up, drop_older, restore
+from coordinator.enrolment.folder import Register
 from coordinator.ledger import Ledger
 from fedward.cli import EXIT_CONFIG, EXIT_INTEGRITY, EXIT_UNAVAILABLE, main
 from fedward.errors import ConfigError, IntegrityError, RejectReason
+from fedward.identity.certificates import load_certificate
 from fedward.testing import ManualClock
+from tests.support.authority import Authority
 from tests.support.coordinator_bench import Bench, accepted, refused
 from tests.support.site import Site
 from tests.support.updates import FEDERATION, inline
@@ -294,6 +297,34 @@ def test_the_commands_back_up_and_restore(after_a_run: Path, capsys: pytest.Capt
     assert fedward(after_a_run, "restore", "--from", backup) == 0
     assert fedward(after_a_run, "replay") == 0
     assert "2 versions made again of 2 updates" in capsys.readouterr().out
+
+
+def test_the_commands_bring_back_the_register_of_a_centre_that_lost_all(
+    after_a_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backup, identity = after_a_run / "backup", after_a_run / "identity"
+    monkeypatch.setenv("FEDWARD_IDENTITY__FOLDER", str(identity))
+    enrolled = Authority(after_a_run / "authority").party("north").certificate_file
+    Register(identity).enter(load_certificate(enrolled))
+    assert fedward(after_a_run, "backup", "--out", backup) == 0
+    shutil.rmtree(after_a_run / "state")
+    shutil.rmtree(identity)
+    assert fedward(after_a_run, "restore", "--from", backup) == 0
+    assert Register(identity).sites().keys() == {"north"}
+    assert "register with 1 enrolled sites: restored; whom you revoked after" in capsys.readouterr().out
+
+
+def test_a_backup_that_cannot_be_restored_brings_no_register(
+    after_a_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup, identity = after_a_run / "backup", after_a_run / "identity"
+    monkeypatch.setenv("FEDWARD_IDENTITY__FOLDER", str(identity))
+    Register(identity).enter(load_certificate(Authority(after_a_run / "authority").party("north").certificate_file))
+    assert fedward(after_a_run, "backup", "--out", backup) == 0
+    shutil.rmtree(identity)
+    (backup / MANIFEST).unlink()
+    assert fedward(after_a_run, "restore", "--from", backup) == EXIT_CONFIG
+    assert not identity.exists()
 
 
 def test_the_command_keeps_as_many_backups_as_it_is_told_to(

@@ -49,6 +49,7 @@ def test_a_lost_register_comes_back_as_it_was(identity: Path, backup: Path, tmp_
     assert [one.name for one in after.revoked()] == ["west"]
     assert (new / "revoked" / "west.json").read_bytes() == (identity / "revoked" / "west.json").read_bytes()
     assert not (new / STAGED).exists()
+    assert new.stat().st_mode & 0o077 == 0, "keys come into it, too"
 
 
 def test_no_secret_is_in_it(backup: Path) -> None:
