@@ -38,6 +38,8 @@ COORDINATOR, STANDBY = "coordinator", "standby"
 START_S = 60.0
 STOP_S = 10.0
 POLL_S = 0.1
+SHOWN = 500
+"""Characters of the last line of a log."""
 KEEP_ALL: Mapping[str, int] = {"versions": 1_000_000, "records": 1_000_000}
 """For reports and accounts, which look at every version and update of a run."""
 
@@ -243,7 +245,7 @@ class Federation:
         if self.broker.pid is not None and not self.broker.alive:  # one that was stopped on purpose has no pid
             logs["the broker"] = self.broker.log_path
         if logs:
-            raise TransientError("; ".join(f"{name} ended unexpectedly, see {log}" for name, log in logs.items()))
+            raise TransientError("; ".join(_ended(name, log) for name, log in logs.items()))
 
     def _make_broker(self) -> EmbeddedBroker:
         plan = self.plan
@@ -324,3 +326,9 @@ def environment() -> dict[str, str]:
     """This process's environment without FEDWARD_ settings, which would reach into every program that is started."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FEDWARD_")}
     return kept | {"OMP_NUM_THREADS": "1"}  # many processes share this machine: a pool of threads in each would thrash
+
+
+def _ended(name: str, log: Path) -> str:
+    """What is told of a process that ended unexpectedly: where its log is, and how that ends."""
+    last = log.read_text(errors="replace").strip().splitlines()[-1:]
+    return f"{name} ended unexpectedly, see {log}" + "".join(f", which ends with: {line[-SHOWN:]}" for line in last)
