@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Tests that run beside each other, those of one file one after the other: most of them wait for processes of theirs.
+# 0 runs them in one process, as a debugger needs it.
+WORKERS ?= 3
+PYTEST = $(RUN)/pytest -n $(WORKERS) --dist loadfile
 # Where tests and demo find the clinical data sets; what needs them is skipped, loudly, without.
 export FEDWARD_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data))
 
@@ -26,7 +30,7 @@ demo: $(READY)  ## run a federation of four hospitals here; ARGS="--help" lists 
 # mosquitto, PostgreSQL and Prometheus are installed where that is possible; where not, their tests are skipped and say
 # which line installs them.
 test: $(READY) mosquitto postgresql prometheus  ## all tests but the sweep and those of the containers, minutes
-	$(RUN)/pytest -m "not sweep and not containers" $(ARGS)
+	$(PYTEST) -m "not sweep and not containers" $(ARGS)
 
 .PHONY: mosquitto
 mosquitto:
@@ -61,10 +65,10 @@ check: $(READY)  ## style and types: ruff, mypy --strict
 	$(RUN)/mypy
 
 unit: $(READY)  ## rules and parts one by one: seconds, no network, no torch
-	$(RUN)/pytest tests/unit tests/compat $(ARGS)
+	$(PYTEST) tests/unit tests/compat $(ARGS)
 
 component contract integration learning: $(READY) mosquitto postgresql prometheus  ## one group of tests
-	$(RUN)/pytest tests/$@ $(ARGS)
+	$(PYTEST) tests/$@ $(ARGS)
 
 .PHONY: dashboards prove-dashboards pictures
 dashboards: $(READY)  ## write monitoring/dashboards/*.json
@@ -97,7 +101,7 @@ fuzz: $(READY)  ## 2 million hostile inputs for all that reads what others send,
 	$(RUN)/python -m benchmarks.fuzz $(ARGS)
 
 sweep: $(READY) mosquitto postgresql  ## what takes minutes: every durable step killed just before and just after, wrong clocks, tasks that kill
-	$(RUN)/pytest -m "sweep and not containers" $(ARGS)
+	$(PYTEST) -m "sweep and not containers" $(ARGS)
 
 chaos: $(READY) mosquitto  ## 100 kills over agents, broker and coordinator, an account of every update, a replay
 	$(RUN)/python -m benchmarks.chaos $(ARGS)
@@ -129,10 +133,10 @@ test-containers: $(READY)  ## build all images and test them in containers, minu
 
 .PHONY: containers sweep-containers
 containers: $(READY)
-	$(RUN)/pytest -m "containers and not sweep" tests/containers $(ARGS)
+	$(PYTEST) -m "containers and not sweep" tests/containers $(ARGS)
 
 sweep-containers: $(READY)  ## the appliance killed at every step of a change, 11 minutes
-	docker/with-daemon.sh $(RUN)/pytest -m "containers and sweep" tests/containers $(ARGS)
+	docker/with-daemon.sh $(PYTEST) -m "containers and sweep" tests/containers $(ARGS)
 
 .PHONY: chart
 chart: $(READY)  ## what helm/coordinator has from elsewhere here, made anew: settings, rules, dashboards, its table

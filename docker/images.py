@@ -14,8 +14,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,7 +70,13 @@ IMAGES = {
 }
 DEFAULT = ("agent-cpu", "coordinator", "evaluation", "broker", "proxy", "prometheus")
 STAYS_HERE = frozenset({"evaluation"})
-"""Built for this machine's daemon, and no part of a release."""
+"""Built for this machine's daemon on one of the others, and no part of a release."""
+
+AT_ONCE = 4
+"""Images that are made at the same time: each waits for a mirror, the daemon or a disk most of the time."""
+
+ONE_PRUNES = threading.Lock()
+"""The daemon refuses to prune twice at once."""
 
 SYSTEMS = {
     "broker": "mosquitto of Debian",
@@ -136,6 +144,12 @@ def fetch(lock: str) -> Path:
     return folder
 
 
+def fetch_all(locks: Iterable[str]) -> None:
+    """Fetch the files of these locks, one after the other: several images share some."""
+    for lock in locks:
+        fetch(lock)
+
+
 def context(image: Image) -> Path:
     """A folder with all that the build of an image reads."""
     folder = CONTEXTS / image.label
@@ -190,19 +204,31 @@ def archive(tag: str, out: Path, release: Release) -> Archived:
 def forget(tag: str, release: Release) -> None:
     """Delete the images that had this name before and have none any more."""
     nameless = ["image", "prune", "--force", "--filter", f"label={LABEL}.ref.name={tag}"]
-    subprocess.run([release.docker, *nameless], check=True, stdout=subprocess.DEVNULL)
+    with ONE_PRUNES:
+        subprocess.run([release.docker, *nameless], check=True, stdout=subprocess.DEVNULL)
 
 
-def finish(label: str, tag: str, folder: Path, release: Release, syft: Path | None) -> Mapping[str, str]:
+@dataclass(frozen=True)
+class Options:
+    """How images are made."""
+
+    release: Release
+    out: Path
+    syft: Path | None
+    use_cache: bool
+
+
+def finish(label: str, tag: str, options: Options) -> Mapping[str, str]:
     """Write what there is to have of an image that was built; its entry in images.json."""
-    packed = folder / f"{label}.tar"
-    made = archive(tag, packed, release)
+    packed = options.out / f"{label}.tar"
+    made = archive(tag, packed, options.release)
     entry = {"tag": tag, "digest": made.manifest_digest, "image_id": made.image_id}
     entry |= {"archive": packed.name, "archive_sha256": digest(packed)}
-    if syft:
-        contents = folder / f"{label}.cdx.json"
-        contents.write_text(contents_of(packed, label, made, syft))
+    if options.syft:
+        contents = options.out / f"{label}.cdx.json"
+        contents.write_text(contents_of(packed, label, made, options.syft))
         entry |= {"contents": contents.name, "contents_sha256": digest(contents)}
+    print(f"{tag} {entry['digest']}", flush=True)
     return entry
 
 
@@ -221,6 +247,45 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def make(labels: Sequence[str], options: Options, *, base: bool) -> dict[str, Mapping[str, str]]:
+    """Make these images, several at once, with `base` also what they are built on; their entries in images.json."""
+    images = [label for label in labels if label in IMAGES]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        first = [pool.submit(fetch_all, ["build", *(IMAGES[label].lock for label in images)])] if images else []
+        first += [pool.submit(make_base, options)] if base else []
+        steps = {label: pool.submit(make_system, label, options) for label in labels if label in SYSTEMS}
+        for step in first:
+            step.result()
+        steps |= {label: pool.submit(make_image, label, options) for label in images if label not in STAYS_HERE}
+        entries = {label: steps[label].result() for label in labels if label in steps}
+    for label in STAYS_HERE.intersection(images):  # built on one of the others
+        build(IMAGES[label], options.release, use_cache=options.use_cache)
+        forget(IMAGES[label].tag(options.release.version), options.release)
+        print(IMAGES[label].tag(options.release.version), flush=True)
+    return entries
+
+
+def make_base(options: Options) -> None:
+    """The base again is the same image: what was built on it is found in the cache."""
+    build_system("python", BASE, {f"{LABEL}.ref.name": BASE})
+    packed = options.out / "base.tar"
+    archive(BASE, packed, replace(options.release, created_s=FILES_AT_S))
+    packed.unlink()
+
+
+def make_system(label: str, options: Options) -> Mapping[str, str]:
+    """Make one of SYSTEMS; its entry."""
+    tag = f"fedward-{label}:{options.release.version}"
+    build_system(label, tag, options.release.labels(SYSTEMS[label], tag))
+    return finish(label, tag, options)
+
+
+def make_image(label: str, options: Options) -> Mapping[str, str]:
+    """Make one of IMAGES; its entry."""
+    build(IMAGES[label], options.release, use_cache=options.use_cache)
+    return finish(label, IMAGES[label].tag(options.release.version), options)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = [*IMAGES, *SYSTEMS]
@@ -237,24 +302,8 @@ def main() -> int:
         parser.error(f"unknown: {' '.join(sorted(unknown))}; known: {' '.join(known)}")
     release = Release.of(arguments.base or BASE, arguments.revision)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if not arguments.base:
-        build_system("python", BASE, {f"{LABEL}.ref.name": BASE})
-        # The same base again is the same image: what was built on it is found in the cache.
-        archive(BASE, arguments.out / "base.tar", replace(release, created_s=FILES_AT_S))
-        (arguments.out / "base.tar").unlink()
-    entries: dict[str, Mapping[str, str]] = {}
-    for label in arguments.images or DEFAULT:
-        tag = IMAGES[label].tag(release.version) if label in IMAGES else f"fedward-{label}:{release.version}"
-        if label in IMAGES:
-            build(IMAGES[label], release, use_cache=not arguments.no_cache)
-        else:
-            build_system(label, tag, release.labels(SYSTEMS[label], tag))
-        if label in STAYS_HERE:
-            forget(tag, release)
-            print(tag, flush=True)
-            continue
-        entries[label] = finish(label, tag, arguments.out, release, arguments.syft)
-        print(f"{tag} {entries[label]['digest']}", flush=True)
+    options = Options(release, arguments.out, arguments.syft, not arguments.no_cache)
+    entries = make(arguments.images or DEFAULT, options, base=not arguments.base)
     head = {"version": release.version, "revision": release.revision, "created_s": release.created_s}
     document = json.dumps(head | {"images": entries}, indent=1, sort_keys=True) + "\n"
     (arguments.out / "images.json").write_text(document)

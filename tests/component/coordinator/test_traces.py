@@ -1,6 +1,7 @@
 """The way of an update as a trace: from its offer to the version that it went into."""
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +25,9 @@ from tests.support.updates import FEDERATION, LARGE, SMALL, offer_of, payload_of
 
 TOLD = {"site", "answer", "reason", "base_version", "codec", "size_bytes", "version", "staleness"}
 """All that a trace says: no count of records, no norm, no key, no path."""
+
+
+ENDS_S = 30.0
 
 
 class Spans(InMemorySpanExporter):
@@ -202,6 +206,7 @@ def test_a_collector_that_is_away_costs_nothing_but_the_spans(
     start: Callable[..., Bench], north: Site, south: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{HOST}:1")
+    before = set(threading.enumerate())
     traces = to_collector(FEDERATION)
     bench = start(tell=traces.tell)
     bench.settle()
@@ -210,6 +215,8 @@ def test_a_collector_that_is_away_costs_nothing_but_the_spans(
     bench.settle()
     assert bench.versions.current.version == 1
     traces.close()
+    for thread in set(threading.enumerate()) - before:  # what it says when it gives up is no other test's
+        thread.join(ENDS_S)
 
 
 def test_without_a_collector_nothing_is_told_and_the_library_is_not_needed(

@@ -23,7 +23,8 @@ docker = pytest.importorskip("docker", reason="the SDK is not installed: pip ins
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = Path(__file__).with_name("fedward.sh")
-IMAGE = "fedward-test-agent"
+IMAGE = f"fedward-test-agent-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+"""All images of this name are deleted when the tests end, so each process of tests has one of its own."""
 LINKS = ("cat", "cp", "echo", "ls", "mkdir", "rm", "sh", "sleep", "test", "touch")
 """What of busybox the program uses."""
 
