@@ -199,7 +199,7 @@ def _judge_unverified(reach: Reach, shaken: Handshake, now_s: float) -> Check:
             "(if this is the federation's own authority, broker.tls.ca_file is an old or a wrong one)",
         )
     if shaken.verify_code == NOT_YET_VALID:
-        begins = f", begins at {moment(presented.not_before_s)}" if presented else ""
+        begins = f" begins at {moment(presented.not_before_s)}" if presented else " has not begun"
         return failed(
             TLS,
             f"the broker's certificate{begins}, and by this machine's clock it is {moment(now_s)}",
