@@ -154,7 +154,7 @@ class Site:
             return False
         if message.outcome is not Outcome.ACCEPTED:
             raise TransientError(f"the update was not accepted: {message.outcome}, {message.reason}")
-        self._publisher.on_receipt(message, time.monotonic())
+        self._publisher.on_receipt(message, time.monotonic(), lambda _: None)
         return True
 
 

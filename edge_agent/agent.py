@@ -206,10 +206,12 @@ class Agent:
         self._evaluator.send_again()
 
     def _on_receipt(self, receipt: Receipt) -> None:
-        if outcome := self._publisher.on_receipt(receipt, self._clock.monotonic_s()):
-            facts = {"update": receipt.update_id.hex(), "outcome": outcome, "reason": receipt.reason}
-            LOG.info("receipt", extra=facts)
-            self._progress.change(self._progress.now.receipted(outcome, self._uplink.bytes_s))
+        self._publisher.on_receipt(receipt, self._clock.monotonic_s(), self._count)
+
+    def _count(self, receipt: Receipt) -> None:
+        facts = {"update": receipt.update_id.hex(), "outcome": receipt.outcome, "reason": receipt.reason}
+        LOG.info("receipt", extra=facts)
+        self._progress.change(self._progress.now.receipted(receipt, self._uplink.bytes_s))
 
     def _on_connected(self, event: Connected) -> None:
         check_broker(self._link)

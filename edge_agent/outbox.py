@@ -53,15 +53,15 @@ class Outbox:
         ordered = sorted(self._offers(), key=lambda offer: offer.sequence)
         return tuple(Entry(offer, self._path(offer.update_id, "payload")) for offer in ordered)
 
-    def delete(self, update_id: bytes) -> bool:
-        """Forget an update that has its receipt; False when it is not here (any more)."""
-        path = self._path(update_id, "offer")
-        if not path.exists():
-            return False
-        path.unlink()
+    def holds(self, update_id: bytes) -> bool:
+        """Whether the update is here: it has no receipt yet."""
+        return self._path(update_id, "offer").exists()
+
+    def delete(self, update_id: bytes) -> None:
+        """Forget an update that has its receipt."""
+        self._path(update_id, "offer").unlink()
         sync_folder(self._folder)
         self._path(update_id, "payload").unlink(missing_ok=True)
-        return True
 
     def take_over(self) -> list[Offer]:
         """Tidy up as the folder's new owner, say what waits, and return its offers, oldest first."""

@@ -3,11 +3,11 @@
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from fedward.files import write_durably
-from fedward.messages import Announcement, Control, Offer, Outcome
+from fedward.messages import Announcement, Control, Offer, Outcome, Receipt
 
 LOG = logging.getLogger(__name__)
 
@@ -20,6 +20,7 @@ class Progress:
     trained_from: int | None = None  # base version of the last finished update
     num_accepted: int = 0
     num_refused: int = 0
+    receipted_update: str | None = None  # the last one that was counted, hexadecimal
     base_digest: str | None = None  # of the model at `trained_from`, hexadecimal; None: not known
     epoch: int = 0  # of the coordinator, when it was last heard
     work_s: float | None = None  # time of the last finished training
@@ -34,11 +35,22 @@ class Progress:
         after = replace(self, sequence=offer.sequence + 1, trained_from=offer.base_version, base_digest=digest)
         return replace(after, work_s=offer.work_s)
 
-    def receipted(self, outcome: Outcome, uplink_bytes_s: float | None) -> "Progress":
-        """The progress once this is known of an update, and of the link; `later` counts nothing."""
-        accepted, refused = outcome is Outcome.ACCEPTED, outcome is Outcome.REFUSED
-        counted = replace(self, num_accepted=self.num_accepted + accepted, num_refused=self.num_refused + refused)
-        return replace(counted, uplink_bytes_s=uplink_bytes_s)
+    def receipted(self, receipt: Receipt, uplink_bytes_s: float | None) -> "Progress":
+        """The progress once this is known of an update, and of the link; `later` counts nothing.
+
+        An update is counted before it leaves the outbox. A crash in between brings its receipt once more: it is not
+        counted again.
+        """
+        rated, update = replace(self, uplink_bytes_s=uplink_bytes_s), receipt.update_id.hex()
+        if receipt.outcome is Outcome.LATER or update == self.receipted_update:
+            return rated
+        accepted = receipt.outcome is Outcome.ACCEPTED
+        return replace(
+            rated,
+            num_accepted=self.num_accepted + accepted,
+            num_refused=self.num_refused + (not accepted),
+            receipted_update=update,
+        )
 
     def trained(self, version: int, digest: bytes) -> bool:
         """Whether the last finished update was trained from this model, and not from another one of its number."""
@@ -61,6 +73,9 @@ class Progress:
         return replace(self, epoch=epoch, trained_from=None, base_digest=None)
 
 
+KNOWN = frozenset(field.name for field in fields(Progress))
+
+
 class ProgressFile:
     """Progress on disk, written whole."""
 
@@ -68,9 +83,13 @@ class ProgressFile:
         self._path = path
 
     def load(self, waiting: Iterable[Offer]) -> Progress:
-        """What was saved, corrected by the outbox: a crash between saving an update and this leaves it behind."""
+        """What was saved, corrected by the outbox: a crash between saving an update and this leaves it behind.
+
+        What a newer release has written beside it is left out: after a rollback the rest is as true as before.
+        """
         try:
-            progress = Progress(**json.loads(self._path.read_text()))
+            saved = json.loads(self._path.read_text())
+            progress = Progress(**{name: saved[name] for name in KNOWN.intersection(saved)})
         except FileNotFoundError:
             progress = Progress()
         except (ValueError, TypeError):

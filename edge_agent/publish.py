@@ -5,6 +5,7 @@ Everything is repeated until the receipt comes, whoever dies meanwhile; what the
 
 import random
 from collections import deque
+from collections.abc import Callable
 
 from edge_agent.config import SiteConfig
 from edge_agent.outbox import Entry, Outbox
@@ -108,19 +109,21 @@ class Publisher:
         self._awaits_grant = False
         self._patience_s = OFFER_AGAIN_S
 
-    def on_receipt(self, receipt: Receipt, now_s: float) -> Outcome | None:
-        """What became of an update of ours; None for one that is not in the outbox. `later` keeps it."""
+    def on_receipt(self, receipt: Receipt, now_s: float, count: Callable[[Receipt], None]) -> None:
+        """What became of an update: `count` is called for one that is in the outbox, which it leaves then.
+
+        `later` keeps it there.
+        """
         self._uplink.look(self._link.room(), now_s)
         if receipt.outcome is Outcome.LATER:
-            if self._entry is None or receipt.update_id != self._entry.offer.update_id:
-                return None
-            self._granted.clear()
-            self._wait_for_answer(now_s)
-            return receipt.outcome
-        if not self._outbox.delete(receipt.update_id):
-            return None
-        self.take_next()
-        return receipt.outcome
+            if self._entry is not None and receipt.update_id == self._entry.offer.update_id:
+                self._granted.clear()
+                self._wait_for_answer(now_s)
+                count(receipt)
+        elif self._outbox.holds(receipt.update_id):
+            count(receipt)
+            self._outbox.delete(receipt.update_id)
+            self.take_next()
 
     def _send(self, topic: str, payload: bytes, now_s: float) -> bool:
         room = self._link.room()

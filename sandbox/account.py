@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 from edge_agent.outbox import Outbox
+from edge_agent.progress import ProgressFile
 from fedward.limits import CHUNK_BYTES, INLINE_BYTES
 from sandbox.federation import Federation
 from sandbox.logs import Log
@@ -29,6 +30,7 @@ class Account:
     refused: Ids
     waiting: Ids  # in an outbox
     applied: Ids  # accepted, and in a version
+    miscounted: tuple[str, ...]  # sites that have counted other receipts than the ledger
     torn_versions: tuple[int, ...]  # whose updates are other ones in the log than in the ledger, or none
     num_versions: int  # made after the initial one
     num_chunks: int  # of the accepted updates together; one that rides inside its offer has none
@@ -53,6 +55,7 @@ class Account:
             "receipted, and not in the ledger": self.receipted - ended,
         }
         words = [f"{what}: {', '.join(sorted(ids))}" for what, ids in findings.items() if ids]
+        words += [f"{site}: counts other receipts than the ledger" for site in self.miscounted]
         return words + [f"version {version}: its updates are in two versions" for version in self.torn_versions]
 
 
@@ -65,6 +68,7 @@ def account(running: Federation) -> Account:
     found: set[str] = set()
     receipted: set[str] = set()
     waiting: set[str] = set()
+    counted: dict[str, tuple[int, int]] = {}
     for site in running.sites:
         for event in _events(running, site):
             if event["event"] == "saved":
@@ -75,11 +79,14 @@ def account(running: Federation) -> Account:
                 receipted.add(event["update"])
         outbox = Outbox(running.state_folder(site) / "outbox")
         waiting |= {entry.offer.update_id.hex() for entry in outbox.entries()}
+        progress = ProgressFile(running.state_folder(site) / "progress.json").load(())
+        counted[site] = (progress.num_accepted, progress.num_refused)
     ledger = running.ledger()
     versions, rows = ledger.versions(), ledger.updates()
     ledger.close()
     said = chain.from_iterable(_events(running, name) for name in running.coordinators)
     accepted = [row for row in rows if row.reason is None]
+    ended = Counter((row.site, row.reason is None) for row in rows)
     of_versions: dict[int, set[int]] = {row.version: set() for row in versions if row.version > 0}
     for row in accepted:
         if row.version is not None:
@@ -92,6 +99,7 @@ def account(running: Federation) -> Account:
         refused=frozenset(row.update_id.hex() for row in rows if row.reason is not None),
         waiting=frozenset(waiting),
         applied=frozenset(row.update_id.hex() for row in accepted if row.version is not None),
+        miscounted=tuple(site for site in running.sites if counted[site] != (ended[site, True], ended[site, False])),
         torn_versions=tuple(torn_versions(of_versions, said)),
         num_versions=len(of_versions),
         num_chunks=sum(-(-row.size_bytes // CHUNK_BYTES) for row in accepted if row.size_bytes > INLINE_BYTES),

@@ -1,5 +1,6 @@
 """This machine's own address, and free TCP ports there."""
 
+import atexit
 import socket
 from collections import deque
 
@@ -22,3 +23,9 @@ def free_port(host: str) -> int:
         _kept.popleft().close()
     port: int = kept.getsockname()[1]
     return port
+
+
+@atexit.register
+def _close() -> None:
+    for kept in _kept:
+        kept.close()

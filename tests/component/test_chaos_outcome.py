@@ -16,6 +16,7 @@ UPDATES = Account(
     refused=frozenset({"b"}),
     waiting=NONE,
     applied=frozenset({"a"}),
+    miscounted=(),
     torn_versions=(),
     num_versions=1,
     num_chunks=310,

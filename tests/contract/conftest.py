@@ -163,6 +163,7 @@ class BrokerNetwork:
     def pause(self) -> None:
         assert self.broker.pid is not None
         os.kill(self.broker.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.broker.pid, os.WSTOPPED | os.WNOWAIT)  # until then its other threads go on
 
     def resume(self) -> None:
         assert self.broker.pid is not None

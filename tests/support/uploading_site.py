@@ -65,7 +65,7 @@ class UploadingSite:
             case Grant() as grant:
                 self.publisher.on_grant(grant)
             case Receipt() as receipt:
-                self.publisher.on_receipt(receipt, 0.0)
+                self.publisher.on_receipt(receipt, 0.0, lambda _: None)
         self.link.acknowledge(event)
 
     def waiting(self) -> set[bytes]:

@@ -10,8 +10,8 @@ from sandbox.logs import Log
 NONE: Ids = frozenset()
 CLEAN = Account(
     trained=frozenset({"a", "b", "c"}), saved_again=NONE, receipted=frozenset({"a"}), accepted=frozenset({"a"}),
-    refused=frozenset({"b"}), waiting=frozenset({"c"}), applied=frozenset({"a"}), torn_versions=(), num_versions=1,
-    num_chunks=1,
+    refused=frozenset({"b"}), waiting=frozenset({"c"}), applied=frozenset({"a"}), miscounted=(), torn_versions=(),
+    num_versions=1, num_chunks=1,
 )  # fmt: skip
 
 
@@ -27,6 +27,7 @@ def test_each_kind_of_loss_and_doubling_is_a_difference() -> None:
     assert "receipted, and not in the ledger: c" in replace(CLEAN, receipted=frozenset({"c"})).difference()
     assert len(replace(CLEAN, saved_again=frozenset({"a"})).difference()) == 1
     assert len(replace(CLEAN, torn_versions=(4,)).difference()) == 1
+    assert replace(CLEAN, miscounted=("north",)).difference() == ["north: counts other receipts than the ledger"]
 
 
 def test_a_version_whose_updates_the_ledger_gives_to_another_is_torn() -> None:

@@ -51,10 +51,12 @@ def test_a_small_update_rides_inside_its_offer_and_a_large_one_does_not(tmp_path
         assert entry.chunk(0) == payload
 
 
-def test_deleting_is_idempotent_and_says_whether_there_was_something(tmp_path: Path, new_offer: Any) -> None:
+def test_what_is_deleted_is_held_no_more(tmp_path: Path, new_offer: Any) -> None:
     offer = new_offer(payload=PAYLOAD)
     outbox = saved(tmp_path, offer)
-    assert [outbox.delete(offer.update_id), outbox.delete(offer.update_id)] == [True, False]
+    assert outbox.holds(offer.update_id)
+    outbox.delete(offer.update_id)
+    assert not outbox.holds(offer.update_id)
     assert list(tmp_path.iterdir()) == []
 
 

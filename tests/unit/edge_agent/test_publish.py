@@ -58,7 +58,9 @@ class Upload:
 
     def receipt(self, outcome: Outcome, offer: Offer | None = None) -> Outcome | None:
         offer = offer or self.offers[0]
-        return self.publisher.on_receipt(Receipt(update_id=offer.update_id, outcome=outcome), 0.0)
+        counted: list[Receipt] = []
+        self.publisher.on_receipt(Receipt(update_id=offer.update_id, outcome=outcome), 0.0, counted.append)
+        return counted[0].outcome if counted else None
 
 
 @pytest.fixture
@@ -173,6 +175,14 @@ def test_a_receipt_ends_the_update_and_the_next_one_goes(two: Upload, outcome: O
     assert two.publisher.entry.offer == two.offers[1]
     two.publisher.step(0.0)
     assert two.sent() == ["offer"]
+
+
+def test_an_update_is_counted_while_it_is_still_in_the_outbox(two: Upload) -> None:
+    waiting: list[int] = []
+    receipt = Receipt(update_id=two.offers[0].update_id, outcome=Outcome.ACCEPTED)
+    two.publisher.on_receipt(receipt, 0.0, lambda _: waiting.append(len(two.outbox.entries())))
+    assert waiting == [2]
+    assert len(two.outbox.entries()) == 1
 
 
 def test_later_keeps_the_update_and_waits(large: Upload) -> None:
