@@ -23,6 +23,7 @@ from fedward.settings import TlsSettings
 from fedward.testing import MemoryBroker, MemoryLink
 from sandbox.broker import EmbeddedBroker, find_mosquitto
 from tests.support.authority import Authority
+from tests.support.paused import pause
 
 DEADLINE_S = 10.0
 NO_MOSQUITTO = "mosquitto is not installed: apt-get install mosquitto runs these tests"
@@ -162,8 +163,7 @@ class BrokerNetwork:
 
     def pause(self) -> None:
         assert self.broker.pid is not None
-        os.kill(self.broker.pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, self.broker.pid, os.WSTOPPED | os.WNOWAIT)  # until then its other threads go on
+        pause(self.broker.pid)
 
     def resume(self) -> None:
         assert self.broker.pid is not None

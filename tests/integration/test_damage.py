@@ -12,6 +12,7 @@ from sandbox.federation import Federation
 from tests.integration.conftest import READY_S
 from tests.integration.test_federation import assert_every_update_counts_once, ledger_of
 from tests.support.ledger_file import flip, page_of, settle_log
+from tests.support.paused import pause
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
@@ -22,7 +23,7 @@ def damage_while_it_stands_still(running: Federation) -> None:
     ledger = running.state_folder("coordinator") / "ledger.sqlite"
     deadline_s = time.monotonic() + READY_S
     while True:
-        process.send_signal(signal.SIGSTOP)
+        pause(process.pid)
         try:
             if settle_log(ledger):
                 flip(ledger, page_of(ledger, "updates")[0])
