@@ -180,6 +180,8 @@ class BrokerNetwork:
             process.kill()
 
     def close(self) -> None:
+        if self.broker.pid is not None:
+            self.resume()  # or a link would wait for it, and its sockets would outlive the tests
         for link in self._links:
             link.close()
 
