@@ -95,7 +95,7 @@ class MqttLink:
         """Acknowledgements after the end of their connection; the broker sends those messages again."""
         self._settings = settings
         self._rng = rng
-        self._intake = Intake(inbox)
+        self._intake = intake = Intake(inbox)
         self._in_flight = InFlight(settings.window)
         self._gate = threading.RLock()
         self._up = False
@@ -107,7 +107,7 @@ class MqttLink:
         self._awaited_suback: int | None = None
         self._num_failures = 0  # attempts to connect since the last success
         self._told = False  # what became of the latest attempt
-        self._watch = ThreadWatch(wake=lambda: self._intake.tell(Disconnected()))
+        self._watch = ThreadWatch(wake=lambda: intake.tell(Disconnected()))
         self._client = _client(settings, self._intake.may_read)
         self._bind()
 
@@ -283,8 +283,7 @@ class MqttLink:
 
     def _tell_unreachable(self) -> None:
         failure = self._client.failure or UnreachableError(Obstacle.HUNG_UP, "before it answered")
-        # A copy: one that was raised holds the frames that it went through, and in them this link.
-        self.refusal, self.failure = "", UnreachableError(failure.obstacle, failure.detail)
+        self.refusal, self.failure = "", failure
         self._tell_failure(
             "mqtt_unreachable",
             broker=f"{self._settings.host}:{self._settings.port}",

@@ -70,7 +70,8 @@ class BrokerClient(Client):
             self._connection = self._dial()
             return self._connection if self._websocket is None else self._wrapped(self._connection, self._websocket)
         except UnreachableError as error:
-            self.failure = error
+            # A copy: one that was raised holds the frames that it went through, and in them this client.
+            self.failure = UnreachableError(error.obstacle, error.detail)
             raise
 
     def _wrapped(self, connection: socket.socket, websocket: WebSocket) -> _WebsocketWrapper:

@@ -1,9 +1,11 @@
 """What paho and real brokers add to the contract: their limits, their refusals, and a thread that can die."""
 
+import gc
 import random
 import socket
 import threading
 import time
+import weakref
 from queue import Queue
 from typing import Protocol
 
@@ -260,3 +262,22 @@ def test_a_broker_that_is_away_for_long_costs_a_log_line_for_every_doubling_of_a
     wait_for(lambda: len(attempts()) >= 6, PATIENCE_S, "six attempts")
     link.close()
     assert attempts()[:6] == [1, 2, 4, 8, 16, 32]
+
+
+def closed_link() -> "weakref.ref[MqttLink]":
+    """One that has tried to reach a broker that is not there, and was closed."""
+    inbox: LinkInbox = Queue(10)
+    settings = MqttSettings(host="127.0.0.1", port=free_port("127.0.0.1"), client_id="st-anna", session_expiry_s=0)
+    link = MqttLink(settings, inbox, random.Random(0))
+    link.open()
+    wait_for(lambda: link.failure is not None, PATIENCE_S, "an attempt")
+    link.close()
+    return weakref.ref(link)
+
+
+def test_a_closed_link_is_freed_at_once_and_its_last_sockets_with_it() -> None:
+    gc.disable()  # it would be late, and warn of sockets that nobody has closed
+    try:
+        assert closed_link()() is None
+    finally:
+        gc.enable()
