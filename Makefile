@@ -5,7 +5,7 @@ RUN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Tests that run beside each other, those of one file one after the other: most of them wait for processes of theirs.
 # 0 runs them in one process, as a debugger needs it.
-WORKERS ?= 3
+WORKERS ?= 2
 PYTEST = $(RUN)/pytest -n $(WORKERS) --dist loadfile
 # Where tests and demo find the clinical data sets; what needs them is skipped, loudly, without.
 export FEDWARD_DATA ?= $(if $(wildcard ../shared/data),$(abspath ../shared/data))
