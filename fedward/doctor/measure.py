@@ -1,4 +1,4 @@
-"""Facts of this machine: disk, memory, cgroup v2, limits, clock. Nothing is changed by asking."""
+"""Facts of this machine: disk, memory, control groups, limits, clock. Nothing is changed by asking."""
 
 import ctypes
 import os
@@ -34,17 +34,16 @@ def measure_memory() -> Memory:
     """Of the machine and the container. Raises OSError where /proc is not there."""
     lines = (line.split() for line in MEMORY_OF_MACHINE.read_text().splitlines())
     kibibytes = {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) > 1}
-    limits = [int(text) for text in group_limits("memory.max") if text.isdigit()]
-    return Memory(1024 * kibibytes["MemTotal"], 1024 * kibibytes["MemAvailable"], min(limits, default=None))
+    total = 1024 * kibibytes["MemTotal"]
+    limits = [int(text) for text in memory_limits() if text.isdigit()]
+    return Memory(total, 1024 * kibibytes["MemAvailable"], min((each for each in limits if each < total), default=None))
 
 
 def measure_limits() -> Limits:
     """CPUs as a number that may be fractional; limits of this process, which those of the service may differ from."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    quotas = [text.split() for text in group_limits("cpu.max")]
-    cpus = [int(quota) / int(period) for quota, period in quotas if quota != "max"]
     return Limits(
-        cpus=min(cpus, default=None),
+        cpus=min(cpu_limits(), default=None),
         num_cores=len(os.sched_getaffinity(0)),
         open_files=None if soft == resource.RLIM_INFINITY else soft,
         shared_memory_bytes=shutil.disk_usage(SHARED_MEMORY).total if SHARED_MEMORY.is_dir() else None,
@@ -60,14 +59,30 @@ def clock_is_synchronised() -> bool | None:
     return not _status(buffer.raw) & NOT_SYNCHRONISED
 
 
-def group_limits(name: str, groups: Path = CGROUPS, own: Path = OWN_CGROUP) -> list[str]:
-    """What this process's control group (v2) and all above it say under a name, in a container or outside.
+def memory_limits(groups: Path = CGROUPS, own: Path = OWN_CGROUP) -> list[str]:
+    """Bytes, by either version of control groups; where there is no limit a word, or more than any machine has."""
+    return group_limits("memory.max", "", groups, own) + group_limits("memory.limit_in_bytes", "memory", groups, own)
 
-    The smallest counts. Inside a container the file system begins at the container's own group.
+
+def cpu_limits(groups: Path = CGROUPS, own: Path = OWN_CGROUP) -> list[float]:
+    """CPUs, by either version of control groups."""
+    quotas = [text.split() for text in group_limits("cpu.max", "", groups, own)]
+    before = (group_limits(f"cpu.cfs_{name}_us", "cpu", groups, own) for name in ("quota", "period"))
+    quotas += [list(pair) for pair in zip(*before, strict=True)]
+    return [int(quota) / int(period) for quota, period in quotas if quota not in ("max", "-1")]
+
+
+def group_limits(name: str, controller: str, groups: Path = CGROUPS, own: Path = OWN_CGROUP) -> list[str]:
+    """What this process's control group and all above it say under a name, in a container or outside.
+
+    Version 1 has a hierarchy of groups for each controller, version 2 one for all: that of no controller. The smallest
+    counts. Inside a container the file system begins at the container's own group.
     """
-    group = next((line[3:] for line in own.read_text().splitlines() if line.startswith("0::")), "/")
-    here = groups / group.lstrip("/")
-    files = [folder / name for folder in (here, *here.parents) if folder.is_relative_to(groups)]
+    lines = (line.split(":", 2) for line in own.read_text().splitlines())
+    group = next((path for _, controllers, path in lines if controller in controllers.split(",")), "/")
+    top = groups / controller
+    here = top / group.lstrip("/")
+    files = [folder / name for folder in (here, *here.parents) if folder.is_relative_to(top)]
     return [file.read_text().strip() for file in files if file.is_file()]
 
 

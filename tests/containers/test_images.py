@@ -105,6 +105,12 @@ for folder, _, _ in os.walk('/'):
     assert sorted(writable) == ["/tmp", STATE]  # noqa: S108
 
 
+@pytest.mark.parametrize("label", OURS)
+def test_29_the_doctor_sees_what_the_engine_allows_a_container(built: Images, label: str) -> None:
+    code = "from fedward.doctor.measure import *; print(measure_memory().limit_bytes, measure_limits().cpus)"
+    assert python(built[label]["tag"], code, "--cpus=0.5") == f"{2**30} 0.5\n"  # the memory is that of HARDENED
+
+
 @pytest.mark.parametrize("label", sorted(LARGEST_MB))
 def test_8_an_image_is_no_larger_than_promised(built: Images, label: str) -> None:
     assert inspect(built[label]["tag"], ".Size") / MB <= LARGEST_MB[label]

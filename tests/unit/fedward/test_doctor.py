@@ -26,7 +26,14 @@ from fedward.doctor.facts import (
     TlsFiles,
     Trouble,
 )
-from fedward.doctor.measure import clock_is_synchronised, group_limits, measure_folder, measure_limits, measure_memory
+from fedward.doctor.measure import (
+    clock_is_synchronised,
+    cpu_limits,
+    measure_folder,
+    measure_limits,
+    measure_memory,
+    memory_limits,
+)
 from fedward.doctor.reach import reach_of
 from fedward.identity.description import CertificateFacts, describe_certificate
 from fedward.limits import LEAST_BROKER_PAYLOAD
@@ -279,8 +286,24 @@ def test_limits_of_a_container_are_read_from_its_group_and_all_above(tmp_path: P
     (group / "memory.max").write_text("max\n")
     (group.parent / "memory.max").write_text("1000\n")
     (tmp_path / "memory.max").write_text("1\n")  # not of the groups
-    assert group_limits("memory.max", tmp_path / "groups", own) == ["max", "1000"]
-    assert group_limits("cpu.max", tmp_path / "groups", own) == []
+    (group / "cpu.max").write_text("50000 100000\n")
+    (group.parent / "cpu.max").write_text("max 100000\n")
+    assert memory_limits(tmp_path / "groups", own) == ["max", "1000"]
+    assert cpu_limits(tmp_path / "groups", own) == [0.5]
+
+
+def test_limits_of_a_container_are_read_where_each_controller_has_its_own_groups(tmp_path: Path) -> None:
+    own, groups = tmp_path / "cgroup", tmp_path / "groups"
+    own.write_text("5:cpu,cpuacct:/docker/agent\n4:memory:/docker/agent\n0::/docker/agent\n")
+    for controller in ("cpu", "memory"):
+        (groups / controller).mkdir(parents=True)  # in a container its own group is mounted here
+    (groups / "memory" / "memory.limit_in_bytes").write_text("1073741824\n")
+    (groups / "cpu" / "cpu.cfs_quota_us").write_text("150000\n")
+    (groups / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert memory_limits(groups, own) == ["1073741824"]
+    assert cpu_limits(groups, own) == [1.5]
+    (groups / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+    assert cpu_limits(groups, own) == []
 
 
 def test_this_machine_can_be_measured(tmp_path: Path) -> None:
