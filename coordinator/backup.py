@@ -20,6 +20,10 @@ ATTEMPTS = 20
 
 BLOBS, MANIFEST = "blobs", "manifest.json"
 
+PART = ".backup.part"
+ABANDONED_S = 86_400.0
+"""No backup takes as long."""
+
 STAGING = ".restoring.part"
 """What a restore is about to put in place; a restore that died here changed nothing."""
 
@@ -61,17 +65,35 @@ class BackupManifest:
 def back_up(live: Ledger, state_folder: Path, out: Path, now_s: float, identity: Path | None = None) -> BackupManifest:
     """Copy ledger, blobs and the register in `identity` into the new folder `out`.
 
-    It appears when all of it is there and verified.
+    It appears when all of it is there and verified. What is unfinished goes when this fails.
 
     The copy of a ledger on a server is a SQLite file, too. Blobs are hard links where the file system allows it. The
     coordinator may run meanwhile. Raises ConfigError when `out` exists, IntegrityError for a damaged ledger, or a blob
-    that is missing or damaged.
+    that is missing or damaged. A ledger that breaks its chain is saved as evidence, and told with IntegrityError then:
+    no backup that can be restored may make place for it.
     """
     if out.exists():
         raise ConfigError(f"--out {out}: exists; a backup goes into a new folder")
-    partial = out.with_name(f".{out.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = out.with_name(f".{out.name}{PART}")
+    _drop_abandoned(partial, now_s)
     partial.mkdir(parents=True)
+    try:
+        manifest, fault = _fill(live, state_folder, partial, now_s)
+        if identity is not None:
+            save_register(identity, partial)
+        write_durably(partial / MANIFEST, json.dumps(asdict(manifest), indent=2).encode())
+        move_durably(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    if fault is not None:
+        raise IntegrityError(f"{out}: kept as evidence, nothing can be restored from it: {fault}")
+    return manifest
+
+
+def _fill(
+    live: Ledger, state_folder: Path, partial: Path, now_s: float
+) -> tuple[BackupManifest, IntegrityError | None]:
+    """What `partial` has now, and where its ledger breaks the chain."""
     target = BlobFolder(partial / BLOBS)
     ledger = _copy_with_blobs(live, state_folder, partial)
     try:
@@ -82,9 +104,10 @@ def back_up(live: Ledger, state_folder: Path, out: Path, now_s: float, identity:
             target.drop(digest)  # of a copy of the ledger that came too late for its blobs
         for digest, what in named.items():
             target.check(digest, what)
-        head, federation = ledger.newest_entry(), ledger.fact("federation")
+        head, federation, fault = ledger.newest_entry(), ledger.fact("federation"), _chain_fault(ledger)
     finally:
         ledger.close()
+    sync_folder(partial / BLOBS)
     manifest = BackupManifest(
         federation=federation or "",
         version=newest.version,
@@ -93,28 +116,41 @@ def back_up(live: Ledger, state_folder: Path, out: Path, now_s: float, identity:
         num_blobs=len(named),
         made_at_s=now_s,
     )
-    sync_folder(partial / BLOBS)
-    if identity is not None:
-        save_register(identity, partial)
-    write_durably(partial / MANIFEST, json.dumps(asdict(manifest), indent=2).encode())
-    move_durably(partial, out)
-    return manifest
+    return manifest, fault
+
+
+def _chain_fault(ledger: Ledger) -> IntegrityError | None:
+    try:
+        ledger.check_chain()
+    except IntegrityError as fault:
+        return fault
+    return None
+
+
+def _drop_abandoned(partial: Path, now_s: float) -> None:
+    """What killed ones have left: it would fill the disk. Another one that is being made is younger."""
+    for path in partial.parent.glob(f".*{PART}"):
+        if path == partial or now_s - path.stat().st_mtime > ABANDONED_S:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def drop_older(newest: Path, federation: str, keep: int) -> list[Path]:
     """Delete this federation's backups beside `newest`, but for the `keep` newest of all; those that were deleted.
 
-    What is no whole backup, or of another federation, stays.
+    `newest` stays, whatever the clock said when the others were made. So does what is no whole backup, or of another
+    federation.
     """
     found = []
     for folder in newest.parent.iterdir():
+        if folder == newest:
+            continue
         try:
             manifest = BackupManifest.load(folder)
         except ConfigError:
             continue
         if manifest.federation == federation:
             found.append((manifest.made_at_s, folder))
-    dropped = [folder for _, folder in sorted(found, reverse=True)[max(keep, 1) :]]
+    dropped = [folder for _, folder in sorted(found, reverse=True)[max(keep - 1, 0) :]]
     for folder in dropped:
         (folder / MANIFEST).unlink()  # first: a half is no backup
         sync_folder(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.backup import RESTORING
+from coordinator.backup import PART, RESTORING
 from coordinator.ledger import Ledger
 from fedward.cli import EXIT_CONFIG, main
 from fedward.errors import ConfigError
@@ -113,11 +113,11 @@ def test_a_backup_that_dies_just(folder: Path, step: str, side: str) -> None:
     die(step, side, command(folder, "backup", "--out", out))
     named = (step, side) == ("backup named", "after")
     assert out.exists() == named
-    for path in folder.glob(".backup.part"):  # only one that has its manifest, which is written last, is a backup
+    for path in folder.glob(f".backup{PART}"):  # only one that has its manifest, which is written last, is a backup
         whole = (path / "manifest.json").exists()
         assert fedward(folder, "restore", "--from", path, "--force") == (0 if whole else EXIT_CONFIG)
     if not named:
         assert fedward(folder, "backup", "--out", out) == 0
-    assert not list(folder.glob(".backup.part"))
+    assert not list(folder.glob(f".backup{PART}"))
     assert fedward(folder, "restore", "--from", out, "--force") == 0
     assert fedward(folder, "replay") == 0

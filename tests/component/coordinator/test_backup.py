@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.backup import MANIFEST, BackupManifest, back_up, drop_older, restore
+from coordinator.backup import ABANDONED_S, MANIFEST, PART, BackupManifest, back_up, drop_older, restore
 from coordinator.enrolment.folder import Register
 from coordinator.ledger import Ledger
 from fedward.cli import EXIT_CONFIG, EXIT_INTEGRITY, EXIT_UNAVAILABLE, main
@@ -219,8 +219,11 @@ def test_a_backup_whose_ledger_breaks_its_chain_is_not_gone_on_from(
     with closing(sqlite3.connect(tmp_path / "state" / "ledger.sqlite")) as connection:
         connection.execute("UPDATE updates SET weight = 2.0 WHERE number = 1")
         connection.commit()
-    with closing(Ledger.in_folder(tmp_path / "state")) as ledger:
-        back_up(ledger, tmp_path / "state", tmp_path / "backup", clock.now_s())  # evidence is worth keeping
+    with (
+        closing(Ledger.in_folder(tmp_path / "state")) as ledger,
+        pytest.raises(IntegrityError, match="kept as evidence, nothing can be restored"),
+    ):
+        back_up(ledger, tmp_path / "state", tmp_path / "backup", clock.now_s())
     (tmp_path / "new").mkdir()
     with pytest.raises(IntegrityError, match="fold 1: changed"):
         restore(tmp_path / "backup", tmp_path / "new", FEDERATION, clock.now_s(), force=False)
@@ -272,6 +275,31 @@ def test_the_newest_backups_are_kept_whatever_their_names(tmp_path: Path) -> Non
     assert drop_older(third, FEDERATION, 2) == [first]
     assert sorted(tmp_path.iterdir()) == [third, second]
     assert drop_older(third, FEDERATION, 2) == []
+
+
+def test_the_backup_that_was_just_made_stays_when_the_clock_was_ahead_before(tmp_path: Path) -> None:
+    ahead, older, newest = (
+        backup_of(tmp_path / name, FEDERATION, at_s) for name, at_s in (("a", 9), ("b", 8), ("c", 3))
+    )
+    assert drop_older(newest, FEDERATION, 2) == [older]
+    assert drop_older(newest, FEDERATION, 1) == [ahead]
+    assert newest.exists()
+
+
+def test_what_a_failed_or_killed_backup_has_left_is_deleted(running: Bench, tmp_path: Path, clock: ManualClock) -> None:
+    old, young = (tmp_path / f".{name}{PART}" for name in ("old", "young"))
+    for folder, age_s in ((old, 2 * ABANDONED_S), (young, 60.0)):
+        (folder / "blobs").mkdir(parents=True)
+        os.utime(folder, (clock.now_s() - age_s, clock.now_s() - age_s))
+    kept = running.blobs.path(running.ledger.updates()[0].digest)
+    blob = kept.read_bytes()
+    kept.unlink()
+    with pytest.raises(IntegrityError, match="is missing"):
+        back_up(running.ledger, running.config.state_folder, tmp_path / "backup", clock.now_s())
+    assert list(tmp_path.glob(f".*{PART}")) == [young]
+    kept.write_bytes(blob)
+    back_up(running.ledger, running.config.state_folder, tmp_path / "backup", clock.now_s())
+    assert list(tmp_path.glob(f".*{PART}")) == [young]
 
 
 def test_what_is_not_this_federation_s_backup_is_never_deleted(tmp_path: Path) -> None:
