@@ -18,7 +18,7 @@ from coordinator.enrolment.cli import add_verbs as add_enrolment
 from coordinator.enrolment.saving import restore_register
 from coordinator.ledger import Ledger
 from coordinator.making import Store
-from coordinator.opening import engine_of, move_ledger, open_begun
+from coordinator.opening import engine_of, is_moved, move_ledger, open_begun
 from coordinator.replay import check_ledger, pruned_since, replay, snapshot_of_ledger
 from coordinator.replayed import noting
 from coordinator.run import mqtt_settings, run_coordinator
@@ -174,12 +174,14 @@ def _restore(arguments: argparse.Namespace) -> None:
     config = load_settings(FederationConfig, arguments.config, os.environ)
     now_s = SystemClock().now_s()
     with only_process_in(config.state_folder):
-        manifest = BackupManifest.of(arguments.source, config.federation)  # before the register is touched
+        done = BackupManifest.of(arguments.source, config.federation)  # before anything is touched
+        moved = config.ledger.url is not None and is_moved(config)
         num_sites = restore_register(arguments.source, config.identity.folder) if config.identity else None
         if num_sites is not None:  # said at once: should the rest fail, the next one finds a register and is silent
-            made_at = utc_text(manifest.made_at_s)
+            made_at = utc_text(done.made_at_s)
             print(f"register with {num_sites} enrolled sites: restored; whom you revoked after {made_at}, revoke again")
-        done = restore(arguments.source, config.state_folder, config.federation, now_s, force=arguments.force)
+        if not moved:
+            restore(arguments.source, config.state_folder, config.federation, now_s, force=arguments.force)
         if config.ledger.url is not None:
             move_ledger(config)
     print(f"version {done.version} with {done.num_blobs} blobs: restored, chain head {done.chain_head}")

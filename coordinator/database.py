@@ -33,6 +33,9 @@ LONGEST_READ_MS = 10_000
 LEADER, WRITER = 0x46454457, 0x46455752
 """Keys of PostgreSQL's advisory locks, of one database: who leads, and who appends to the chain just now."""
 
+INVALID_TRANSACTION = "25"
+"""Class of the errors of a server that became read-only, or that has ended a transaction which stood still."""
+
 SESSION = {
     "synchronous_commit": "on",  # a server may be set to lose the last commits
     "tcp_keepalives_idle": "3",  # of a machine that vanished the server ends the session, and with it the lock, in 9 s
@@ -68,6 +71,9 @@ def reading(engine: Engine) -> Engine:
 def on_server(url: str, password: str | None = None, *, leads: bool = False) -> Engine:
     """A PostgreSQL database; with `leads` through one session, which is not replaced when it is lost.
 
+    A lock can be had of a server that only reads, too, such as one that is a replica since a failover: who is to lead
+    waits for one that writes.
+
     Raises LedgerAwayError, whichever way it is used.
     """
     one_session = {"pool_size": 1, "max_overflow": 0, "pool_timeout": CONNECT_S}
@@ -81,6 +87,7 @@ def on_server(url: str, password: str | None = None, *, leads: bool = False) -> 
             "keepalives_interval": 2,
             "keepalives_count": 3,
             "tcp_user_timeout": 9_000,
+            **({"target_session_attrs": "read-write"} if leads else {}),
         },
         **(one_session if leads else {"poolclass": sql.NullPool}),
     )
@@ -176,8 +183,9 @@ def _with_driver(url: str, password: str | None) -> URL:
 
 def _name_loss(context: Any) -> None:
     """For the server's errors, before they are raised. Neither statement nor values: they go to a log."""
-    if isinstance(context.sqlalchemy_exception, sql.exc.OperationalError | sql.exc.InterfaceError):
-        code = getattr(context.original_exception, "sqlstate", None) or "no answer"
+    code = getattr(context.original_exception, "sqlstate", None) or "no answer"
+    lost = isinstance(context.sqlalchemy_exception, sql.exc.OperationalError | sql.exc.InterfaceError)
+    if lost or code.startswith(INVALID_TRANSACTION):
         raise LedgerAwayError(f"the ledger's database can't be used now ({code})") from None
 
 

@@ -16,6 +16,8 @@ from fedward.errors import ConfigError
 from fedward.files import move_durably
 from fedward.layout import Layout
 
+NOT_EMPTY = "the database of ledger.url is not empty: make a new one, and name that in ledger.url"
+
 
 def engine_of(config: FederationConfig, *, leads: bool = False) -> Engine:
     """Of the ledger's database. Nothing is connected yet."""
@@ -57,6 +59,22 @@ def open_begun(config: FederationConfig, layout: Layout) -> Ledger:
     return ledger
 
 
+def is_moved(config: FederationConfig) -> bool:
+    """Whether a move of the ledger in the state folder died when it was in the database of `ledger.url` already.
+
+    Raises ConfigError where another one is in there, LedgerAwayError where it can't be told.
+    """
+    with closing(Ledger(engine_of(config))) as there:
+        head = there.newest_entry()
+    if head is None:
+        return False
+    if (config.state_folder / LEDGER_FILE).exists():
+        with closing(Ledger.in_folder(config.state_folder)) as here:
+            if here.newest_entry() == head:
+                return True
+    raise ConfigError(NOT_EMPTY)
+
+
 def move_ledger(config: FederationConfig) -> Mark:
     """Copy the ledger in the state folder into the empty database of `ledger.url`, and set its file aside.
 
@@ -78,7 +96,7 @@ def move_ledger(config: FederationConfig) -> Mark:
             load_from_file(path, engine)
             there.check_chain()
         if head is None or there.newest_entry() != head:
-            raise ConfigError("the database of ledger.url is not empty: make a new one, and name that in ledger.url")
+            raise ConfigError(NOT_EMPTY)
     move_durably(path, path.with_name(f"{LEDGER_FILE}.moved"))
     return head.mark
 

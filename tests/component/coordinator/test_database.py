@@ -179,6 +179,61 @@ def test_a_backup_of_a_server_is_restored_to_another_one(after_a_run: Path, post
     assert not (after_a_run / "new" / "ledger.sqlite").exists()
 
 
+def restoring(after_a_run: Path, url: str) -> Path:
+    """federation.yaml of a new state folder and this database, beside a backup."""
+    config = after_a_run / "federation.yaml"
+    assert fedward("backup", config, "--out", str(after_a_run / "backup")) == 0
+    config.write_text(config.read_text().replace("/state", "/new"))
+    return use(after_a_run, url)
+
+
+def test_a_restore_to_a_database_that_is_not_empty_touches_nothing(
+    after_a_run: Path, postgres: PostgresServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = postgres.new_url()
+    other = Ledger(on_server(url))
+    other.claim("federation", "other")
+    config = restoring(after_a_run, url)
+    (after_a_run / "new").mkdir()
+    (after_a_run / "new" / "old").write_text("state")
+    assert fedward("restore", config, "--from", str(after_a_run / "backup"), "--force") == EXIT_CONFIG
+    assert "not empty" in capsys.readouterr().err
+    assert {path.name for path in (after_a_run / "new").iterdir()} == {"old", ".lock"}
+    other.close()
+
+
+def test_a_restore_that_died_in_the_move_to_a_database_is_finished_by_the_same_one(
+    after_a_run: Path, postgres: PostgresServer
+) -> None:
+    config = restoring(after_a_run, postgres.new_url())
+    arguments = ("restore", config, "--from", str(after_a_run / "backup"))
+    assert fedward(*arguments) == 0
+    state = after_a_run / "new"
+    (state / "ledger.sqlite.moved").rename(state / "ledger.sqlite")
+    assert fedward(*arguments) == 0
+    assert not (state / "ledger.sqlite").exists()
+    assert not list(state.glob("replaced-*"))
+    assert fedward("replay", config) == 0
+
+
+def read_only(engine: Engine) -> None:
+    """Its database from now on, for new sessions, as it is on a replica."""
+    with engine.connect() as connection:
+        name = connection.execute(sql.select(sql.func.current_database())).scalar_one()
+        connection.execute(sql.text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'))
+        connection.commit()
+
+
+def test_nobody_leads_on_a_server_that_only_reads(connect: Callable[..., Engine]) -> None:
+    ledger = Ledger(connect())
+    read_only(connect(leads=False))
+    ledger.close()
+    with pytest.raises(LedgerAwayError):
+        lead(connect())
+    with pytest.raises(LedgerAwayError, match="25006"):
+        Ledger(connect(leads=False), create=False).wish(ALL, FederationState.PAUSED, 1.0)
+
+
 @pytest.mark.parametrize(
     ("url", "what"),
     [
