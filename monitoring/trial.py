@@ -90,6 +90,7 @@ class Trial:
         self.federation.kill(LOST)
         self._wait(f'fed_site_phase{{site="{LOST}",phase="offline"}} == 1', seconds)
         self._command("replay")
+        self._wait("fed_replay_matches", seconds)
         self._wait(f"fed_model_version > {self._now('fed_model_version') + 2}", seconds)
         return time.time()
 
