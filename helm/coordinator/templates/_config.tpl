@@ -84,6 +84,21 @@ written as JSON, which is YAML: Helm's own YAML would make 4e+09 of 4000000000, 
 {{- if and $values.api.enabled $values.networkPolicy.enabled (not $values.api.from) -}}
 {{- fail "api.from: missing; who reaches the API, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress}}}]" -}}
 {{- end -}}
+{{- $api := $values.config.api | default dict -}}
+{{- if and $api.readers (not (and $values.api.enabled $values.api.tlsSecret)) -}}
+{{- fail "config.api.readers: given, but no TLS that shows who asks; set api.enabled and api.tlsSecret, or take the readers out" -}}
+{{- end -}}
+{{- if $values.api.enabled -}}
+{{- if not (or $values.api.tokenSecret $api.readers) -}}
+{{- fail "api: neither api.tokenSecret nor config.api.readers is given, and nobody is let in without; set api.tokenSecret, or api.tlsSecret and config.api.readers" -}}
+{{- end -}}
+{{- if not (or $values.api.tlsSecret $api.plain) -}}
+{{- fail "api.tlsSecret: missing, and the token would be open to all on the way; set it, or config.api.plain behind something that speaks TLS" -}}
+{{- end -}}
+{{- if and $values.api.tlsSecret $api.plain -}}
+{{- fail "api.tlsSecret and config.api.plain exclude each other: leave one of them out" -}}
+{{- end -}}
+{{- end -}}
 {{- if and $values.certManager.enabled (not $values.certManager.issuer.name) -}}
 {{- fail "certManager.issuer.name: missing; an issuer of the federation's authority" -}}
 {{- end -}}

@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import prepare
 import pytest
 import yaml
 
+from coordinator.api.settings import ApiSettings
 from coordinator.config import FederationConfig
 from fedward import __version__
 from fedward.settings import load_settings
@@ -17,6 +20,7 @@ from tests.support.chart import CHART, NAMESPACE, Manifest, chart, render, the, 
 
 WORDS = 2
 """Words that a description has at least."""
+API = {"api__enabled": True, "api__from": [{"podSelector": {}}]}
 
 
 def test_the_linter_finds_nothing_to_complain_about(installation: str) -> None:
@@ -72,6 +76,13 @@ def test_the_schema_refuses(path: str, value: object) -> None:
         ({"broker__existingSecret": ""}, "broker.existingSecret: missing"),
         ({"broker__enrolmentPort": 8883}, "the same as broker.port"),
         ({"api__enabled": True, "api__tokenSecret": "token"}, "api.from: missing"),
+        ({**API, "api__tokenSecret": "token"}, "api.tlsSecret: missing.*or config.api.plain behind"),
+        (
+            {**API, "api__tlsSecret": "tls"},
+            "neither api.tokenSecret nor config.api.readers is given.*set api.tokenSecret",
+        ),
+        ({**API, "api__tokenSecret": "token", "api__tlsSecret": "tls", "config__api": {"plain": True}}, "leave one of"),
+        ({"config__api": {"readers": ["dashboard"]}}, "config.api.readers: given, but no TLS.*set api.enabled"),
         ({"restore__from": "north-backup-1"}, "restore.from: needs backup.enabled"),
         ({"certManager__enabled": True}, "certManager.issuer.name: missing"),
         (
@@ -120,6 +131,31 @@ def test_the_api_is_off_unless_it_is_asked_for_and_then_for_those_who_are_named(
     assert (api.port, api.readers, api.guarded) == (8443, ["dashboard"], True)
     assert api.tls is not None
     assert api.tls.key_file == Path("/secrets/api-tls/tls.key")
+
+
+@pytest.mark.parametrize("given", list(product([False, True], repeat=5)))
+def test_the_api_is_rendered_where_the_program_takes_its_settings_and_else_not(given: tuple[bool, ...]) -> None:
+    enabled, token, tls, readers, plain = given
+    own = {"readers": ["dashboard"] * readers, "plain": plain}
+    files = dict.fromkeys(("certificate_file", "key_file", "ca_file"), "file.pem")
+    served = {
+        "host": "0.0.0.0",  # noqa: S104 - the pod's own network
+        "port": 8443,
+        "token_file": "token" if token else None,
+        "tls": files if tls else None,
+    }
+    values = values_of("small", **API, config__api=own, api__tokenSecret="token" * token, api__tlsSecret="tls" * tls)
+    values["api"]["enabled"] = enabled
+
+    def taken(use: Callable[[], object], refusal: type[Exception]) -> bool:
+        try:
+            use()
+        except refusal:
+            return False
+        return True
+
+    program = taken(lambda: ApiSettings.model_validate(own | (served if enabled else {})), ValueError)
+    assert taken(lambda: render(values), helm_python.HelmError) is program
 
 
 def test_the_migration_has_the_same_configuration_as_the_coordinator_that_follows() -> None:
