@@ -17,8 +17,8 @@ PRIVATE = 0o600
 NOT_COPIED = frozenset({"model"})
 """Versions of the model: large, and the federation has them."""
 
-NOT_PUT_BACK = frozenset({"egress", "counter.json", ".lock"})
-"""The log of what left must tell of what left meanwhile, too; and the counter never goes back."""
+NOT_PUT_BACK = frozenset({"egress", "counter.json", ".lock", "approvals.json", "approvals.lock"})
+"""The log of what left must tell of what left meanwhile, too; the counter never goes back; a person's refusal stands."""
 
 
 class SnapshotError(FedwardError):

@@ -11,6 +11,9 @@ from edge_agent.appliance.archives import Pieces, folder_archive, only_file
 from edge_agent.appliance.journal import JournalFile
 from edge_agent.appliance.snapshots import SnapshotError, Snapshots
 from edge_agent.appliance.steps import Change, Deployment, Journal, Kind, Release
+from edge_agent.approvals import ApprovalsFile
+from edge_agent.permission import APPROVALS_FILE
+from edge_agent.policy import WorkOrder
 from fedward.errors import IntegrityError
 
 STATE = {
@@ -62,6 +65,20 @@ def test_what_left_and_the_counter_are_never_put_back(tmp_path: Path) -> None:
     with snapshots.to_put_back(1) as archive:
         assert sorted(read(archive)) == ["identity/north.key", "outbox/1.offer", "progress.json"]  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["1.tar"]
+
+
+def test_what_people_decided_is_never_put_back(tmp_path: Path) -> None:
+    """Otherwise a refusal of after the copy would be undone with the release."""
+    state = tmp_path / "state"
+    state.mkdir()
+    ApprovalsFile(state / APPROVALS_FILE).ask(
+        WorkOrder("ward", "breast-cancer", "00" * 32, "training"), 0, automatic=True
+    )
+    written = {path.name: path.read_bytes() for path in state.iterdir()}
+    snapshots = Snapshots(tmp_path / "snapshots")
+    snapshots.take(1, state_of(written | {"progress.json": b"{}"}))
+    with snapshots.to_put_back(1) as archive:
+        assert sorted(read(archive)) == ["progress.json"]  # type: ignore[arg-type]
 
 
 def test_a_snapshot_that_is_cut_off_is_none(tmp_path: Path) -> None:
