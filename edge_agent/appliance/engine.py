@@ -175,9 +175,12 @@ class Engine:
         labels = {LABEL: self._name, GENERATION: str(deployment.generation)}
         with _named("create the container"):
             self._make_state()
-            self._client.containers.create(
-                name=f"{self._name}-{deployment.generation}", labels=labels, **deployment.options
-            )
+            self._make(deployment.options, name=f"{self._name}-{deployment.generation}", labels=labels)
+
+    def _make(self, options: dict[str, Any], **named: Any) -> Any:
+        """A container with no environment but ours: the SDK would add the proxy of ~/.docker/config.json, password and
+        all."""
+        return self._client.containers.create(**options, **named, use_config_proxy=False)
 
     def _make_state(self) -> None:
         """Before its first container, so that it has the label; the engine fills and owns it as the image says."""
@@ -249,9 +252,7 @@ class Engine:
         with _named("run a command"):
             self._make_state()
             labels = {LABEL: self._name}
-            container = self._client.containers.create(
-                **options | {"mounts": [*options["mounts"], volume]}, labels=labels
-            )
+            container = self._make(options | {"mounts": [*options["mounts"], volume]}, labels=labels)
             try:
                 container.put_archive(str(EXCHANGE), folder_archive(FILES, errand.files))
                 container.start()

@@ -18,7 +18,7 @@ NOT_COPIED = frozenset({"model"})
 """Versions of the model: large, and the federation has them."""
 
 NOT_PUT_BACK = frozenset({"egress", "counter.json", ".lock", "approvals.json", "approvals.lock"})
-"""The log of what left must tell of what left meanwhile, too; the counter never goes back; a person's refusal stands."""
+"""The log of what left must tell of what left meanwhile, too; the counter never goes back; a refusal stays one."""
 
 
 class SnapshotError(FedwardError):
