@@ -25,7 +25,9 @@ from edge_agent.appliance.steps import (
     Write,
     given_up,
     next_action,
+    unknown,
 )
+from fedward.errors import ConfigError
 
 WAIT_S = 1.0
 """Longest wait for news of the engine; a deadline is looked at as often."""
@@ -40,6 +42,7 @@ class Carrier:
 
     def __init__(self, folder: Path, engine: Engine, health_s: float, stop_s: int, told: Callable[[str], None]) -> None:
         """`told` hears a line for each thing that is done."""
+        self._folder = folder
         self._journal = JournalFile(folder / "journal.json")
         self._snapshots = Snapshots(folder / "snapshots")
         self._engine = engine
@@ -52,6 +55,16 @@ class Carrier:
     def see(self) -> Seen:
         """What is there now."""
         return Seen(self._engine.containers(), self._snapshots.generations(), self._engine.has_state())
+
+    def check_known(self) -> None:
+        """Raises ConfigError where a container is there of which the journal knows nothing: it would go as a stray, and
+        the only agent with it."""
+        if stranger := unknown(self.journal, self.see()):
+            name = f"{self._folder.name}-{stranger.generation}"
+            raise ConfigError(
+                f"{name} is {stranger.status}, and {self._folder} has no journal of it: is `folder` another one, or not "
+                "mounted? `fedward appliance uninstall --keep-state` takes it away"
+            )
 
     def finish(self) -> Journal:
         """Do what is left to do of the journal's change, or what it takes for things to be as it says."""

@@ -32,7 +32,11 @@ class CheckFailedError(FedwardError):
 
 
 def interrupted(carrier: Carrier) -> tuple[Change | None, Journal]:
-    """The change that another process left half done, and the journal now that it is finished."""
+    """The change that another process left half done, and the journal now that it is finished.
+
+    Raises ConfigError, and touches nothing, where the journal is not the one of what is there.
+    """
+    carrier.check_known()
     change = carrier.journal.change
     return change, carrier.finish()
 

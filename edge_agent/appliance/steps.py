@@ -236,6 +236,11 @@ def given_up(journal: Journal, seen: Seen, why: str) -> Journal:
     return replace(journal, change=replace(journal.change, why_back=why, restore=restore))
 
 
+def unknown(journal: Journal, seen: Seen) -> Container | None:
+    """A container that is newer than all that the journal tells of: it is another appliance's, or an older journal."""
+    return next((each for each in seen.containers if (each.generation or 0) > journal.generation), None)
+
+
 def _keep(journal: Journal, seen: Seen) -> Action:
     """Exactly the container that counts, and it runs; the snapshot that a rollback would put back, and no other."""
     if stray := _stray(seen, journal.current):
