@@ -236,6 +236,20 @@ def given_up(journal: Journal, seen: Seen, why: str) -> Journal:
     return replace(journal, change=replace(journal.change, why_back=why, restore=restore))
 
 
+def left_stopped(journal: Journal, why: str) -> Journal:
+    """The journal when its change was undone, and the container before can't be made or started, either."""
+    if journal.change is None:
+        raise RuntimeError("no change is under way that could end")
+    both = f"{journal.change.why_back}; the one before can't come back: {why}; no agent runs"
+    return replace(journal, change=None, failure=both)
+
+
+def left_over(journal: Journal, seen: Seen) -> Action | None:
+    """What takes away the next container that isn't the one that counts, while no change is under way."""
+    stray = _stray(seen, journal.current)
+    return _out(stray) if stray else None
+
+
 def unknown(journal: Journal, seen: Seen) -> Container | None:
     """A container that is newer than all that the journal tells of: it is another appliance's, or an older journal."""
     return next((each for each in seen.containers if (each.generation or 0) > journal.generation), None)
@@ -283,10 +297,11 @@ def _back(journal: Journal, change: Change, target: Deployment, seen: Seen, heal
         return Stop(new, in_a_hurry=True)
     if journal.current is None:
         return Write(undone)
+    stopped = old or new  # the state is seen through either
+    if change.restore is not None and stopped is not None and not stopped.is_up:
+        return PutSnapshot(stopped, change.restore, _restored(journal, change))
     if old is None:
         return Create(journal.current)
-    if change.restore is not None and not old.is_up:
-        return PutSnapshot(old, change.restore, _restored(journal, change))
     if not old.is_up:
         return Start(old)
     verdict = judge(old, health_s)

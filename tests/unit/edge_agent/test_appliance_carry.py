@@ -104,3 +104,61 @@ def test_an_agent_of_which_the_journal_knows_nothing_is_not_touched(
 
 def test_an_agent_that_the_journal_has_is_known(carrier: Carrier) -> None:
     assert interrupted(carrier) == (None, carrier.journal)
+
+
+def test_an_agent_that_can_not_be_started_is_in_nobodys_way(carrier: Carrier, engine: MemoryEngine) -> None:
+    """Its folder of records has another name now, its port is taken: the upgrade to new settings is what mends that."""
+    [container] = engine.containers()
+    engine.stop(container, 10)
+    engine.refused = {GOOD}
+    _, journal = interrupted(carrier)
+    carrier.begin(orders.upgrade(journal, release(BETTER), {}))
+    assert engine.running() == [BETTER]
+    assert carrier.journal.change is None
+
+
+def test_an_agent_whose_image_and_container_are_gone_is_in_nobodys_way(carrier: Carrier, engine: MemoryEngine) -> None:
+    engine.found.clear()
+    engine.refused = {GOOD}
+    _, journal = interrupted(carrier)
+    engine.refused = set()  # by then the bundle is opened
+    assert orders.install(journal, release(GOOD), {}).change is None
+    carrier.finish()
+    assert engine.running() == [GOOD]
+
+
+def test_what_a_single_command_left_is_taken_away_though_nothing_is_started(
+    carrier: Carrier, engine: MemoryEngine
+) -> None:
+    [container] = engine.containers()
+    engine.stop(container, 10)
+    engine.found[None] = Container("once", None, "running")
+    interrupted(carrier)
+    assert [(each.generation, each.status) for each in engine.containers()] == [(1, "exited")]
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_return_to_an_agent_that_can_not_be_started_ends_and_says_both(
+    carrier: Carrier, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch, is_gone: bool
+) -> None:
+    def falls_over(container: Container) -> None:
+        """The new one runs, and fails; by then the old one can't be had any more."""
+        MemoryEngine.start(engine, container)
+        engine.refused = {GOOD}
+        if is_gone:
+            engine.found.pop(1, None)
+
+    engine.sick = {BETTER}
+    monkeypatch.setattr(engine, "start", falls_over)
+    both = "its health check fails; the one before can't come back: good is refused"
+    with pytest.raises(EngineRefusedError, match=both):
+        carrier.begin(orders.upgrade(carrier.journal, release(BETTER), {}))
+    assert engine.put_through == [2 if is_gone else 1]  # the state is the old one's again
+    assert carrier.journal.change is None
+    assert carrier.journal.failure is not None
+    assert both in carrier.journal.failure
+    monkeypatch.undo()
+    engine.refused, engine.sick = set(), set()
+    _, journal = interrupted(carrier)
+    carrier.begin(orders.upgrade(journal, release(BETTER), {}))
+    assert engine.running() == [BETTER]
