@@ -1,6 +1,9 @@
 """What is sent to a Docker Engine, and what is made of its answers: the real SDK, and a server that answers as told."""
 
+import errno
+import io
 import json
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,9 +15,16 @@ import pytest
 
 pytest.importorskip("docker", reason="the SDK is not installed: pip install 'fedward[appliance]'")
 
-from edge_agent.appliance.engine import Engine, Errand
+from edge_agent.appliance.engine import Engine, EngineRefusedError, Errand
 from edge_agent.appliance.plan import once_options
+from edge_agent.appliance.preparing import publisher
+from edge_agent.appliance.preparing.bundle import IMAGE, write_bundle
 from edge_agent.appliance.steps import Deployment, Release
+from fedward.errors import ConfigError
+from fedward.identity.keys import make_signing_key
+from fedward.identity.release import PublisherKey
+
+FULL = "write /var/lib/docker/tmp: no space left on device"
 
 OPTIONS: dict[str, Any] = {"image": "sha256:1", "mounts": [], "environment": {"https_proxy": "http://ours:3128"}}
 
@@ -63,7 +73,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
             stub.asked.setdefault(name, []).append(content)
             answer = stub.answers.get(name)
             self.send_response(404 if answer is None else 200)
-            answer = _json({"message": f"no {name}"}) if answer is None else answer
+            answer = _json({"message": f"No such image: {name}"}) if answer is None else answer
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
@@ -73,7 +83,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
             if self.headers.get("Transfer-Encoding") != "chunked":
                 return self.rfile.read(int(self.headers.get("Content-Length") or 0))
             content = b""
-            while size := int(self.rfile.readline(), 16):
+            while size := int(self.rfile.readline() or b"0", 16):
                 content += self.rfile.read(size)
                 self.rfile.readline()
             self.rfile.readline()
@@ -112,3 +122,57 @@ def test_a_container_is_given_no_proxy_but_ours(engine: Engine, stub: Stub) -> N
     assert outcome.exit_code == 0
     sent = [json.loads(body) for body in stub.asked["/containers/create"]]
     assert [each["Env"] for each in sent] == [["https_proxy=http://ours:3128"]] * 2
+
+
+def test_a_full_disk_is_told_as_the_engine_tells_it_while_an_image_is_loaded(engine: Engine, stub: Stub) -> None:
+    stub.answers["/images/load"] = _json({"error": FULL, "errorDetail": {"message": FULL}})
+    with pytest.raises(EngineRefusedError, match=f"load the image: the Docker Engine says: {FULL}"):
+        engine.load(iter([b"archive"]))
+
+
+def test_a_full_disk_is_told_as_the_engine_tells_it_while_an_image_is_pulled(engine: Engine, stub: Stub) -> None:
+    stub.answers["/images/create"] = _json({"error": FULL, "errorDetail": {"message": FULL}})
+    image = "registry.example.org/agent@sha256:" + "ab" * 32
+    with pytest.raises(EngineRefusedError, match=f"pull {image}: the Docker Engine says: {FULL}"):
+        engine.pull(image)
+
+
+class WornFile(io.FileIO):
+    """A file that can be read once."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._sought: list[int] = []
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._sought += [offset] if whence == 0 else []
+        return super().seek(offset, whence)
+
+    def read(self, size: int | None = -1) -> bytes:
+        if len(self._sought) > len(set(self._sought)):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(size) or b""
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> PublisherKey:
+    """Of the publisher of fedward.bundle."""
+    (tmp_path / IMAGE).write_bytes(bytes(5000))
+    private = make_signing_key(tmp_path / "publisher.key")
+    write_bundle(tmp_path / "fedward.bundle", tmp_path / IMAGE, b"{}", ("1.0", "agent:1.0"), private)
+    return private.public_key()
+
+
+def test_a_bundle_whose_disk_fails_while_it_is_loaded_is_named(
+    engine: Engine, key: PublisherKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not told as an engine that gives no answer."""
+    monkeypatch.setattr(publisher, "open_bundle", WornFile)
+    path = tmp_path / "fedward.bundle"
+    with pytest.raises(ConfigError, match=f"--bundle {path}: Input/output error"):
+        publisher.from_bundle(path, engine, key)
+
+
+def test_a_bundle_whose_disk_fails_at_once_is_named(engine: Engine, key: PublisherKey) -> None:
+    with pytest.raises(ConfigError, match="--bundle /proc/self/mem: Input/output error"):
+        publisher.from_bundle(Path("/proc/self/mem"), engine, key)
