@@ -120,11 +120,15 @@ def test_30_a_support_bundle_holds_no_secret(desk: Desk) -> None:
         "username": CANARY,
         "password_file": "/run/secrets/broker-password",
     }
-    desk.site(broker=broker, tasks={"breast-cancer": {"train": "/data/records.csv", "label": CANARY}})
+    options = {"train": "/data/records.csv", "label": CANARY, "folder": f"/home/{CANARY}/hiv-cohort"}
+    desk.site(broker=broker, tasks={"breast-cancer": options})
     with (desk.folder / "config" / "site.yaml").open("a") as file:
         file.write(f"# {CANARY}\n")
     (desk.folder / "records" / f"{CANARY}.csv").write_text(CANARY)
-    desk.install()
+    installed = desk.fedward(
+        "install", "--bundle", desk.bundle("good"), "--force"
+    )  # the folder is not in the container
+    assert installed.code == 0, installed.err
     [container] = desk.containers()
     assert CANARY in desk.fedward("logs").out  # the stand-in prints the proxy, which is not the agent's line
     assert container.exec_run(["sh", "-c", f"echo {CANARY} > /var/lib/fedward/outbox/2.payload"]).exit_code == 0
@@ -141,6 +145,8 @@ def test_30_a_support_bundle_holds_no_secret(desk: Desk) -> None:
     assert CANARY not in json.dumps(texts)
     assert all(name in shown.out for name in texts)
     assert json.loads(texts["site.json"])["broker"]["port"] == 1883
+    paths = next(line for line in json.loads(texts["doctor.json"]) if line["name"] == "paths")
+    assert (paths["verdict"], paths["found"]) == ("failed", "(removed)")
     assert (desk.folder / "support.tar.gz").stat().st_mode & 0o077 == 0
 
 
