@@ -227,13 +227,19 @@ def next_action(journal: Journal, seen: Seen, health_s: float) -> Action:
 
 
 def given_up(journal: Journal, seen: Seen, why: str) -> Journal:
-    """The journal when its change is to be undone. What a new container did to the state, it did to the old one's."""
-    if journal.change is None or journal.change.target is None:
+    """The journal when its change is to be undone.
+
+    The state is put back unless it is surely as it was: a new container that has run, or that somebody removed, may
+    have changed it, and a rollback may have put an older one there, or half of it.
+    """
+    change = journal.change
+    if change is None or change.target is None:
         raise RuntimeError("no change is under way that could be undone")
-    new = seen.of(journal.change.target)
-    has_run = new is not None and new.status != "created" and new.generation in seen.snapshots
-    restore = journal.change.target.generation if has_run and journal.current else None
-    return replace(journal, change=replace(journal.change, why_back=why, restore=restore))
+    new = seen.of(change.target)
+    untouched = new is not None and new.status == "created" and change.kind is not Kind.ROLLBACK
+    has_copy = journal.current is not None and change.target.generation in seen.snapshots
+    restore = change.target.generation if has_copy and not untouched else None
+    return replace(journal, change=replace(change, why_back=why, restore=restore))
 
 
 def left_stopped(journal: Journal, why: str) -> Journal:

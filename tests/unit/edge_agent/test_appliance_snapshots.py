@@ -90,6 +90,23 @@ def test_a_snapshot_that_is_cut_off_is_none(tmp_path: Path) -> None:
     assert snapshots.generations() == {1}
 
 
+def test_a_copy_that_can_not_be_put_back_is_told(tmp_path: Path) -> None:
+    snapshots = Snapshots(tmp_path)
+    snapshots.take(1, state_of(STATE))
+    (tmp_path / ".part").mkdir()  # as a full disk, it takes no file
+    with (
+        pytest.raises(SnapshotError, match=r"1\.tar: this copy of the state can't be put back"),
+        snapshots.to_put_back(1),
+    ):
+        raise AssertionError("there is nothing to put back")
+    (tmp_path / ".part").rmdir()
+    copy = tmp_path / "1.tar"
+    copy.write_bytes(copy.read_bytes()[:3000])
+    with pytest.raises(SnapshotError, match="it is cut off, or changed"), snapshots.to_put_back(1):
+        raise AssertionError("half of a state is put back")
+    assert [path.name for path in tmp_path.iterdir()] == ["1.tar"]
+
+
 def test_pieces_are_read_as_a_file() -> None:
     pieces = Pieces(iter([b"ab", b"", b"cdef"]))
     assert [pieces.read(1), pieces.read(4), pieces.read(), pieces.read(1)] == [b"a", b"bcde", b"f", b""]
