@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ docker = pytest.importorskip("docker", reason="the SDK is not installed: pip ins
 pytestmark = [pytest.mark.containers, pytest.mark.slow]
 
 CANARY = "canary-7f3a"
+
+ANYBODY = 0xFFFFFFFF
+"""Id of an access list's entry that names nobody."""
 
 
 def lines(desk: Desk) -> dict[str, dict[str, str]]:
@@ -97,6 +101,15 @@ def test_29_records_that_the_container_may_not_read_are_told(desk: Desk) -> None
     line = lines(desk)["mounts"]
     assert line["verdict"] == "failed"
     assert "chown -R 10001:10001" in line["remedy"]
+
+
+def test_29_records_that_an_access_list_opens_for_the_container_are_readable(desk: Desk) -> None:
+    """As docs/install.md offers it: setfacl -R -m u:10001:rX."""
+    entries = [(0x01, 7, ANYBODY), (0x02, 5, 10001), (0x04, 0, ANYBODY), (0x10, 5, ANYBODY), (0x20, 0, ANYBODY)]
+    access_list = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    os.setxattr(desk.folder / "records", "system.posix_acl_access", access_list)
+    assert (desk.folder / "records").stat().st_mode & 0o007 == 0
+    assert lines(desk)["mounts"]["verdict"] == "ok"
 
 
 def test_29_an_agent_that_somebody_stopped_is_told(desk: Desk) -> None:
