@@ -24,8 +24,12 @@ from edge_agent.appliance.steps import (
     Wait,
     Write,
     given_up,
+    left_over,
+    left_stopped,
     next_action,
+    unknown,
 )
+from fedward.errors import ConfigError
 
 WAIT_S = 1.0
 """Longest wait for news of the engine; a deadline is looked at as often."""
@@ -40,6 +44,7 @@ class Carrier:
 
     def __init__(self, folder: Path, engine: Engine, health_s: float, stop_s: int, told: Callable[[str], None]) -> None:
         """`told` hears a line for each thing that is done."""
+        self._folder = folder
         self._journal = JournalFile(folder / "journal.json")
         self._snapshots = Snapshots(folder / "snapshots")
         self._engine = engine
@@ -52,6 +57,16 @@ class Carrier:
     def see(self) -> Seen:
         """What is there now."""
         return Seen(self._engine.containers(), self._snapshots.generations(), self._engine.has_state())
+
+    def check_known(self) -> None:
+        """Raises ConfigError where a container is there of which the journal knows nothing: it would go as a stray, and
+        the only agent with it."""
+        if stranger := unknown(self.journal, self.see()):
+            name = f"{self._folder.name}-{stranger.generation}"
+            raise ConfigError(
+                f"{name} is {stranger.status}, and {self._folder} has no journal of it: is `folder` another one, or "
+                "not mounted? `fedward appliance uninstall --keep-state` takes it away"
+            )
 
     def finish(self) -> Journal:
         """Do what is left to do of the journal's change, or what it takes for things to be as it says."""
@@ -66,20 +81,38 @@ class Carrier:
                 case _:
                     self._try(action, journal, seen)
 
+    def tidy(self) -> Journal:
+        """Where no change is under way: take away what is left of single commands and of changes, and no more.
+
+        Whether the container that counts can be started isn't tried: what is asked for next may be what mends it.
+        """
+        journal = self.journal
+        while action := left_over(journal, self.see()):
+            self.perform(action)
+        return journal
+
     def begin(self, journal: Journal) -> Journal:
         """Write a change down, and carry it out."""
         self._journal.save(journal)
         return self.finish()
 
     def _try(self, action: Action, journal: Journal, seen: Seen) -> None:
-        """What can't be done for a new container undoes the change; anything else is told."""
+        """What can't be done for a new container undoes the change, what can't be done for the one before ends it;
+        anything else is told."""
         try:
             self.perform(action)
         except (EngineRefusedError, SnapshotError) as refusal:
             change = journal.change
-            if change is None or change.target is None or change.why_back:
+            if change is None or change.target is None:
                 raise
-            self.perform(Write(given_up(journal, seen, str(refusal))))
+            if change.why_back is None:
+                self.perform(Write(given_up(journal, seen, str(refusal))))
+                return
+            if change.restore is not None:
+                raise  # the copy of the state waits for the next command
+            ended = left_stopped(journal, str(refusal))
+            self._journal.save(ended)
+            raise EngineRefusedError(str(ended.failure)) from refusal
 
     def perform(self, action: Action) -> None:  # noqa: C901 - one line for each kind of action
         """Do one thing. To do it again changes nothing."""

@@ -32,9 +32,14 @@ class CheckFailedError(FedwardError):
 
 
 def interrupted(carrier: Carrier) -> tuple[Change | None, Journal]:
-    """The change that another process left half done, and the journal now that it is finished."""
+    """The change that another process left half done, and the journal now that it is finished. Without one nothing is
+    started, for the container that counts may be one that can't be.
+
+    Raises ConfigError, and touches nothing, where the journal is not the one of what is there.
+    """
+    carrier.check_known()
     change = carrier.journal.change
-    return change, carrier.finish()
+    return change, carrier.finish() if change else carrier.tidy()
 
 
 def change_to(

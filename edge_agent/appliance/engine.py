@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any
 
 import docker
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageLoadError, ImageNotFound, NotFound
 
 from edge_agent.appliance.archives import folder_archive, only_file
 from edge_agent.appliance.steps import Container, Deployment, Release
@@ -69,12 +69,18 @@ def _named(what: str) -> Iterator[None]:
     try:
         yield
     except APIError as error:
-        raise EngineRefusedError(f"{what}: the Docker Engine says: {error.explanation or error}") from error
+        raise _refusal(what, error.explanation or error) from error
+    except ImageLoadError as error:
+        raise _refusal(what, error) from error
     except (DockerException, OSError) as error:  # OSError: all that the SDK's HTTP library raises
         raise TransientError(
             f"{what}: the Docker Engine gives no answer ({type(error).__name__}); start it (systemctl start docker), "
             "and run this as root or as a user in the group docker"
         ) from error
+
+
+def _refusal(what: str, said: object) -> EngineRefusedError:
+    return EngineRefusedError(f"{what}: the Docker Engine says: {said}")
 
 
 class Engine:
@@ -116,7 +122,9 @@ class Engine:
         if found := self.find(reference):
             return found
         with _named(f"pull {reference}"):
-            self._client.images.pull(reference)
+            for line in self._client.api.pull(reference, stream=True, decode=True):
+                if "error" in line:  # a full disk, too: what follows the first line is no answer's status
+                    raise _refusal(f"pull {reference}", line["error"])
         found = self.find(reference)
         if found is None:
             raise EngineRefusedError(f"pull {reference}: it came under another digest")
@@ -175,9 +183,12 @@ class Engine:
         labels = {LABEL: self._name, GENERATION: str(deployment.generation)}
         with _named("create the container"):
             self._make_state()
-            self._client.containers.create(
-                name=f"{self._name}-{deployment.generation}", labels=labels, **deployment.options
-            )
+            self._make(deployment.options, name=f"{self._name}-{deployment.generation}", labels=labels)
+
+    def _make(self, options: dict[str, Any], **named: Any) -> Any:
+        """A container with no environment but ours: the SDK would add the proxy of ~/.docker/config.json, password and
+        all."""
+        return self._client.containers.create(**options, **named, use_config_proxy=False)
 
     def _make_state(self) -> None:
         """Before its first container, so that it has the label; the engine fills and owns it as the image says."""
@@ -249,9 +260,7 @@ class Engine:
         with _named("run a command"):
             self._make_state()
             labels = {LABEL: self._name}
-            container = self._client.containers.create(
-                **options | {"mounts": [*options["mounts"], volume]}, labels=labels
-            )
+            container = self._make(options | {"mounts": [*options["mounts"], volume]}, labels=labels)
             try:
                 container.put_archive(str(EXCHANGE), folder_archive(FILES, errand.files))
                 container.start()

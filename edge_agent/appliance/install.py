@@ -19,6 +19,7 @@ from edge_agent.appliance.machine import (
     GpuFacts,
     Mounted,
     gpus_for,
+    granted_by,
     judge_engine,
     judge_gpu,
     judge_groups,
@@ -131,7 +132,15 @@ def _mounted(path: Path, *, is_secret: bool = False) -> Mounted:
     except OSError:
         return Mounted(str(path))
     is_folder = stat.S_ISDIR(found.st_mode)
-    return Mounted(str(path), found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode), is_folder, is_secret)
+    mode = stat.S_IMODE(found.st_mode)
+    return Mounted(str(path), found.st_uid, found.st_gid, mode, is_folder, is_secret, _granted(path))
+
+
+def _granted(path: Path) -> int | None:
+    try:
+        return granted_by(os.getxattr(path, "system.posix_acl_access"))
+    except OSError:  # no list, or a file system without
+        return None
 
 
 def checks_of(outcome: Outcome) -> list[Check]:

@@ -27,7 +27,8 @@ class JournalFile:
             raise ConfigError(f"{self._path}: {error.strerror}; run this as root") from None
         except ValidationError:
             raise IntegrityError(
-                f"{self._path}: no journal of an appliance; put it aside, and run `fedward appliance install` again"
+                f"{self._path}: no journal of an appliance; restore it, or put it aside and run "
+                "`fedward appliance uninstall --keep-state`, then `install` again"
             ) from None
 
     def save(self, journal: Journal) -> None:

@@ -1,5 +1,6 @@
 """This machine as a place for the agent's container, judged. Pure."""
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,10 @@ ENGINE, GROUPS, TOOLKIT, PATHS, MOUNTS, SNAPSHOTS, CONTAINER, AGENT = (
 )  # fmt: skip
 
 USER_ID = 10001
+
+ACL_HEADER_BYTES = 4
+ACL_USER, ACL_MASK = 0x02, 0x10
+"""Kinds of an access list's entries: a user that it names, and the most that all whom it names are given."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,10 @@ def judge_paths(problems: list[str]) -> Check:
 
 @dataclass(frozen=True)
 class Mounted:
-    """A folder or file that the container is given: its owner and rights as stat(2) tells them; None: not there."""
+    """A folder or file that the container is given: its owner and rights as stat(2) tells them; None: not there.
+
+    `granted` are the rights that an access list (setfacl) gives the image's user; None: it does not name it.
+    """
 
     path: str
     owner: int = 0
@@ -93,6 +101,7 @@ class Mounted:
     mode: int | None = None
     is_folder: bool = True
     is_secret: bool = False
+    granted: int | None = None
 
     @property
     def is_readable(self) -> bool:
@@ -100,8 +109,21 @@ class Mounted:
         if self.mode is None:
             return False
         needed = 0o5 if self.is_folder else 0o4
+        if self.granted is not None and self.owner != USER_ID:
+            return self.granted & needed == needed
         shift = 6 if self.owner == USER_ID else 3 if self.group == USER_ID else 0
         return self.mode >> shift & needed == needed
+
+
+def granted_by(access_list: bytes) -> int | None:
+    """The rights that a file's access list gives the image's user; None where it does not name it.
+
+    The list is the kernel's `system.posix_acl_access`: a version, then entries of a kind, rights and an id.
+    """
+    entries = list(struct.iter_unpack("<HHI", access_list[ACL_HEADER_BYTES:]))
+    named = next((rights for kind, rights, who in entries if (kind, who) == (ACL_USER, USER_ID)), None)
+    mask = next((rights for kind, rights, _ in entries if kind == ACL_MASK), 0o7)
+    return None if named is None else named & mask
 
 
 def judge_mounts(mounted: list[Mounted]) -> Check:

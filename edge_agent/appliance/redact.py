@@ -6,8 +6,15 @@ a secret, or is one that is known here, is taken out of all texts once more.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
+
+from edge_agent.appliance.machine import CONTAINER, ENGINE, GROUPS, SNAPSHOTS, TOOLKIT
+from edge_agent.devices import GPU
+from fedward.doctor.broker import SIZES
+from fedward.doctor.check import Check
+from fedward.doctor.machine import CLOCK, DISK, LIMITS, MEMORY
 
 REMOVED = "(removed)"
 
@@ -18,6 +25,9 @@ KEPT_SETTINGS = {
 
 KEPT_FIELDS = {"site", "federation", "device", "phase", "outcome", "reason", "kind", "update", "verdict"}
 """Fields of a log line whose text is kept."""
+
+MEASURED = {ENGINE, GROUPS, TOOLKIT, SNAPSHOTS, CONTAINER, SIZES, DISK, MEMORY, LIMITS, CLOCK, GPU}
+"""Checks of the doctor that tell what was measured. All others quote the hospital's files and settings."""
 
 EVENT = re.compile(r"[a-z][a-z0-9_ ]{0,40}")
 WORD = re.compile(r"[\w.:-]{1,64}")
@@ -46,6 +56,25 @@ def kept_settings(value: Any, name: str = "") -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     return str(value) if name in KEPT_SETTINGS else REMOVED
+
+
+def private_texts(value: Any, name: str = "") -> Iterator[str]:
+    """The texts of settings that `kept_settings` leaves out."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from private_texts(inner, name if name == "tasks" else str(key))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for inner in value:
+            yield from private_texts(inner, name)
+    elif not (value is None or isinstance(value, bool | int | float) or name in KEPT_SETTINGS):
+        yield str(value)
+
+
+def kept_check(check: Check, private: Iterable[str]) -> Check:
+    """A line of the doctor: its verdict, what is to be changed, and what was found where that was measured."""
+    known = tuple(private)
+    found = scrubbed(check.found, known) if check.name in MEASURED else REMOVED
+    return replace(check, found=found, remedy=scrubbed(check.remedy, known))
 
 
 def kept_line(line: str) -> str:

@@ -17,8 +17,8 @@ PRIVATE = 0o600
 NOT_COPIED = frozenset({"model"})
 """Versions of the model: large, and the federation has them."""
 
-NOT_PUT_BACK = frozenset({"egress", "counter.json", ".lock"})
-"""The log of what left must tell of what left meanwhile, too; and the counter never goes back."""
+NOT_PUT_BACK = frozenset({"egress", "counter.json", ".lock", "approvals.json", "approvals.lock"})
+"""The log of what left must tell of what left meanwhile, too; the counter never goes back; a refusal stays one."""
 
 
 class SnapshotError(FedwardError):
@@ -52,15 +52,25 @@ class Snapshots:
 
     @contextmanager
     def to_put_back(self, generation: int) -> Iterator[IO[bytes]]:
-        """A tar of what may be put back."""
+        """A tar of what may be put back. Raises SnapshotError on a full disk, or for a copy that can't be read."""
+        try:
+            chosen = self._chosen(generation)
+        except (OSError, tarfile.TarError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is cut off, or changed"
+            raise SnapshotError(f"{self._path(generation)}: this copy of the state can't be put back: {why}") from None
+        with chosen:
+            yield chosen
+
+    def _chosen(self, generation: int) -> IO[bytes]:
+        """Open, and without a name already: nothing of it is left when it is closed."""
         partial = self._partial()
         try:
             with self._path(generation).open("rb") as file:
                 _copy(file, partial, _to_put_back)
-            with partial.open("rb") as chosen:
-                yield chosen
+            return partial.open("rb")
         finally:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
 
     def drop(self, generation: int) -> None:
         self._path(generation).unlink(missing_ok=True)

@@ -227,13 +227,38 @@ def next_action(journal: Journal, seen: Seen, health_s: float) -> Action:
 
 
 def given_up(journal: Journal, seen: Seen, why: str) -> Journal:
-    """The journal when its change is to be undone. What a new container did to the state, it did to the old one's."""
-    if journal.change is None or journal.change.target is None:
+    """The journal when its change is to be undone.
+
+    The state is put back unless it is surely as it was: a new container that has run, or that somebody removed, may
+    have changed it, and a rollback may have put an older one there, or half of it.
+    """
+    change = journal.change
+    if change is None or change.target is None:
         raise RuntimeError("no change is under way that could be undone")
-    new = seen.of(journal.change.target)
-    has_run = new is not None and new.status != "created" and new.generation in seen.snapshots
-    restore = journal.change.target.generation if has_run and journal.current else None
-    return replace(journal, change=replace(journal.change, why_back=why, restore=restore))
+    new = seen.of(change.target)
+    untouched = new is not None and new.status == "created" and change.kind is not Kind.ROLLBACK
+    has_copy = journal.current is not None and change.target.generation in seen.snapshots
+    restore = change.target.generation if has_copy and not untouched else None
+    return replace(journal, change=replace(change, why_back=why, restore=restore))
+
+
+def left_stopped(journal: Journal, why: str) -> Journal:
+    """The journal when its change was undone, and the container before can't be made or started, either."""
+    if journal.change is None:
+        raise RuntimeError("no change is under way that could end")
+    both = f"{journal.change.why_back}; the one before can't come back: {why}; no agent runs"
+    return replace(journal, change=None, failure=both)
+
+
+def left_over(journal: Journal, seen: Seen) -> Action | None:
+    """What takes away the next container that isn't the one that counts, while no change is under way."""
+    stray = _stray(seen, journal.current)
+    return _out(stray) if stray else None
+
+
+def unknown(journal: Journal, seen: Seen) -> Container | None:
+    """A container that is newer than all that the journal tells of: it is another appliance's, or an older journal."""
+    return next((each for each in seen.containers if (each.generation or 0) > journal.generation), None)
 
 
 def _keep(journal: Journal, seen: Seen) -> Action:
@@ -278,10 +303,11 @@ def _back(journal: Journal, change: Change, target: Deployment, seen: Seen, heal
         return Stop(new, in_a_hurry=True)
     if journal.current is None:
         return Write(undone)
+    stopped = old or new  # the state is seen through either
+    if change.restore is not None and stopped is not None and not stopped.is_up:
+        return PutSnapshot(stopped, change.restore, _restored(journal, change))
     if old is None:
         return Create(journal.current)
-    if change.restore is not None and not old.is_up:
-        return PutSnapshot(old, change.restore, _restored(journal, change))
     if not old.is_up:
         return Start(old)
     verdict = judge(old, health_s)

@@ -12,7 +12,7 @@ from edge_agent.appliance.config import ApplianceConfig
 from edge_agent.appliance.doctor import examine
 from edge_agent.appliance.install import Appliance
 from edge_agent.appliance.journal import JournalFile
-from edge_agent.appliance.redact import kept_line, kept_settings, scrubbed
+from edge_agent.appliance.redact import kept_check, kept_line, kept_settings, private_texts, scrubbed
 from edge_agent.appliance.state import state_of
 from edge_agent.appliance.steps import Container
 from fedward import __version__
@@ -48,8 +48,10 @@ def _texts(appliance: Appliance) -> Iterator[tuple[str, str]]:
     yield "status.json", _json({"fedward": __version__} | state | {"failure": bool(state["failure"])})
     yield "appliance.json", _json(kept_settings(config.model_dump()))
     try:
-        yield "site.json", _json(kept_settings(appliance.site().model_dump()))
-        yield "doctor.json", as_json(examine(config))
+        site = appliance.site().model_dump()
+        yield "site.json", _json(kept_settings(site))
+        private = {text for text in private_texts(site) if len(text) >= SHORTEST_SECRET}
+        yield "doctor.json", as_json(kept_check(check, private) for check in examine(config))
     except FedwardError as error:  # site.yaml can't be used: it is what help is needed with, perhaps
         yield "site.txt", type(error).__name__
     yield "engine.json", _json({name: engine.facts().get(name) for name in ENGINE_FACTS})
@@ -81,10 +83,11 @@ def _container(shown: dict[str, Any]) -> dict[str, Any]:
 
 
 def _secrets(config: ApplianceConfig) -> set[str]:
-    """All that must not be in any text: lines of secret files, and paths of this hospital's folders."""
+    """All that must not be in any text: lines and names of secret files, and paths of this hospital's folders."""
     folders = (*config.data.values(), config.config_folder, config.secrets_folder, config.folder)
     found = {str(path) for path in folders if path}
     for path in config.secrets_folder.rglob("*") if config.secrets_folder else ():
+        found.add(str(path))
         if path.is_file() and os.access(path, os.R_OK):
             found |= {line.strip() for line in path.read_text(errors="replace").splitlines()}
     return {text for text in found if len(text) >= SHORTEST_SECRET}

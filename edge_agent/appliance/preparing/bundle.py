@@ -12,6 +12,7 @@ changed anywhere is refused before the engine gets anything of it:
 import hashlib
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal
 
@@ -100,12 +101,19 @@ class Bundle:
         return b"".join(self.pieces(name))
 
 
-def open_bundle(path: Path) -> IO[bytes]:
-    """Raises ConfigError for a file that can't be read."""
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raises ConfigError, which names the file, where it can't be read: it is not there, or its disk fails."""
     try:
-        return path.open("rb")
+        yield
     except OSError as error:
         raise ConfigError(f"--bundle {path}: {error.strerror}") from None
+
+
+def open_bundle(path: Path) -> IO[bytes]:
+    """Raises ConfigError for a file that can't be read."""
+    with reading(path):
+        return path.open("rb")
 
 
 def write_bundle(out: Path, image: Path, sbom: bytes, said: tuple[str, str], key: SigningKey) -> ReleaseNote:

@@ -3,11 +3,12 @@
 import gzip
 import importlib.resources
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from edge_agent.appliance.config import ApplianceConfig
 from edge_agent.appliance.engine import Engine
-from edge_agent.appliance.preparing.bundle import IMAGE, Bundle, ReleaseNote, open_bundle, write_bundle
+from edge_agent.appliance.preparing.bundle import IMAGE, Bundle, ReleaseNote, open_bundle, reading, write_bundle
 from edge_agent.appliance.steps import Release
 from fedward.errors import ConfigError, IntegrityError
 from fedward.files import write_durably
@@ -58,11 +59,21 @@ def from_registry(config: ApplianceConfig, engine: Engine, key: PublisherKey) ->
 
 
 def from_bundle(path: Path, engine: Engine, key: PublisherKey) -> Release:
-    """The image in a bundle. Raises IntegrityError where a byte of it is not as it was signed."""
+    """The image in a bundle.
+
+    Raises IntegrityError where a byte of it is not as it was signed, ConfigError where it can't be read.
+    """
     with open_bundle(path) as file:
-        bundle = Bundle(file)
-        bundle.verify(key)
-        return engine.load(bundle.pieces(IMAGE))
+        with reading(path):
+            bundle = Bundle(file)
+            bundle.verify(key)
+        return engine.load(_image_of(bundle, path))
+
+
+def _image_of(bundle: Bundle, path: Path) -> Iterator[bytes]:
+    """An error of the file as ours, before the engine's SDK takes it for one of the network."""
+    with reading(path):
+        yield from bundle.pieces(IMAGE)
 
 
 def signed_digest(image: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ docker = pytest.importorskip("docker", reason="the SDK is not installed: pip ins
 pytestmark = [pytest.mark.containers, pytest.mark.slow]
 
 CANARY = "canary-7f3a"
+
+ANYBODY = 0xFFFFFFFF
+"""Id of an access list's entry that names nobody."""
 
 
 def lines(desk: Desk) -> dict[str, dict[str, str]]:
@@ -99,6 +103,15 @@ def test_29_records_that_the_container_may_not_read_are_told(desk: Desk) -> None
     assert "chown -R 10001:10001" in line["remedy"]
 
 
+def test_29_records_that_an_access_list_opens_for_the_container_are_readable(desk: Desk) -> None:
+    """As docs/install.md offers it: setfacl -R -m u:10001:rX."""
+    entries = [(0x01, 7, ANYBODY), (0x02, 5, 10001), (0x04, 0, ANYBODY), (0x10, 5, ANYBODY), (0x20, 0, ANYBODY)]
+    access_list = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    os.setxattr(desk.folder / "records", "system.posix_acl_access", access_list)
+    assert (desk.folder / "records").stat().st_mode & 0o007 == 0
+    assert lines(desk)["mounts"]["verdict"] == "ok"
+
+
 def test_29_an_agent_that_somebody_stopped_is_told(desk: Desk) -> None:
     desk.install()
     assert lines(desk)["container"]["verdict"] == "ok"
@@ -120,11 +133,15 @@ def test_30_a_support_bundle_holds_no_secret(desk: Desk) -> None:
         "username": CANARY,
         "password_file": "/run/secrets/broker-password",
     }
-    desk.site(broker=broker, tasks={"breast-cancer": {"train": "/data/records.csv", "label": CANARY}})
+    options = {"train": "/data/records.csv", "label": CANARY, "folder": f"/home/{CANARY}/hiv-cohort"}
+    desk.site(broker=broker, tasks={"breast-cancer": options})
     with (desk.folder / "config" / "site.yaml").open("a") as file:
         file.write(f"# {CANARY}\n")
     (desk.folder / "records" / f"{CANARY}.csv").write_text(CANARY)
-    desk.install()
+    installed = desk.fedward(
+        "install", "--bundle", desk.bundle("good"), "--force"
+    )  # the folder is not in the container
+    assert installed.code == 0, installed.err
     [container] = desk.containers()
     assert CANARY in desk.fedward("logs").out  # the stand-in prints the proxy, which is not the agent's line
     assert container.exec_run(["sh", "-c", f"echo {CANARY} > /var/lib/fedward/outbox/2.payload"]).exit_code == 0
@@ -141,6 +158,8 @@ def test_30_a_support_bundle_holds_no_secret(desk: Desk) -> None:
     assert CANARY not in json.dumps(texts)
     assert all(name in shown.out for name in texts)
     assert json.loads(texts["site.json"])["broker"]["port"] == 1883
+    paths = next(line for line in json.loads(texts["doctor.json"]) if line["name"] == "paths")
+    assert (paths["verdict"], paths["found"]) == ("failed", "(removed)")
     assert (desk.folder / "support.tar.gz").stat().st_mode & 0o077 == 0
 
 

@@ -88,6 +88,41 @@ def test_an_upgrade_that_the_engine_refuses_to_start_comes_back(desk: Desk) -> N
     assert desk.modes() == ["good"]
 
 
+def test_an_agent_of_which_the_folder_has_no_journal_is_not_touched(desk: Desk) -> None:
+    desk.install()
+    desk.configure(folder="elsewhere")
+    for verb in ("install", "upgrade", "rollback"):
+        bundle = () if verb == "rollback" else ("--bundle", desk.bundle("better"))
+        ran = desk.fedward(verb, *bundle)
+        assert ran.code == 2
+        assert f"{desk.name}-1 is running" in ran.err
+        assert desk.modes() == ["good"]
+    assert desk.read("starts") == "good\n"
+    assert desk.fedward("uninstall", "--keep-state").code == 0  # as it says
+    assert desk.containers() == []
+
+
+def test_an_agent_whose_records_have_another_name_now_comes_back_with_an_upgrade(desk: Desk) -> None:
+    desk.install()
+    desk.containers()[0].stop()
+    (desk.folder / "records").rename(desk.folder / "cohort")
+    desk.configure(data={"/data": "cohort"})
+    ran = desk.fedward("upgrade", "--bundle", desk.bundle("good"))
+    assert ran.code == 0, (ran.out, ran.err)
+    assert desk.modes() == ["good"]
+
+
+def test_an_agent_whose_container_and_image_are_gone_comes_back_with_the_bundle(desk: Desk) -> None:
+    desk.install()
+    [container] = desk.containers()
+    image = container.image.id
+    container.remove(force=True)
+    desk.engine.images.remove(image, force=True)
+    desk.install()
+    assert desk.modes() == ["good"]
+    assert desk.read("starts") == "good\ngood\n"
+
+
 def test_an_upgrade_whose_copy_of_the_state_can_not_be_written_leaves_the_agent_running(desk: Desk) -> None:
     desk.install()
     (desk.home / "snapshots" / ".part").mkdir()  # as a full disk, it takes no file

@@ -1,10 +1,20 @@
 """What the doctor says of the machine that a container is to run on, and of the container."""
 
+import os
+import struct
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from edge_agent.appliance.machine import Mounted, judge_container, judge_mounts, judge_paths, judge_snapshots
+from edge_agent.appliance.machine import (
+    Mounted,
+    granted_by,
+    judge_container,
+    judge_mounts,
+    judge_paths,
+    judge_snapshots,
+)
 from edge_agent.appliance.state import as_lines, state_of
 from edge_agent.appliance.steps import Change, Container, Deployment, Journal, Kind, Release
 from fedward.doctor.check import Verdict
@@ -25,6 +35,9 @@ UP = Container("0123456789abcdef", 3, "running", "healthy", running_s=61.4)
         (replace(RECORDS, mode=0o744), Verdict.FAILED, "chown -R 10001:10001 /srv/export"),
         (replace(RECORDS, mode=0o750), Verdict.FAILED, "chown"),
         (replace(RECORDS, mode=0o750, group=10001), Verdict.OK, ""),
+        (replace(RECORDS, mode=0o750, granted=0o5), Verdict.OK, ""),
+        (replace(RECORDS, mode=0o755, granted=0o4), Verdict.FAILED, "setfacl"),
+        (replace(RECORDS, mode=0o050, granted=0o5, owner=10001), Verdict.FAILED, "chown"),
         (replace(RECORDS, mode=0o055, owner=10001), Verdict.FAILED, "chown"),
         (replace(SECRET, owner=0), Verdict.FAILED, "chown"),
         (replace(SECRET, mode=0o444), Verdict.WARNING, "chmod o= /srv/secrets/password"),
@@ -36,6 +49,23 @@ def test_what_is_mounted_is_there_and_readable_by_the_containers_user_alone(
     check = judge_mounts([RECORDS, mounted])
     assert check.verdict is verdict
     assert words in check.remedy
+
+
+ANYBODY = 0xFFFFFFFF
+
+
+@pytest.mark.parametrize(
+    ("named", "mask", "expected"),
+    [((0x02, 5, 10001), 7, 0o5), ((0x02, 5, 10001), 4, 0o4), ((0x02, 5, 10002), 7, None), ((0x08, 5, 10001), 7, None)],
+)
+def test_rights_of_an_access_list_are_read_as_the_kernel_tells_them(
+    tmp_path: Path, named: tuple[int, int, int], mask: int, expected: int | None
+) -> None:
+    """As of `setfacl -m u:10001:rX`."""
+    entries = [(0x01, 7, ANYBODY), named, (0x04, 0, ANYBODY), (0x10, mask, ANYBODY), (0x20, 0, ANYBODY)]
+    written = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in sorted(entries))
+    os.setxattr(tmp_path, "system.posix_acl_access", written)
+    assert granted_by(os.getxattr(tmp_path, "system.posix_acl_access")) == expected
 
 
 def test_a_copy_of_the_state_has_to_fit() -> None:

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from edge_agent.appliance.redact import REMOVED, kept_line, kept_settings, scrubbed
+from edge_agent.appliance.machine import judge_paths
+from edge_agent.appliance.redact import REMOVED, kept_check, kept_line, kept_settings, private_texts, scrubbed
+from fedward.doctor.check import Check, failed, ok
 
 CANARY = "canary-7f3a"
 
@@ -29,6 +31,38 @@ ValueError: patient {CANARY} is not a number
 )
 def test_settings_keep_no_path_user_or_option(settings: dict[str, object]) -> None:
     assert CANARY not in json.dumps(kept_settings(settings))
+
+
+SITE = {
+    "site": "north",
+    "broker": {"host": "b.example.org", "username": f"{CANARY}-user", "port": 443},
+    "tasks": {"x": {"train": f"/home/{CANARY}/hiv.csv", "device": f"{CANARY} cohort", "folds": [f"/srv/{CANARY}"]}},
+}
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        judge_paths([f"site.yaml, tasks.x.train: /home/{CANARY}/hiv.csv is not in the container"]),
+        failed("tasks", f"task x: no {CANARY}", "correct `tasks`"),
+        failed("agent", f"the agent's doctor ended with 2: {CANARY}", "correct what it says"),
+        failed("mqtt", f"the broker refuses {CANARY}", f"the broker's operator must let {CANARY}-user in"),
+        failed("a new one", CANARY, f"look at /srv/{CANARY}"),
+        ok("disk", f"/srv/{CANARY}: 3 GiB free"),
+    ],
+    ids=lambda check: check.name,
+)
+def test_a_line_of_the_doctor_quotes_no_file_or_setting_of_the_hospital(check: Check) -> None:
+    kept = kept_check(check, private_texts(SITE))
+    assert CANARY not in json.dumps(vars(kept))
+    assert (kept.name, kept.verdict) == (check.name, check.verdict)
+
+
+def test_a_line_of_the_doctor_keeps_what_was_measured_and_the_remedy() -> None:
+    check = failed("memory", "512 MiB, no container limit", "run this side on a machine with more memory")
+    assert kept_check(check, private_texts(SITE)) == check
+    paths = judge_paths(["something"])
+    assert kept_check(paths, private_texts(SITE)).remedy == paths.remedy
 
 
 def test_settings_keep_what_helps() -> None:

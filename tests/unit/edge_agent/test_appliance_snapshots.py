@@ -11,6 +11,9 @@ from edge_agent.appliance.archives import Pieces, folder_archive, only_file
 from edge_agent.appliance.journal import JournalFile
 from edge_agent.appliance.snapshots import SnapshotError, Snapshots
 from edge_agent.appliance.steps import Change, Deployment, Journal, Kind, Release
+from edge_agent.approvals import ApprovalsFile
+from edge_agent.permission import APPROVALS_FILE
+from edge_agent.policy import WorkOrder
 from fedward.errors import IntegrityError
 
 STATE = {
@@ -64,6 +67,20 @@ def test_what_left_and_the_counter_are_never_put_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["1.tar"]
 
 
+def test_what_people_decided_is_never_put_back(tmp_path: Path) -> None:
+    """Otherwise a refusal of after the copy would be undone with the release."""
+    state = tmp_path / "state"
+    state.mkdir()
+    ApprovalsFile(state / APPROVALS_FILE).ask(
+        WorkOrder("ward", "breast-cancer", "00" * 32, "training"), 0, automatic=True
+    )
+    written = {path.name: path.read_bytes() for path in state.iterdir()}
+    snapshots = Snapshots(tmp_path / "snapshots")
+    snapshots.take(1, state_of(written | {"progress.json": b"{}"}))
+    with snapshots.to_put_back(1) as archive:
+        assert sorted(read(archive)) == ["progress.json"]  # type: ignore[arg-type]
+
+
 def test_a_snapshot_that_is_cut_off_is_none(tmp_path: Path) -> None:
     snapshots = Snapshots(tmp_path)
     with pytest.raises(SnapshotError):
@@ -71,6 +88,23 @@ def test_a_snapshot_that_is_cut_off_is_none(tmp_path: Path) -> None:
     assert snapshots.generations() == frozenset()
     snapshots.take(1, state_of(STATE))
     assert snapshots.generations() == {1}
+
+
+def test_a_copy_that_can_not_be_put_back_is_told(tmp_path: Path) -> None:
+    snapshots = Snapshots(tmp_path)
+    snapshots.take(1, state_of(STATE))
+    (tmp_path / ".part").mkdir()  # as a full disk, it takes no file
+    with (
+        pytest.raises(SnapshotError, match=r"1\.tar: this copy of the state can't be put back"),
+        snapshots.to_put_back(1),
+    ):
+        raise AssertionError("there is nothing to put back")
+    (tmp_path / ".part").rmdir()
+    copy = tmp_path / "1.tar"
+    copy.write_bytes(copy.read_bytes()[:3000])
+    with pytest.raises(SnapshotError, match="it is cut off, or changed"), snapshots.to_put_back(1):
+        raise AssertionError("half of a state is put back")
+    assert [path.name for path in tmp_path.iterdir()] == ["1.tar"]
 
 
 def test_pieces_are_read_as_a_file() -> None:

@@ -25,6 +25,7 @@ from edge_agent.appliance.steps import (
     TakeSnapshot,
     Wait,
     Write,
+    given_up,
     judge,
     next_action,
 )
@@ -206,6 +207,46 @@ def test_a_rollback_with_the_state_puts_back_what_was_copied_before_the_upgrade(
     world.journal = orders.rollback(world.journal, with_state=True)
     world.finish()
     assert world.state == (GOOD, GOOD)
+
+
+def rolls_back_until(action: type[Action]) -> World:
+    """A rollback with the state after an upgrade, up to where this is to be done."""
+    world = installed()
+    world.journal = order(world.journal, "good:2")
+    world.finish()
+    world.journal = orders.rollback(world.journal, with_state=True)
+    while not isinstance(next_action(world.journal, world.seen(), HEALTH_S), action):
+        world.step()
+    return world
+
+
+def test_a_rollback_that_is_refused_after_it_put_a_state_back_takes_that_back_too() -> None:
+    world = rolls_back_until(Start)
+    assert world.state == (GOOD,)
+    world.journal = given_up(world.journal, world.seen(), "the engine can't start it")
+    world.finish()
+    assert running(world) == ["good:2"]
+    assert world.state == (GOOD, "good:2", "good:2")
+
+
+def test_a_rollback_that_put_half_of_a_state_back_takes_that_back_too() -> None:
+    world = rolls_back_until(PutSnapshot)
+    world.state = ("half",)
+    world.journal = given_up(world.journal, world.seen(), "the engine can't put it back")
+    world.finish()
+    assert world.state == (GOOD, "good:2", "good:2")
+
+
+def test_an_upgrade_that_is_refused_before_its_first_start_leaves_the_state_as_it_is() -> None:
+    world = installed()
+    world.journal = order(world.journal, "good:2")
+    while not isinstance(next_action(world.journal, world.seen(), HEALTH_S), Start):
+        world.step()
+    world.journal = given_up(world.journal, world.seen(), "the engine can't start it")
+    world.done.clear()
+    world.finish()
+    assert running(world) == [GOOD]
+    assert not any(isinstance(action, PutSnapshot) for action in world.done)
 
 
 def test_there_is_nothing_to_go_back_to_after_an_install() -> None:
