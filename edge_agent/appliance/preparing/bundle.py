@@ -82,9 +82,25 @@ class Bundle:
         if said.parts.keys() != {SBOM, IMAGE}:
             raise IntegrityError(f"bundle: expected the parts {SBOM} and {IMAGE}")
         for name, part in said.parts.items():
-            if (self._places[name][1], _digest(self.pieces(name))) != (part.size_bytes, part.sha256):
-                raise IntegrityError(f"bundle: {name} is not what the publisher has signed; get the file again")
+            for _ in self.proven(name, part):
+                pass
         return said
+
+    def proven(self, name: str, part: Part) -> Iterator[bytes]:
+        """A member's bytes, the last of them only when all are the signed ones: nobody can use what is without its end.
+
+        So it is proven once more whenever it is read, whoever may have written to the file since. Raises IntegrityError
+        in place of the last ones.
+        """
+        digest, held = hashlib.sha256(), b""
+        for piece in self.pieces(name):
+            digest.update(piece)
+            if held:
+                yield held
+            held = piece
+        if (self._places[name][1], digest.hexdigest()) != (part.size_bytes, part.sha256):
+            raise IntegrityError(f"bundle: {name} is not what the publisher has signed; get the file again")
+        yield held
 
     def pieces(self, name: str) -> Iterator[bytes]:
         """A member's bytes."""
@@ -156,10 +172,3 @@ def _size_in(header: bytes, name: str, largest: int) -> int:
     if not 0 <= size <= largest or header != _header(name, size):
         raise IntegrityError(f"bundle: where {name} should begin is something else: not a bundle, or changed")
     return size
-
-
-def _digest(pieces: Iterator[bytes]) -> str:
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
-    return digest.hexdigest()

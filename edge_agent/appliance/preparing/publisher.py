@@ -66,14 +66,14 @@ def from_bundle(path: Path, engine: Engine, key: PublisherKey) -> Release:
     with open_bundle(path) as file:
         with reading(path):
             bundle = Bundle(file)
-            bundle.verify(key)
-        return engine.load(_image_of(bundle, path))
+            said = bundle.verify(key)
+        return engine.load(_image_of(bundle, said, path))
 
 
-def _image_of(bundle: Bundle, path: Path) -> Iterator[bytes]:
+def _image_of(bundle: Bundle, said: ReleaseNote, path: Path) -> Iterator[bytes]:
     """An error of the file as ours, before the engine's SDK takes it for one of the network."""
     with reading(path):
-        yield from bundle.pieces(IMAGE)
+        yield from bundle.proven(IMAGE, said.parts[IMAGE])
 
 
 def signed_digest(image: str) -> bytes:

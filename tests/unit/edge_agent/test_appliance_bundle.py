@@ -70,6 +70,21 @@ def test_a_bundle_with_any_one_byte_changed_is_refused(published: Published) -> 
     assert not accepted
 
 
+def test_an_image_that_is_exchanged_after_it_was_proven_never_comes_whole(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.appliance.preparing.bundle.READ_BYTES", 100)
+    file = io.BytesIO(published.content)
+    bundle = Bundle(file)
+    part = bundle.verify(published.key).parts[IMAGE]
+    assert b"".join(bundle.proven(IMAGE, part)) == IMAGE_BYTES
+    file.getbuffer()[published.content.index(IMAGE_BYTES)] ^= 1
+    got = []
+    with pytest.raises(IntegrityError, match=f"{IMAGE} is not what the publisher has signed"):
+        got.extend(bundle.proven(IMAGE, part))
+    assert len(b"".join(got)) < len(IMAGE_BYTES)
+
+
 @pytest.mark.parametrize("change", [lambda content: content[:-1], lambda content: content + b"\0", lambda _: b""])
 def test_a_bundle_that_is_cut_or_longer_is_refused(published: Published, change: object) -> None:
     with pytest.raises(IntegrityError):
