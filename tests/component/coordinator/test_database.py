@@ -156,12 +156,17 @@ def test_a_move_that_died_before_the_file_was_set_aside_is_finished(
     assert fedward("replay", config) == 0
 
 
+def of_another_federation(url: str) -> Ledger:
+    other = Ledger(on_server(url))
+    other.claim("federation", "other")
+    return other
+
+
 def test_a_ledger_is_not_moved_over_another_one(
     after_a_run: Path, postgres: PostgresServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = postgres.new_url()
-    other = Ledger(on_server(url))
-    other.claim("federation", "other")
+    other = of_another_federation(url)
     assert fedward("move-ledger", use(after_a_run, url)) == EXIT_CONFIG
     assert "not empty" in capsys.readouterr().err
     assert other.fact("federation") == "other"
@@ -191,8 +196,7 @@ def test_a_restore_to_a_database_that_is_not_empty_touches_nothing(
     after_a_run: Path, postgres: PostgresServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = postgres.new_url()
-    other = Ledger(on_server(url))
-    other.claim("federation", "other")
+    other = of_another_federation(url)
     config = restoring(after_a_run, url)
     (after_a_run / "new").mkdir()
     (after_a_run / "new" / "old").write_text("state")
